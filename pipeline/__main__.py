@@ -1,0 +1,105 @@
+"""Command line: pick the command, compose its configuration, run it, and end with one clear message if it fails.
+
+``--help``, an unknown command, ``--cfg job`` and a mistyped key answer before torch is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ConfigError, PipelineError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+COMPOSED_COMMANDS = ("train", "plan")
+COMMANDS = (*COMPOSED_COMMANDS, "runs")
+
+
+def main() -> None:
+    """Run the command of ``sys.argv`` and exit with its status."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit status; errors of ours become one message on standard error."""
+    try:
+        return dispatch(arguments)
+    except PipelineError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("Interrupted before anything was running.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, say `head`, has seen enough
+        return 141
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Hand over to the command that the first argument names."""
+    if arguments[:1] == ["-sc"] or arguments[1:2] == ["-sc"]:
+        from pipeline.commands.completion import complete
+
+        return complete(arguments)
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in {"-h", "--help", "help"} or {"-h", "--help"} & set(rest):
+        from pipeline.commands.manual import page
+
+        print(page(command if command in COMMANDS else None))
+        return 0
+    if command in {"-V", "--version"}:
+        from pipeline import __version__
+
+        print(__version__)
+        return 0
+    if command not in COMMANDS:
+        from pipeline.config.suggestions import near_miss
+
+        raise ConfigError(
+            f"There is no command `{command}`.{near_miss(command, COMMANDS)} "
+            f"Usage: python -m pipeline {{{','.join(COMMANDS)}}} [overrides]; `--help` explains them."
+        )
+    if command == "runs":
+        from pipeline.commands.runs import run_command
+
+        return run_command(rest)
+    return compose_and_run(command, rest)
+
+
+def compose_and_run(command: str, arguments: list[str]) -> int:
+    """Compose the configuration of ``command`` with Hydra and run it, here or, in a sweep, in one child per job."""
+    if any(argument.startswith(("--experimental-rerun", "--exp")) for argument in arguments):
+        raise ConfigError("--experimental-rerun reads a pickle and is not available. Run the command again as it was.")
+    from pipeline.commands.composing import compose
+
+    statuses: list[int] = []
+
+    def task(composed: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        job = HydraConfig.get()
+        if job.mode is RunMode.MULTIRUN:
+            from pipeline.commands.sweep import run_child
+
+            statuses.append(run_child(command, job, arguments))
+            return
+        from pipeline.commands.train import execute
+
+        search_path = [Path(source.path) for source in job.runtime.config_sources if source.schema == "file"]
+        statuses.append(execute(command, composed, search_path, arguments))
+
+    compose(command, arguments, task)
+    if len(statuses) > 1 and any(statuses):
+        from pipeline.commands.sweep import failed_table
+
+        print(failed_table(statuses), file=sys.stderr)
+    return max(statuses, default=0)
+
+
+if __name__ == "__main__":
+    main()

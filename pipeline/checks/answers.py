@@ -1,0 +1,104 @@
+"""Checks against a reference answer or a pattern."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from pipeline.checks.registry import Check, CheckItem, register_check
+from pipeline.errors import ConfigError, DataError
+
+ANSWER_MARKER = "####"  # GSM8K writes the final number after it
+# A minus sign belongs to the number unless it stands between two numbers, as in "10-12", or apart, as in "10 - 12".
+NUMBER = re.compile(
+    r"(?<![A-Za-z])(?P<sign>(?:(?<![\w.)])[-\N{MINUS SIGN}])?)(?:\$ ?)?"
+    r"(?P<digits>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\w)\.\d+)"
+)
+
+
+@register_check("contains_reference")
+def contains_reference(*, when_absent: str | None = None) -> Check:
+    """The completion contains the reference as whole words, whatever the case and white space.
+
+    Args:
+        when_absent: What the completion of an item without a reference must contain instead. Without it such an item
+            is an error, because a check that cannot be failed measures nothing.
+    """
+
+    def check(completion: str, item: CheckItem) -> bool:
+        wanted = when_absent if item.reference is None else item.reference
+        phrase = _normalise(_required(wanted, item, "contains_reference", "set `when_absent`")).casefold()
+        return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", _normalise(completion).casefold()) is not None
+
+    return check
+
+
+@register_check("exact_match")
+def exact_match(*, ignore_case: bool = False) -> Check:
+    """The completion equals the reference, but for white space at the ends and between words."""
+
+    def check(completion: str, item: CheckItem) -> bool:
+        wanted, given = _normalise(_required(item.reference, item, "exact_match")), _normalise(completion)
+        return wanted.casefold() == given.casefold() if ignore_case else wanted == given
+
+    return check
+
+
+@register_check("regex")
+def regex(*, pattern: str) -> Check:
+    """The pattern matches somewhere in the completion (Python syntax; `(?i)` in front ignores case)."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"regex.pattern {pattern!r} is no regular expression: {error}. Correct it.") from None
+    return lambda completion, item: compiled.search(completion) is not None
+
+
+@register_check("numeric_answer")
+def numeric_answer(*, tolerance: float = 0.0) -> Check:
+    """The last number of the completion, after `####` if there is one, equals that of the reference.
+
+    Args:
+        tolerance: The largest absolute difference that still counts as equal.
+    """
+    if tolerance < 0:
+        raise ConfigError(f"numeric_answer.tolerance must be at least 0, not {tolerance}.")
+
+    def check(completion: str, item: CheckItem) -> bool:
+        wanted = last_number(_required(item.reference, item, "numeric_answer"))
+        if wanted is None:
+            raise DataError(f"numeric_answer: the reference {item.reference!r} of {_shown(item)} holds no number.")
+        given = last_number(completion)
+        return given is not None and abs(given - wanted) <= Decimal(str(tolerance))
+
+    return check
+
+
+def last_number(text: str) -> Decimal | None:
+    """Return the last number of a text, or the first one after its last ``####``; None if there is none.
+
+    Thousands separators, a dollar sign and a full stop after the number do not belong to it.
+    """
+    _, marker, final = text.rpartition(ANSWER_MARKER)
+    numbers = NUMBER.findall(final)
+    if not numbers:
+        return None
+    sign, digits = numbers[0 if marker else -1]
+    number = Decimal(digits.replace(",", ""))
+    return -number if sign else number
+
+
+def _required(reference: str | None, item: CheckItem, name: str, remedy: str = "") -> str:
+    if reference is None or not reference.strip():
+        raise DataError(
+            f"{name}: {_shown(item)} has no reference. Give its row one" + (f", or {remedy}." if remedy else ".")
+        )
+    return reference
+
+
+def _shown(item: CheckItem) -> str:
+    return f"the item with the prompt {item.user_text[:80]!r}"
+
+
+def _normalise(text: str) -> str:
+    return " ".join(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())

@@ -1,0 +1,1 @@
+"""What `python -m pipeline <command>` does, one module a command."""

@@ -1,0 +1,62 @@
+"""The pages that ``--help`` prints. They import nothing but what lists the experiments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+USAGE = """\
+usage: python -m pipeline <command> [+experiment=NAME] [key=value ...]
+
+commands
+  train   run the stages of an experiment, reusing every artifact whose inputs have not changed, and evaluate
+  plan    the same composition and checks without training: what is cached, rows, tokens, memory and time
+  runs    runs list | verify [ID ...] | prune [--apply] | sync
+"""
+
+KEYS = """\
+keys that people change most
+  data=gsm8k data.path=FILE data.limit=200   a preset in configs/data/, its file, and how many rows of it
+  model=hub model.id=ID_OR_FOLDER            any causal language model; the default is the embedded SmolLM2
+  sft.optimizer.learning_rate=1e-4           sft.num_epochs=3  sft.batch_size=16  sft.max_length=1024
+  sft.lora.rank=32 sft.lora.alpha=64         shape of the adapter
+  evaluate.suites=[heldout,house_style]      what is measured; files in configs/suite/
+  tracking=offline|online|disabled           Weights & Biases; the default goes online where a key is configured
+  runtime.outputs=DIR  seed=7  force=[sft]   where everything is written; other seed; run a stage again
+
+flags
+  -m, --multirun      sweep: -m sft.optimizer.learning_rate=1e-4,2e-4 seed=1,2
+  --cfg job           print the composed configuration and stop
+  --config-dir DIR    a folder with files of your own, laid out like configs/
+  -sc install=bash    shell completion: eval "$(pipeline -sc install=bash)"
+
+exit status: 0 done, 2 configuration, 3 data, 4 artifact, 5 checkpoints, 7 disk, 8 model, 17 diverged, 130/143 stopped
+"""
+
+
+def page(command: str | None) -> str:
+    """Return the manual: usage, the experiments that exist, and the keys that people change most."""
+    parts = [USAGE, f"experiments\n{experiments()}\n", KEYS]
+    if command == "runs":
+        parts = [USAGE, RUNS]
+    return "\n".join(parts).rstrip()
+
+
+RUNS = """\
+runs list                  runs and artifacts with size and state
+runs verify [ID ...]       hash every file again and walk the lineage; exit status 4 if anything is wrong
+runs prune [--apply]       delete what nothing reaches; without --apply only say what would go
+runs sync                  deliver offline W&B runs, then replay the lineage
+All of them take runtime.outputs=DIR after the positional words.
+"""
+
+
+def experiments() -> str:
+    """Return a line per file of ``configs/experiment/``: its name and its first comment."""
+    from pipeline.config.paths import configs_folder
+
+    lines = []
+    for file in sorted(Path(configs_folder() / "experiment").glob("*.yaml")):
+        comments = [line.lstrip("# ").rstrip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+        text = next((comment for comment in comments if not comment.startswith("@package")), "")
+        lines.append(f"  +experiment={file.stem:<12} {text}")
+    return "\n".join(lines)

@@ -1,0 +1,147 @@
+"""`train` and `plan`: from a composed configuration to artifacts, or to what it would take."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.artifacts.base_model import BaseModel, cache_folder, resolve_base
+from pipeline.artifacts.hashing import FileHashes
+from pipeline.artifacts.store import Store
+from pipeline.checks.registry import build_check
+from pipeline.commands.sweep import JOB_NUMBER, SWEEP
+from pipeline.config.composition import Composed, load
+from pipeline.config.plugins import load_plugins
+from pipeline.errors import ConfigError, Interrupted
+from pipeline.graph.wiring import Node, nodes_for
+from pipeline.tracking.redaction import find_secrets, redact
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from pipeline.artifacts.artifact import Artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A configuration that has passed every check, wired into nodes."""
+
+    composed: Composed
+    nodes: list[Node]
+    plugins: dict[str, str]  # file -> sha256
+    store: Store
+    cache: Path
+
+
+def prepare(composed: DictConfig, search_path: list[Path], arguments: list[str]) -> Prepared:
+    """Check everything that can be checked without a model and raise one report of what is wrong.
+
+    Raises:
+        ConfigError: values are missing, out of bounds or contradict each other, a check or an input is unknown, or
+            something looks like a secret.
+    """
+    loaded = load(composed, search_path)
+    config, problems = loaded.config, list(loaded.problems)
+    problems.extend(find_secrets(loaded.resolved, arguments))
+    try:
+        plugins = load_plugins(config.plugins)
+    except ConfigError as error:
+        plugins = {}
+        problems.append(str(error))
+    for suite in loaded.suites.values():
+        for check in suite.checks:
+            try:
+                build_check(check.name, check.params)
+            except ConfigError as error:
+                problems.append(f"suite `{suite.name}`: {error}")
+    nodes, wiring_problems = nodes_for(config, loaded.suites)
+    problems.extend(wiring_problems)
+    if problems:
+        raise ConfigError(f"{len(problems)} problem(s) in the configuration:\n" + "\n".join(f"  {line}" for line in problems))
+    return Prepared(
+        composed=loaded,
+        nodes=nodes,
+        plugins=plugins,
+        store=Store(Path(config.runtime.outputs)),
+        cache=cache_folder(config.runtime),
+    )
+
+
+def execute(command: str, composed: DictConfig, search_path: list[Path], arguments: list[str]) -> int:
+    """Run ``train`` or ``plan`` on a composed configuration and return the exit status."""
+    prepared = prepare(composed, search_path, arguments)
+    if command == "plan":
+        from pipeline.commands.plan import plan
+
+        return plan(prepared)
+    again = " ".join(["python -m pipeline", command, *(shlex.quote(argument) for argument in arguments)])
+    try:
+        return train(prepared, again)
+    except Interrupted as error:
+        raise Interrupted(
+            f"{error}\nGo on with: {again}", signal_number=error.exit_status - 128
+        ) from error
+
+
+def train(prepared: Prepared, again: str) -> int:
+    """Run every node in order, reusing what is sealed, and print where the results are."""
+    from pipeline.graph.execution import run_nodes
+    from pipeline.graph.run_folder import RunFolder
+    from pipeline.tracking.session import TrackingSession
+
+    config, store = prepared.composed.config, prepared.store
+    job = os.environ.get(JOB_NUMBER, "0")
+    folder = RunFolder.create(store.outputs, config.name, job)
+    logged = redact({**prepared.composed.unresolved, "command": again})
+    folder.write_config(logged)
+    if config.tracking.group is None:
+        config.tracking.group = os.environ.get(SWEEP, folder.path.name)
+    say: Callable[[str], None] = _printer(folder.path / "run.log")
+    say(f"run folder  {folder.path}")
+    with TrackingSession(config.tracking, store.outputs, folder.path, logged) as session:
+        done = run_nodes(
+            prepared.nodes,
+            config=config,
+            store=store,
+            session=session,
+            base=lambda: _base(prepared),
+            hashes=FileHashes(prepared.cache / "file-hashes.json"),
+            plugins=prepared.plugins,
+            folder=folder,
+            say=say,
+        )
+    report = next((step.artifact for step in reversed(done) if step.artifact.kind == "report"), None)
+    if report is not None:
+        _show(report, folder.path, say)
+    return 0
+
+
+def _base(prepared: Prepared) -> BaseModel:
+    """Find the base model; asked for only when a node that is wired needs its identity."""
+    return resolve_base(prepared.composed.config.model, prepared.cache)
+
+
+def _show(report: Artifact, folder: Path, say: Callable[[str], None]) -> None:
+    from pipeline.evaluation.report import read_report, summary_lines
+
+    say("")
+    for line in summary_lines(read_report(report.file("report.json"))):
+        say(line)
+    say("")
+    say(f"report      {folder / 'report.html'}")
+
+
+def _printer(log: Path) -> Callable[[str], None]:
+    """Return a function that prints a line and appends it to the run's log."""
+
+    def say(line: str) -> None:
+        print(line, file=sys.stdout, flush=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    return say

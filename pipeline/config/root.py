@@ -1,0 +1,60 @@
+"""The whole tree: what a command is configured by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config.data import CurateConfig, DataConfig
+from pipeline.config.evaluation import EvaluateConfig
+from pipeline.config.fields import option
+from pipeline.config.shared import ModelConfig, RuntimeConfig, TrackingConfig
+from pipeline.config.stages import SFTConfig
+
+
+@dataclass(kw_only=True)
+class CurateInputs:
+    """Nothing: `curate` reads the sources of `data`."""
+
+
+@dataclass(kw_only=True)
+class SFTInputs:
+    """A stage name of the chain, an artifact id or an artifact's path; null is wired by kind."""
+
+    dataset: str | None = None
+    policy: str | None = None  # null is the base
+
+
+@dataclass(kw_only=True)
+class EvaluateInputs:
+    """Policies are stage names, `base`, artifact ids or paths; empty is every policy of the chain and the base."""
+
+    dataset: str | None = None
+    policy: list[str] = option(factory=list)
+
+
+@dataclass(kw_only=True)
+class InputsConfig:
+    """What each stage consumes, where it is not what the wiring by kind would choose."""
+
+    curate: CurateInputs = option(factory=CurateInputs)
+    sft: SFTInputs = option(factory=SFTInputs)
+    evaluate: EvaluateInputs = option(factory=EvaluateInputs)
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Root of the configuration of `train` and `plan`."""
+
+    name: str = option("custom", affects_results=False)  # the experiment's name; part of the run folder's
+    stages: list[str] = option(factory=list)  # in order; an experiment file names them
+    inputs: InputsConfig = option(factory=InputsConfig)
+    force: list[str] = option(factory=list, affects_results=False)  # stages to run again although nothing changed
+    seed: int = option(17, ge=0)  # of every training stage that has no seed of its own
+    plugins: list[str] = option(factory=list)  # Python files that register checks
+    model: ModelConfig = option(factory=ModelConfig)
+    data: DataConfig = option(factory=DataConfig)
+    curate: CurateConfig = option(factory=CurateConfig)
+    sft: SFTConfig = option(factory=SFTConfig)
+    evaluate: EvaluateConfig = option(factory=EvaluateConfig)
+    tracking: TrackingConfig = option(factory=TrackingConfig)
+    runtime: RuntimeConfig = option(factory=RuntimeConfig)

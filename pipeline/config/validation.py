@@ -1,0 +1,122 @@
+"""Everything that can be wrong with values, found before anything heavy is imported and told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from pipeline.config.data import SourceFormat
+from pipeline.config.evaluation import SuiteConfig, SuiteKind
+from pipeline.config.paths import find_file
+from pipeline.config.root import Config
+from pipeline.config.suggestions import near_miss
+
+STAGE_ORDER = ("curate", "sft", "evaluate")
+SYMBOLS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+HOLDS = {
+    "ge": lambda value, bound: value >= bound,
+    "gt": lambda value, bound: value > bound,
+    "le": lambda value, bound: value <= bound,
+    "lt": lambda value, bound: value < bound,
+}
+SHARED_SECTIONS = ("inputs", "model", "data", "tracking", "runtime")
+
+
+def problems_in(config: Config | SuiteConfig) -> list[str]:
+    """Return one line per problem, each starting with the key; empty if there is none.
+
+    Only the sections of listed stages are looked at.
+    """
+    if isinstance(config, SuiteConfig):
+        return [*out_of_bounds(config, ""), *_suite_problems(config)]
+    problems = list(_stage_list_problems(config))
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if entry.name in config.stages or entry.name in SHARED_SECTIONS:
+            problems.extend(out_of_bounds(value, f"{entry.name}."))
+    problems.extend(_source_problems(config))
+    if "curate" in config.stages and config.curate.validation_fraction + config.curate.test_fraction >= 1:
+        problems.append("curate.validation_fraction and curate.test_fraction: together they leave nothing to train on.")
+    if "sft" in config.stages:
+        problems.extend(_sft_problems(config))
+    if "evaluate" in config.stages and not config.evaluate.suites:
+        problems.append("evaluate.suites: no suite is named, and `data.suites` is empty as well.")
+    return problems
+
+
+def out_of_bounds(section: Any, prefix: str) -> Iterator[str]:
+    """Yield a line for every value outside the bounds that its field declares, in sections below too."""
+    if not is_dataclass(section):
+        return
+    for entry in fields(section):
+        value, key = getattr(section, entry.name), f"{prefix}{entry.name}"
+        if is_dataclass(value):
+            yield from out_of_bounds(value, f"{key}.")
+        elif isinstance(value, list):
+            for number, item in enumerate(value):
+                yield from out_of_bounds(item, f"{key}[{number}].")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            if value != value:  # noqa: PLR0124 - only NaN differs from itself
+                yield f"{key}={value}: must be a number."
+            for name, bound in entry.metadata.get("bounds", {}).items():
+                if not HOLDS[name](value, bound):
+                    yield f"{key}={value}: must be {SYMBOLS[name]} {bound:g}."
+
+
+def _stage_list_problems(config: Config) -> Iterator[str]:
+    if not config.stages:
+        yield "stages: no stage is named; choose an experiment with `+experiment=sft`."
+    for stage in config.stages:
+        if stage not in STAGE_ORDER:
+            yield f"stages: there is no stage `{stage}`.{near_miss(stage, STAGE_ORDER)} Stages: {', '.join(STAGE_ORDER)}."
+    known = [stage for stage in config.stages if stage in STAGE_ORDER]
+    if len(set(known)) != len(known):
+        yield f"stages={known}: a stage is named twice."
+    if sorted(set(known), key=STAGE_ORDER.index) != list(dict.fromkeys(known)):
+        yield f"stages={known}: the order is {', '.join(STAGE_ORDER)}."
+    for stage in config.force:
+        if stage not in config.stages:
+            yield f"force: `{stage}` is not among the stages that run ({', '.join(config.stages)})."
+    for file in config.plugins:
+        if not find_file(file).is_file():
+            yield f"plugins: there is no file {file}."
+
+
+def _source_problems(config: Config) -> Iterator[str]:
+    if "curate" not in config.stages:
+        return
+    if not config.data.sources:
+        yield "data.sources: the data set names no source."
+    for number, source in enumerate(config.data.sources):
+        if source.format is SourceFormat.hub:
+            continue
+        if not find_file(source.path).exists():
+            hint = " Set `data.path`." if config.data.path == source.path else ""
+            yield f"data.sources[{number}].path: there is no file {source.path}.{hint}"
+
+
+def _sft_problems(config: Config) -> Iterator[str]:
+    sft, context = config.sft, config.model.context_length
+    if sft.batch_size % sft.microbatch_size:
+        yield (
+            f"sft.batch_size={sft.batch_size} is not a multiple of sft.microbatch_size={sft.microbatch_size}: "
+            f"an optimizer step is a whole number of backward passes."
+        )
+    if context is not None and sft.max_length > context:
+        yield f"sft.max_length={sft.max_length} exceeds model.context_length={context} tokens."
+    if sft.early_stopping_patience is not None and not sft.keep_best:
+        yield "sft.early_stopping_patience: stopping early makes sense only with sft.keep_best=true."
+    if sft.lora.targets == []:
+        yield "sft.lora.targets: no module is named, so nothing would be trained."
+    if (sft.keep_best or sft.early_stopping_patience) and config.curate.validation_fraction == 0:
+        yield "sft.keep_best=true needs validation rows, but curate.validation_fraction=0."
+
+
+def _suite_problems(suite: SuiteConfig) -> Iterator[str]:
+    if suite.kind is SuiteKind.generation and not suite.checks:
+        yield "checks: a generation suite needs at least one check."
+    if suite.kind is SuiteKind.likelihood and suite.checks:
+        yield "checks: a likelihood suite has no completion to check."
+    if suite.split not in {"train", "validation", "test"}:
+        yield f"split={suite.split}: must be train, validation or test."

@@ -1,0 +1,212 @@
+"""What a row is. Every rule about turns and text stands here, and every broken rule has a reason code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypedDict
+
+MAX_ID_LENGTH = 200  # characters; longer ones are text that stands in the wrong column
+ROLES = ("system", "user", "assistant")
+# Keys of a message that change what it means. Reading on without them would train on something else than the file says.
+MEANINGFUL_KEYS = frozenset(
+    {"tool_calls", "function_call", "tool_call_id", "weight", "loss_weight", "train", "prefix", "reasoning_content"}
+)
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Reason(StrEnum):
+    """Why a row was set aside."""
+
+    encoding = "E_ENCODING"  # not UTF-8, a lone surrogate, a NUL or another raw control character
+    json = "E_JSON"  # not one JSON value per row
+    duplicate_key = "E_DUPKEY"  # an object names one key twice, and which value counts is a guess
+    nonfinite = "E_NONFINITE"  # NaN or Infinity, which JSON has not
+    range = "E_RANGE"  # a number that no float and no sane integer holds
+    depth = "E_DEPTH"  # nested deeper than the parser goes
+    too_long = "E_TOOLONG"  # a single row of more than `readers.MAX_ROW_BYTES`
+    format = "E_FORMAT"  # a CSV row that breaks CSV's quoting
+    schema = "E_SCHEMA"  # a field is missing or of the wrong type
+    role = "E_ROLE"  # an unknown role, or turns in an impossible order
+    empty = "E_EMPTY"  # a user or assistant turn without a visible character
+    id = "E_ID"  # an unusable id, or one that another row with other content has
+
+
+class BadRowError(Exception):
+    """A row breaks a rule. It is set aside with this reason, never repaired."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        """Keep the code beside the sentence, because rows are counted by code."""
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demonstration:
+    """A conversation to imitate.
+
+    ``prompt`` is everything before the first assistant turn. ``completion`` begins and ends with an assistant turn and
+    may hold user turns in between.
+    """
+
+    id: str
+    source: str
+    licence: str | None
+    prompt: list[Message]
+    completion: list[Message]
+    reference: str | None = None  # the expected answer, where a check compares with one
+    topic: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """A conversation that waits for an assistant turn."""
+
+    id: str
+    source: str
+    licence: str | None
+    prompt: list[Message]
+    reference: str | None = None
+    topic: str | None = None
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of ``text`` can be seen: spaces, zero-width and other format characters only."""
+    return all(character.isspace() or unicodedata.category(character) in {"Cf", "Cc"} for character in text)
+
+
+def check_text(value: Any, field: str) -> str:
+    """Return ``value`` if it is storable text.
+
+    Raises:
+        BadRowError: E_SCHEMA for anything but a string, E_ENCODING for what UTF-8 or a text file cannot hold.
+    """
+    if not isinstance(value, str):
+        raise BadRowError(Reason.schema, f"{field} is {_kind(value)}, not text")
+    if _LONE_SURROGATE.search(value):
+        raise BadRowError(Reason.encoding, f"{field} holds bytes that are not UTF-8, or half of a surrogate pair")
+    if "\x00" in value:
+        raise BadRowError(Reason.encoding, f"{field} holds a NUL character")
+    return value
+
+
+def check_id(value: Any) -> str:
+    """Return a given id as text; whole numbers are written in decimal, which loses nothing."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise BadRowError(Reason.id, f"id is {_kind(value)}, not text or a whole number")
+    text = check_text(value, "id")
+    if is_blank(text):
+        raise BadRowError(Reason.id, "id is empty")
+    if len(text) > MAX_ID_LENGTH:
+        raise BadRowError(Reason.id, f"id has {len(text)} characters; at most {MAX_ID_LENGTH} are an id")
+    if _UNPRINTABLE.search(text):
+        raise BadRowError(Reason.id, "id holds a control character")
+    return text
+
+
+def check_message(value: Any, where: str) -> Message:
+    """Return one turn, checked for its own content but not for its place."""
+    if not isinstance(value, dict):
+        raise BadRowError(Reason.schema, f"{where} is {_kind(value)}, not an object with role and content")
+    for key in sorted(MEANINGFUL_KEYS & value.keys()):
+        if value[key] not in (None, [], {}, ""):
+            raise BadRowError(Reason.schema, f"{where} carries {key!r}, which training here would ignore")
+    for key in ("role", "content"):
+        if key not in value:
+            raise BadRowError(Reason.schema, f"{where} has no {key!r}")
+    role = check_text(value["role"], f"{where}.role")
+    if role not in ROLES:
+        raise BadRowError(Reason.role, f"{where} has the unknown role {role[:40]!r}; known: {', '.join(ROLES)}")
+    content = check_text(value["content"], f"{where}.content")
+    # An empty system turn says something: it keeps a template from putting in a system turn of its own.
+    if role != "system" and is_blank(content):
+        raise BadRowError(Reason.empty, f"{where} ({role}) has no visible text")
+    return Message(role=role, content=content)
+
+
+def check_conversation(values: Any, field: str = "messages") -> list[Message]:
+    """Return turns that follow each other properly: a system turn or none, then user and assistant in alternation.
+
+    Raises:
+        BadRowError: With the reason and the turn that breaks the rule.
+    """
+    if not isinstance(values, list):
+        raise BadRowError(Reason.schema, f"{field} is {_kind(values)}, not a list of turns")
+    if not values:
+        raise BadRowError(Reason.role, f"{field} has no turns")
+    messages = [check_message(value, f"{field}[{index}]") for index, value in enumerate(values)]
+    expected = "user"
+    for index, message in enumerate(messages):
+        if message["role"] == "system":
+            if index:
+                raise BadRowError(Reason.role, f"{field}[{index}] is a system turn, which may only come first")
+            continue
+        if message["role"] != expected:
+            before = messages[index - 1]["role"] if index else "nothing"
+            raise BadRowError(Reason.role, f"{field}[{index}] is a turn of {message['role']} after {before}")
+        expected = "assistant" if expected == "user" else "user"
+    return messages
+
+
+def split_demonstration(messages: list[Message]) -> tuple[list[Message], list[Message]]:
+    """Cut checked turns before the first assistant turn, into prompt and completion."""
+    if messages[-1]["role"] != "assistant":
+        raise BadRowError(Reason.role, f"the conversation ends with a turn of {messages[-1]['role']}: no reply to learn")
+    first = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
+    return messages[:first], messages[first:]
+
+
+def check_prompt(messages: list[Message]) -> list[Message]:
+    """Return checked turns if they wait for an assistant turn."""
+    if messages[-1]["role"] != "user":
+        raise BadRowError(Reason.role, f"the prompt ends with a turn of {messages[-1]['role']}, not of user")
+    return messages
+
+
+def normalise(text: str) -> str:
+    """Unicode NFC with every run of white space as one space: what counts as the same text."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def prompt_key(messages: Sequence[Message]) -> str:
+    """Normalised text of a prompt. The system turn is left out: the same question under two of them is one prompt."""
+    turns = [message for message in messages if message["role"] != "system"]
+    return "\n".join(normalise(message["content"]) for message in turns)
+
+
+def prompt_hash(messages: Sequence[Message], seed: int = 0) -> str:
+    """Hex sha256 of the seed and the prompt's normalised text; it decides the split."""
+    return hashlib.sha256(f"{seed}\n{prompt_key(messages)}".encode()).hexdigest()
+
+
+def content_key(row: Demonstration | Prompt) -> str:
+    """Hex sha256 of a row's normalised content without its id and origin; equal for exact duplicates."""
+    parts: list[Any] = [[(message["role"], normalise(message["content"])) for message in row.prompt]]
+    if isinstance(row, Demonstration):
+        parts.append([(message["role"], normalise(message["content"])) for message in row.completion])
+    parts.append(None if row.reference is None else normalise(row.reference))
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+
+
+def _kind(value: Any) -> str:
+    """Name a value's type in the words of the file it came from."""
+    names = {
+        bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", str: "text",
+    }  # fmt: skip
+    return "null" if value is None else names.get(type(value), type(value).__name__)

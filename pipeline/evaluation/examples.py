@@ -1,0 +1,117 @@
+"""Which items a report shows side by side: the largest improvements, the largest regressions and some unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.evaluation.joining import JoinedSuite
+from pipeline.evaluation.measures import ALL_CHECKS, COMPLETION_TOKENS, FINISHED, Measure
+from pipeline.evaluation.samples import GenerationSample
+
+IMPROVED, REGRESSED, UNCHANGED = "improved", "regressed", "unchanged"
+
+
+def choose_examples(suite: JoinedSuite, measures: Sequence[Measure], num_examples: int) -> list[dict[str, Any]]:
+    """Return up to `num_examples` items: regressions, improvements and unchanged ones, each the largest change first.
+
+    The change of an item is the mean over the policies that are not the baseline: of the number of checks passed for
+    a generation suite, of the bits per byte saved for a likelihood suite. Equal changes are ordered by a hash of the
+    id, so that the choice is the same every time and prefers no topic.
+    """
+    changes = _changes(suite, measures)
+    ids = [row.id for row in suite.rows[suite.policies[0]]]
+    order = sorted(range(len(ids)), key=lambda index: (-abs(changes[index]), _hash(ids[index])))
+    groups = {
+        REGRESSED: [index for index in order if changes[index] < 0],
+        IMPROVED: [index for index in order if changes[index] > 0],
+        UNCHANGED: [index for index in order if changes[index] == 0],
+    }
+    chosen = _spread(groups, num_examples)
+    return [
+        {**_item(suite, measures, index), "change": change, "change_size": changes[index]}
+        for change, indices in chosen.items()
+        for index in indices
+    ]
+
+
+def _spread(groups: dict[str, list[int]], total: int) -> dict[str, list[int]]:
+    """Take from the groups in turn until enough items are chosen or none is left."""
+    chosen: dict[str, list[int]] = {name: [] for name in groups}
+    remaining = {name: list(indices) for name, indices in groups.items()}
+    while total > 0 and any(remaining.values()):
+        for name, indices in remaining.items():
+            if indices and total > 0:
+                chosen[name].append(indices.pop(0))
+                total -= 1
+    return chosen
+
+
+def _changes(suite: JoinedSuite, measures: Sequence[Measure]) -> list[float]:
+    baseline, *others = suite.policies
+    num_items = len(suite.rows[baseline])
+    if not others:
+        return [0.0] * num_items
+    counted = _compared(measures)
+    total = [0.0] * num_items
+    for measure in counted:
+        sign = 1.0 if measure.higher_is_better else -1.0
+        weights = measure.denominator or [1.0] * num_items
+        for policy in others:
+            for index, (value, base) in enumerate(zip(measure.values[policy], measure.values[baseline], strict=True)):
+                total[index] += sign * (value - base) / weights[index] / len(others)
+    return total
+
+
+def _compared(measures: Sequence[Measure]) -> list[Measure]:
+    """Return what the change of an item is counted in: its checks, else whether it finished; or bits per byte."""
+    checks = _checks(measures)
+    if checks:
+        return checks
+    return [measure for measure in measures if measure.name == FINISHED] or [measures[0]]
+
+
+def _checks(measures: Sequence[Measure]) -> list[Measure]:
+    return [entry for entry in measures if entry.name not in (ALL_CHECKS, FINISHED, COMPLETION_TOKENS)
+            and entry.unit == "share"]  # fmt: skip
+
+
+def _item(suite: JoinedSuite, measures: Sequence[Measure], index: int) -> dict[str, Any]:
+    first = suite.rows[suite.policies[0]][index]
+    generated = isinstance(first, GenerationSample)
+    return {
+        "suite": suite.name,
+        "id": first.id,
+        "topic": first.topic,
+        "prompt": first.prompt,
+        "reference": first.reference if isinstance(first, GenerationSample) else None,
+        "target": None if isinstance(first, GenerationSample) else first.completion,
+        "answers": [
+            _generated(suite, measures, policy, index) if generated else _scored(suite, measures, policy, index)
+            for policy in suite.policies
+        ],
+    }
+
+
+def _generated(suite: JoinedSuite, measures: Sequence[Measure], policy: str, index: int) -> dict[str, Any]:
+    row = suite.rows[policy][index]
+    assert isinstance(row, GenerationSample)
+    return {
+        "policy": policy,
+        "completion": row.completion,
+        "finish_reason": row.finish_reason,
+        "num_tokens": row.num_tokens,
+        "checks": [{"name": entry.name, "passed": entry.values[policy][index] == 1} for entry in _checks(measures)],
+    }
+
+
+def _scored(suite: JoinedSuite, measures: Sequence[Measure], policy: str, index: int) -> dict[str, Any]:
+    scores = {
+        entry.name: entry.values[policy][index] / entry.denominator[index] for entry in measures if entry.denominator
+    }
+    return {"policy": policy, **scores}
+
+
+def _hash(identifier: str) -> str:
+    return hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()

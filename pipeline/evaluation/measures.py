@@ -1,0 +1,165 @@
+"""What is measured on the items of a suite, and the estimates that follow from it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pipeline.checks.registry import CheckItem, build_check
+from pipeline.config.evaluation import CheckConfig, SuiteKind
+from pipeline.errors import DataError
+from pipeline.evaluation.joining import JoinedSuite
+from pipeline.evaluation.samples import GenerationSample, LikelihoodSample
+from pipeline.statistics.intervals import (
+    Estimate,
+    mean_interval,
+    paired_difference,
+    paired_proportion_difference,
+    paired_ratio_difference,
+    proportion_interval,
+    ratio_interval,
+)
+
+ALL_CHECKS, FINISHED, COMPLETION_TOKENS = "all_checks", "finished", "completion_tokens"
+NATS_PER_TOKEN, BITS_PER_BYTE = "nats_per_token", "bits_per_byte"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One metric: a value per item and policy; of a ratio of sums also a denominator per item."""
+
+    name: str
+    unit: str  # share, tokens, nats/token, bits/byte
+    higher_is_better: bool | None  # None where neither direction is better
+    values: dict[str, list[float]]  # policy -> one value per item; of a share 0 or 1
+    denominator: list[float] | None = None
+
+    def absolute(self, policy: str, clusters: Sequence[str], confidence: float) -> Estimate:
+        """Return the metric's value for one policy."""
+        values = self.values[policy]
+        if self.unit == "share":
+            return proportion_interval([value == 1 for value in values], clusters, confidence)
+        if self.denominator is not None:
+            return ratio_interval(values, self.denominator, clusters, confidence)
+        return mean_interval(values, clusters, confidence)
+
+    def difference(self, policy: str, baseline: str, clusters: Sequence[str], confidence: float) -> Estimate:
+        """Return the paired difference between two policies, policy minus baseline."""
+        values, others = self.values[policy], self.values[baseline]
+        if self.unit == "share":
+            passed, others_passed = [value == 1 for value in values], [value == 1 for value in others]
+            return paired_proportion_difference(passed, others_passed, clusters, confidence)
+        if self.denominator is not None:
+            return paired_ratio_difference(values, others, self.denominator, clusters, confidence)
+        return paired_difference(values, others, clusters, confidence)
+
+
+def measure(suite: JoinedSuite) -> list[Measure]:
+    """Return the suite's metrics, the primary one first.
+
+    Raises:
+        ConfigError: A check cannot be built.
+        DataError: An item lacks what a check needs, or policies count tokens differently.
+    """
+    return _generation(suite) if suite.config.kind is SuiteKind.generation else _likelihood(suite)
+
+
+def check_names(checks: Sequence[CheckConfig]) -> list[str]:
+    """Return one name per check; those that occur several times are numbered from 1."""
+    total, seen, names = Counter(check.name for check in checks), Counter[str](), []
+    for check in checks:
+        seen[check.name] += 1
+        names.append(f"{check.name}_{seen[check.name]}" if total[check.name] > 1 else check.name)
+    return names
+
+
+def estimates(suite: JoinedSuite, measures: Sequence[Measure], confidence: float) -> list[dict[str, Any]]:
+    """Return every metric of every policy, and its difference from the baseline, the first policy."""
+    baseline, *others = suite.policies
+    clusters = suite.clusters
+    entries = []
+    for entry in measures:
+        for policy in suite.policies:
+            entries.append(_entry(suite, entry, policy, None, entry.absolute(policy, clusters, confidence)))
+        for policy in others:
+            difference = entry.difference(policy, baseline, clusters, confidence)
+            entries.append(_entry(suite, entry, policy, baseline, difference))
+    return entries
+
+
+def _entry(suite: JoinedSuite, entry: Measure, policy: str, baseline: str | None, value: Estimate) -> dict[str, Any]:
+    return {
+        "suite": suite.name,
+        "metric": entry.name,
+        "policy": policy,
+        "baseline": baseline,
+        "n": value.n,
+        "clusters": value.clusters,
+        "estimate": value.estimate,
+        "low": value.low,
+        "high": value.high,
+        "method": value.method,
+        "higher_is_better": entry.higher_is_better,
+        "unit": entry.unit,
+    }
+
+
+def _generation(suite: JoinedSuite) -> list[Measure]:
+    rows = cast(dict[str, list[GenerationSample]], suite.rows)
+    passed = _passed(suite, rows)
+    measures = []
+    if passed:
+        together = {policy: [float(all(item)) for item in zip(*(passed[name][policy] for name in passed), strict=True)]
+                    for policy in rows}  # fmt: skip
+        measures.append(Measure(name=ALL_CHECKS, unit="share", higher_is_better=True, values=together))
+    finished = {policy: [float(row.finish_reason == "stop") for row in rows[policy]] for policy in rows}
+    tokens = {policy: [float(row.num_tokens) for row in rows[policy]] for policy in rows}
+    return [
+        *measures,
+        *(Measure(name=name, unit="share", higher_is_better=True, values=values) for name, values in passed.items()),
+        Measure(name=FINISHED, unit="share", higher_is_better=True, values=finished),
+        Measure(name=COMPLETION_TOKENS, unit="tokens", higher_is_better=None, values=tokens),
+    ]
+
+
+def _passed(suite: JoinedSuite, rows: dict[str, list[GenerationSample]]) -> dict[str, dict[str, list[float]]]:
+    """Return, per check and policy, 1 for each item whose completion passes and 0 for the others."""
+    passed: dict[str, dict[str, list[float]]] = {}
+    for index, (name, config) in enumerate(zip(check_names(suite.config.checks), suite.config.checks, strict=True)):
+        check = build_check(config.name, config.params, where=f"suite {suite.name}: checks[{index}]")
+        passed[name] = {policy: [] for policy in rows}
+        for policy in rows:
+            for row in rows[policy]:
+                try:
+                    verdict = check(row.completion, CheckItem(prompt=row.prompt, reference=row.reference))
+                except DataError as error:
+                    raise DataError(f"suite {suite.name}: item {row.id!r}: {error}") from error
+                passed[name][policy].append(float(verdict))
+    return passed
+
+
+def _likelihood(suite: JoinedSuite) -> list[Measure]:
+    rows = cast(dict[str, list[LikelihoodSample]], suite.rows)
+    baseline = rows[suite.policies[0]]
+    for policy in suite.policies:
+        differing = [row.id for row, other in zip(rows[policy], baseline, strict=True) if row.tokens != other.tokens]
+        if differing:
+            raise DataError(
+                f"suite {suite.name}: {policy} and {suite.policies[0]} count the tokens of {len(differing)} items "
+                f"differently, first of {differing[0]!r}. Compare policies with one tokenizer and one chat template."
+            )
+    nats = {policy: [row.nats or 0.0 for row in rows[policy]] for policy in rows}  # joined rows always have nats
+    bits = {policy: [value / math.log(2) for value in nats[policy]] for policy in rows}
+    return [
+        Measure(
+            name=BITS_PER_BYTE, unit="bits/byte", higher_is_better=False, values=bits,
+            denominator=[float(row.bytes) for row in baseline],
+        ),
+        Measure(
+            name=NATS_PER_TOKEN, unit="nats/token", higher_is_better=False, values=nats,
+            denominator=[float(row.tokens) for row in baseline],
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,130 @@
+"""The report: samples of several policies joined, measured and compared. No model is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.artifacts.hashing import sha256_json
+from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
+from pipeline.evaluation.examples import choose_examples
+from pipeline.evaluation.headline import headline
+from pipeline.evaluation.joining import JoinedSuite, PolicySamples, join
+from pipeline.evaluation.measures import Measure, check_names, estimates, measure
+
+FORMAT_VERSION = 1
+SIGNIFICANT_DIGITS = 10  # beyond them two machines may differ
+Report = dict[str, Any]
+
+
+def build_report(
+    samples: Sequence[PolicySamples],
+    suites: Mapping[str, SuiteConfig],
+    evaluate: EvaluateConfig,
+    provenance: Mapping[str, Any],
+) -> Report:
+    """Join the samples and measure every policy and its difference from the baseline.
+
+    Args:
+        samples: What each policy made of each suite.
+        suites: The suites by name, in the order of the report.
+        evaluate: The baseline, the confidence of the intervals and the number of examples.
+        provenance: Where the samples came from: ids and digests, no paths and no times.
+
+    Returns:
+        JSON values only; the same samples give the same report to the last byte of `to_json`.
+    """
+    joined = join(samples, suites, evaluate)
+    measures = {suite.name: measure(suite) for suite in joined}
+    metrics = [entry for suite in joined for entry in estimates(suite, measures[suite.name], evaluate.confidence)]
+    policies = joined[0].policies if joined else []
+    primary = {name: entries[0].name for name, entries in measures.items()}
+    examples = [
+        entry for suite in joined for entry in choose_examples(suite, measures[suite.name], evaluate.num_examples)
+    ]
+    own_provenance = {
+        "samples": [{"policy": entry.policy, "suite": entry.suite, "artifact": entry.artifact} for entry in samples],
+        "suites": {suite.name: suite_digest(suite.config) for suite in joined},
+    }
+    report = {
+        "format_version": FORMAT_VERSION,
+        "policies": policies,
+        "baseline": evaluate.baseline,
+        "confidence": evaluate.confidence,
+        "headline": headline(metrics, primary, policies),
+        "suites": [_suite(suite, measures[suite.name]) for suite in joined],
+        "metrics": metrics,
+        "counts": [entry for suite in joined for entry in suite.counts],
+        "examples": examples,
+        "provenance": {**provenance, **own_provenance},
+    }
+    rounded: Report = round_floats(report)
+    return rounded
+
+
+def to_json(report: Report) -> str:
+    """Write a report in its one form: sorted keys, two spaces, no NaN, only ASCII, so that any text survives."""
+    return json.dumps(report, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def round_floats(value: Any) -> Any:
+    """Round every float to ten significant digits; zero has no sign.
+
+    Raises:
+        ValueError: A float is not finite: what cannot be estimated is null.
+    """
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"a report holds no {value}: what cannot be estimated is null")
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}") + 0.0
+    if isinstance(value, Mapping):
+        return {key: round_floats(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [round_floats(entry) for entry in value]
+    return value
+
+
+def suite_digest(suite: SuiteConfig) -> str:
+    """Return the digest of what a suite asks and how it is judged."""
+    sampling = suite.sampling if suite.kind is SuiteKind.generation else None
+    return sha256_json(
+        {
+            "kind": str(suite.kind),
+            "table": str(suite.table),
+            "split": suite.split,
+            "limit": suite.limit,
+            "checks": [{"name": check.name, "params": check.params} for check in suite.checks],
+            "sampling": vars(sampling) if sampling else None,
+        }
+    )
+
+
+def headline_metrics(report: Report) -> dict[str, float]:
+    """Return the primary numbers by name, as an artifact's manifest and a tracking summary hold them."""
+    primary = {suite["name"]: suite["primary"] for suite in report["suites"]}
+    numbers = {}
+    for entry in report["metrics"]:
+        if entry["metric"] != primary[entry["suite"]] or entry["estimate"] is None:
+            continue
+        versus = f"_minus_{entry['baseline']}" if entry["baseline"] else ""
+        numbers[f"{entry['suite']}/{entry['metric']}/{entry['policy']}{versus}"] = entry["estimate"]
+    return numbers
+
+
+def _suite(suite: JoinedSuite, measures: Sequence[Measure]) -> dict[str, Any]:
+    generation = suite.config.kind is SuiteKind.generation
+    return {
+        "name": suite.name,
+        "description": suite.config.description,
+        "kind": str(suite.config.kind),
+        "table": str(suite.config.table),
+        "split": suite.config.split,
+        "items": suite.num_items,
+        "compared": len(suite.rows[suite.policies[0]]),
+        "clusters": len(set(suite.clusters)),
+        "primary": measures[0].name,
+        "checks": check_names(suite.config.checks) if generation else [],
+        "sampling": vars(suite.config.sampling) if generation else None,
+    }

@@ -1,0 +1,161 @@
+"""What a node's result depends on, as one flat table, and the digest of it.
+
+Keys of the table are written for people: a changed one is what the user is told when a stage runs again.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.hashing import FileHashes, sha256_json, sha256_text
+from pipeline.config.data import DataConfig, SourceFormat
+from pipeline.config.paths import find_file
+from pipeline.config.root import Config
+from pipeline.config.shared import ModelConfig
+from pipeline.errors import ArtifactError, DataError
+from pipeline.graph.wiring import Node
+
+if TYPE_CHECKING:
+    from pipeline.artifacts.base_model import BaseModel
+
+# Fields of `model` that say where the base lies or that its digests cover; moving a folder retrains nothing.
+LOCATION_FIELDS = frozenset({"source", "id", "revision", "chat_template"})
+
+Inputs = Mapping[str, Sequence[Artifact]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a fingerprint is taken of, beside the node and its inputs."""
+
+    config: Config
+    hashes: FileHashes
+    base: BaseModel | None  # resolved for nodes that use it
+    plugins: Mapping[str, str]  # file -> sha256
+
+
+def result_config(value: Any) -> Any:
+    """Return a configuration section as JSON, without the fields that the schema marks as not affecting results."""
+    if is_dataclass(value) and not isinstance(value, type):
+        kept = (item for item in fields(value) if item.metadata.get("affects_results", True))
+        return {item.name: result_config(getattr(value, item.name)) for item in kept}
+    if isinstance(value, Mapping):
+        return {str(key): result_config(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [result_config(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value
+
+
+def section_of(config: Config, kind: type) -> tuple[str, Any]:
+    """Return the key and the value of the section of a type.
+
+    Raises:
+        KeyError: The configuration has no section of that type, so a stage's specification is wrong.
+    """
+    for item in fields(config):
+        section = getattr(config, item.name)
+        if type(section) is kind:
+            return item.name, section
+    raise KeyError(f"the configuration has no section {kind.__name__}")
+
+
+def part_digests(artifact: Artifact, globs: Sequence[str]) -> dict[str, str]:
+    """Return the digests of the parts of an artifact that match one of the globs."""
+    parts = artifact.manifest.parts.items()
+    return {name: digest for name, digest in sorted(parts) if any(fnmatchcase(name, glob) for glob in globs)}
+
+
+def fingerprint_inputs(node: Node, inputs: Inputs, around: Surroundings) -> dict[str, Any]:
+    """Return everything that the node's result depends on, by a readable key."""
+    spec = node.spec
+    table: dict[str, Any] = {"stage": spec.name, "version": spec.version}
+    for kind in spec.sections:
+        key, section = section_of(around.config, kind)
+        _flatten(table, key, result_config(section))
+    for key, value in node.identity.items():
+        _flatten(table, key, result_config(value))
+    for role, sources in node.inputs.items():
+        if not sources:
+            table[f"input {role}"] = None
+        for source, artifact in zip(sources, inputs[role], strict=True):
+            label = role if len(sources) == 1 else f"{role} {source.label}"
+            digests = part_digests(artifact, node.reads[role])
+            if not digests:  # else its content would be no part of the fingerprint
+                wanted = ", ".join(node.reads[role])
+                raise ArtifactError(f"{node.name}: {artifact.id} ({artifact.kind}) has no part that matches {wanted}.")
+            table.update({f"input {label}: {part}": digest for part, digest in digests.items()})
+    if spec.uses_base:
+        if around.base is None:
+            raise ValueError(f"the node {node.name!r} uses the base model, which was not resolved")
+        table.update(_base_identity(around.base, around.config.model))
+    if spec.reads_sources:
+        table.update(_source_digests(around.config.data, around.hashes))
+    if spec.uses_plugins:
+        table.update({f"plugin {name}": digest for name, digest in around.plugins.items()})
+    table.update({f"library {name}": _minor_version(name) for name in spec.libraries})
+    return table
+
+
+def fingerprint(table: Mapping[str, Any]) -> str:
+    """Return the digest of a table of inputs."""
+    return sha256_json(dict(table))
+
+
+def _flatten(table: dict[str, Any], prefix: str, value: Any) -> None:
+    """Spread nested values over dotted keys; a list of plain values stays one value."""
+    nested = isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)
+    items = enumerate(value) if nested else value.items() if isinstance(value, dict) else None
+    if not items or not value:
+        table[prefix] = value
+        return
+    for key, item in items:
+        _flatten(table, f"{prefix}.{key}", item)
+
+
+def _base_identity(base: BaseModel, model: ModelConfig) -> dict[str, Any]:
+    configured = {f"model.{k}": v for k, v in result_config(model).items() if k not in LOCATION_FIELDS}
+    return {
+        **configured,
+        "base weights": base.digest,
+        "base tokenizer": base.tokenizer_digest,
+        "base chat template": sha256_text(base.chat_template),
+    }
+
+
+def _source_digests(data: DataConfig, hashes: FileHashes) -> dict[str, str]:
+    """Digest the source files, so that a row that is edited in place is seen."""
+    table = {}
+    for index, source in enumerate(data.sources):
+        if source.format == SourceFormat.hub:
+            continue  # its id, subset, split and revision are in the section
+        path = find_file(source.path)
+        if not path.exists():
+            raise DataError(
+                f"data.sources[{index}].path: there is no {source.path}, neither in the working directory nor in the "
+                "project. Correct the path, or the `data=` choice that names it."
+            )
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            name = file.relative_to(path.parent).as_posix()
+            table[f"source {index} {name}"] = hashes.sha256(file)
+    return table
+
+
+def _minor_version(library: str) -> str | None:
+    """Return the X.Y of a library's version, or None where it is not installed."""
+    try:
+        version = importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return ".".join(version.split("+")[0].split(".")[:2])

@@ -1,0 +1,107 @@
+"""What each stage is: its inputs by kind and part, its configuration, its function. One row per stage.
+
+A stage's module is named here and imported only when the stage runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.config.data import CurateConfig, DataConfig
+from pipeline.config.evaluation import EvaluateConfig
+from pipeline.config.stages import SFTConfig
+
+EVALUATE = "evaluate"  # a stage of the configuration that becomes many nodes: samples per policy and suite, one report
+BASE = "base"  # the base model as a policy: no adapter, no artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consumes:
+    """One input of a stage."""
+
+    role: str  # the key below `inputs.<stage>`, and below `job.inputs`
+    kind: ArtifactKind
+    parts: tuple[str, ...]  # globs over the parts that are read; nothing else of the input enters the fingerprint
+    required: tuple[str, ...] = ()  # parts without which the stage cannot run
+    default: tuple[str, ...] = ()  # stages whose output is taken where nothing is said; the first in the chain wins
+    optional: bool = False  # without a default in the chain it is absent; an absent policy is the base
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """One stage."""
+
+    name: str
+    version: int  # raised by hand whenever the same inputs give other results than before
+    kind: ArtifactKind
+    entry: str  # module:function
+    sections: tuple[type, ...] = ()  # of the configuration; all that the stage sees of it
+    consumes: tuple[Consumes, ...] = ()
+    libraries: tuple[str, ...] = ()  # whose X.Y version can move results
+    uses_base: bool = False  # reads the base model's weights, tokenizer or chat template
+    uses_plugins: bool = False
+    reads_sources: bool = False  # reads the files that `data.sources` names
+    is_cheap: bool = False  # needs no weights, so that `plan` runs it
+
+
+TRAINING_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
+SAMPLING_LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
+
+STAGES: dict[str, StageSpec] = {
+    spec.name: spec
+    for spec in (
+        StageSpec(
+            name="curate",
+            version=1,
+            kind=ArtifactKind.dataset,
+            entry="pipeline.stages.curate:curate",
+            sections=(DataConfig, CurateConfig),
+            reads_sources=True,
+            is_cheap=True,
+        ),
+        StageSpec(
+            name="sft",
+            version=1,
+            kind=ArtifactKind.policy,
+            entry="pipeline.stages.sft:train_sft",
+            sections=(SFTConfig,),
+            consumes=(
+                Consumes(
+                    role="dataset",
+                    kind=ArtifactKind.dataset,
+                    parts=("demonstrations/train", "demonstrations/validation"),
+                    required=("demonstrations/train",),
+                    default=("curate",),
+                ),
+                Consumes(role="policy", kind=ArtifactKind.policy, parts=("adapter",), optional=True),
+            ),
+            libraries=TRAINING_LIBRARIES,
+            uses_base=True,
+        ),
+        StageSpec(
+            name="samples",
+            version=1,
+            kind=ArtifactKind.samples,
+            entry="pipeline.stages.samples:sample_policy",
+            consumes=(
+                # Wiring narrows the parts to the table and split of the suite.
+                Consumes(role="dataset", kind=ArtifactKind.dataset, parts=(), default=("curate",)),
+                Consumes(role="policy", kind=ArtifactKind.policy, parts=("adapter",), optional=True),
+            ),
+            libraries=SAMPLING_LIBRARIES,
+            uses_base=True,
+        ),
+        StageSpec(
+            name="report",
+            version=1,
+            kind=ArtifactKind.report,
+            entry="pipeline.stages.report:write_report",
+            sections=(EvaluateConfig,),
+            consumes=(Consumes(role="samples", kind=ArtifactKind.samples, parts=("*",)),),
+            libraries=("numpy", "scipy"),
+            uses_plugins=True,
+            is_cheap=True,
+        ),
+    )
+}

@@ -1,0 +1,1 @@
+"""Loading, adapters, log-probabilities, generation and scoring."""

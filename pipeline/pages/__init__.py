@@ -1,0 +1,1 @@
+"""Every HTML page and plot, and how numbers are written on them."""

@@ -1,0 +1,1 @@
+"""The machine under a run: device, number format, memory, seeds and signals."""

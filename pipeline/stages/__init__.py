@@ -1,0 +1,1 @@
+"""One module per stage: plain functions from a job to an outcome."""

@@ -1,0 +1,228 @@
+"""What every stage that trains with a trainer of TRL does the same way: arguments, resuming, stopping, the result."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import torch
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from pipeline.artifacts.checkpoints import Checkpoint
+from pipeline.artifacts.durable import storage_errors
+from pipeline.artifacts.temporary import discard
+from pipeline.config.shared import DType, ModelConfig, OptimizerConfig, Schedule
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.models.loading import adapter_digest, save_adapter
+from pipeline.runtime.device import probe_dtype
+from pipeline.runtime.seeds import seed_everything
+from pipeline.runtime.signals import StopRequest
+from pipeline.stages.callbacks import Checkpoints, FiniteUpdates, Record, StepMeter, StopAtSignal, Validation
+from pipeline.stages.course import Course, Milestones
+from pipeline.tracking.job import StageJob
+
+ADAPTER_FOLDER = "adapter"
+BEFORE_EVERY_STEP = -1  # metrics are cut back to here where there is no checkpoint, since step 0 is measured again
+_SCHEDULES = {Schedule.cosine: "cosine", Schedule.linear: "linear", Schedule.constant: "constant_with_warmup"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One start of a stage in its work folder, which earlier starts may have brought some way."""
+
+    job: StageJob
+    course: Course
+    checkpoint: Checkpoint | None  # what this attempt goes on from; None is from the beginning
+
+
+def begin_attempt(job: StageJob) -> Attempt:
+    """Find the newest checkpoint that verifies and cut the record of metrics back to it."""
+    checkpoint = job.work.checkpoints.newest(job.run.notice)
+    course = Course() if checkpoint is None else Course.from_facts(checkpoint.facts)
+    job.run.cut(BEFORE_EVERY_STEP if checkpoint is None else checkpoint.step)
+    if checkpoint is not None:
+        job.run.notice(f"going on from the checkpoint of step {checkpoint.step}")
+    return Attempt(job=job, course=course, checkpoint=checkpoint)
+
+
+def resolve_dtype(job: StageJob, device: torch.device) -> DType:
+    """Return the number format of the base weights; what `auto` came to at the first start holds for every resume."""
+    configured = job.section(ModelConfig).dtype
+    if configured is not DType.auto:
+        return configured
+    remembered = job.work.recall("dtype")
+    if remembered is not None:
+        return DType(remembered)
+    probe = probe_dtype(device)
+    job.run.notice(f"number format: {probe}")
+    job.work.remember("dtype", probe.dtype.value)
+    return probe.dtype
+
+
+def microbatches(batch_size: int, microbatch_size: int, *, section: str) -> tuple[int, int]:
+    """Return sequences per backward pass and backward passes per optimizer step.
+
+    Raises:
+        ConfigError: The optimizer step cannot be cut into equal backward passes.
+    """
+    size = min(microbatch_size, batch_size)
+    if batch_size % size:
+        raise ConfigError(
+            f"{section}.batch_size is {batch_size}, which is not a multiple of {section}.microbatch_size "
+            f"({microbatch_size}). Choose, for example, {section}.microbatch_size={math.gcd(batch_size, microbatch_size)}."
+        )
+    return size, batch_size // size
+
+
+def trainer_arguments(
+    optimizer: OptimizerConfig,
+    *,
+    output_dir: Path,
+    num_steps: int,
+    seed: int,
+    microbatch_size: int,
+    accumulation_steps: int,
+    device: torch.device,
+    dtype: DType,
+    activation_checkpointing: bool,
+) -> dict[str, Any]:
+    """Map our configuration to the arguments that every trainer of TRL shares.
+
+    Saving, validation and the choice of the best checkpoint are ours (see `callbacks`), so the trainer's are off. The
+    rows come in the order of `order.training_order`, which is the whole run, so the trainer sees one epoch.
+    """
+    return {
+        "output_dir": str(output_dir),
+        "seed": seed,
+        "num_train_epochs": 1,
+        "train_sampling_strategy": "sequential",
+        "per_device_train_batch_size": microbatch_size,
+        "gradient_accumulation_steps": accumulation_steps,
+        "optim": "adamw_torch",
+        "learning_rate": optimizer.learning_rate,
+        "lr_scheduler_type": _SCHEDULES[optimizer.schedule],
+        "warmup_steps": math.ceil(optimizer.warmup_fraction * num_steps),
+        "weight_decay": optimizer.weight_decay,
+        "adam_beta1": optimizer.beta1,
+        "adam_beta2": optimizer.beta2,
+        "adam_epsilon": optimizer.epsilon,
+        "max_grad_norm": optimizer.max_grad_norm,
+        # The base is already in its number format and the forward pass casts for itself; fp16 also needs loss scaling.
+        "bf16": False,
+        "fp16": dtype is DType.float16,
+        "use_cpu": device.type == "cpu",
+        "activation_checkpointing": activation_checkpointing,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would show a running average in place of a loss that is not finite
+        "report_to": "none",
+        "disable_tqdm": True,
+        "push_to_hub": False,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": device.type == "cuda",
+    }
+
+
+def switch_telemetry_off() -> None:
+    """TRL reports every trainer to its makers unless this setting of the hub library is on."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # the variable was read when the library was imported
+
+
+def require_one_process(trainer: Trainer) -> None:
+    """Refuse to train in another set-up than the one that was asked for.
+
+    Raises:
+        ConfigError: The launcher started several processes, or the trainer did not see what the launcher started.
+    """
+    asked, seen = int(os.environ.get("WORLD_SIZE", "1")), trainer.accelerator.num_processes
+    if asked != seen:
+        raise ConfigError(
+            f"The launcher set WORLD_SIZE={asked}, and the trainer runs as {seen} process(es): each of them would train "
+            "a policy of its own. Check MASTER_ADDR, MASTER_PORT and RANK."
+        )
+    if seen > 1:
+        raise ConfigError(
+            f"This stage was launched as {seen} processes, and gradients are not yet added up across processes. "
+            "Launch it as one."
+        )
+
+
+def run_trainer(
+    trainer: Trainer,
+    attempt: Attempt,
+    milestones: Milestones,
+    meter: StepMeter,
+    *,
+    section: str,
+    seed: int,
+    measure: Callable[[torch.nn.Module], float],
+    patience: int | None,
+    max_nonfinite_steps: int,
+    keep_checkpoints: int,
+    keep_best: bool,
+) -> None:
+    """Train from where the attempt stands to the last step.
+
+    Raises:
+        Interrupted: A signal asked for the end. The last optimizer step is saved.
+        TrainingDivergedError: Too many updates in a row were not finite.
+    """
+    job, course = attempt.job, attempt.course
+    require_one_process(trainer)
+    trainer.remove_callback(PrinterCallback)
+    with StopRequest() as stop:
+        # The order counts: whatever may end the training comes before what saves its last step.
+        watchers: list[TrainerCallback] = [
+            FiniteUpdates(meter, course, job.run, max_in_a_row=max_nonfinite_steps, section=section),
+            Validation(measure, course, milestones, job.run, patience=patience),
+            StopAtSignal(stop),
+            Checkpoints(job.work.checkpoints, course, milestones, keep=keep_checkpoints, keep_best=keep_best),
+            Record(meter, course, milestones, job.run),
+        ]
+        for watcher in watchers:
+            trainer.add_callback(watcher)
+        seed_everything(seed)  # whatever was drawn until here does not move the first step; a resume restores its own
+        with storage_errors(job.work.path):
+            trainer.train(resume_from_checkpoint=None if attempt.checkpoint is None else str(attempt.checkpoint.path))
+        if stop.signal_number is not None:
+            name, step = signal.Signals(stop.signal_number).name, trainer.state.global_step
+            raise stop.interrupted(
+                f"Stopped by {name} after step {step} of {milestones.num_steps}, which is saved. "
+                "The same command goes on from there."
+            )
+    discard(Path(trainer.args.output_dir))
+
+
+def stage_policy(attempt: Attempt, model: PeftModel, *, keep_best: bool) -> tuple[int, str]:
+    """Write the adapter of the best or the last verified checkpoint into the staging folder.
+
+    Returns:
+        The step it was saved at, and the digest of its tensors.
+
+    Raises:
+        CheckpointError: The chosen checkpoint does not verify, so the policy that was trained is lost.
+    """
+    job, course = attempt.job, attempt.course
+    step = course.best_step if keep_best and course.best_step is not None else job.work.checkpoints.steps()[-1]
+    try:
+        checkpoint = job.work.checkpoints.step(step)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error} It is the one that became the policy, with the lowest validation loss. "
+            f"Delete {job.work.path} to train this stage again from the start."
+        ) from error
+    set_peft_model_state_dict(model, load_file(checkpoint.path / "adapter_model.safetensors"))
+    folder = job.staging / ADAPTER_FOLDER
+    save_adapter(model, folder)
+    return step, adapter_digest(folder)

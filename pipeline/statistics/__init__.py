@@ -1,0 +1,1 @@
+"""Intervals for the numbers that a report states."""

@@ -1,0 +1,227 @@
+"""Confidence intervals for means, proportions, ratios and paired differences of clustered items.
+
+Items that share a cluster (one prompt, one conversation, one source document) are not independent, so variance is
+summed over clusters and the quantile is that of Student's t with C - 1 degrees of freedom for C clusters.
+
+What cannot be estimated is None and never a number: with fewer than two clusters, or where no item differs from the
+others, there is an estimate but no interval, and ``method`` says why.
+
+Sources: E. B. Wilson, JASA 22 (1927) 209-212, for one proportion; arXiv:2411.00640, sections 2 and 4, for clustered
+and paired means; W. G. Cochran, Sampling Techniques, 3rd edition (1977), chapter 6, for ratios of sums; D. G. Bonett
+and R. M. Price, Journal of Educational and Behavioral Statistics 37 (2012) 479-488, for two proportions of the same
+items; E. L. Korn and B. I. Graubard, Survey Methodology 24 (1998) 193-201, for the effective number of items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+FEW_CLUSTERS = 30  # below it a t interval leans on the differences being roughly normal
+ROUNDING = 1e-12  # residuals below this part of the largest value are rounding, not spread
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A number with its interval; None is what the items do not determine."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+    n: int  # items
+    clusters: int
+    method: str
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
+    """Return the score interval of one proportion of independent items (Wilson 1927)."""
+    if not 0 <= successes <= n:
+        raise ValueError(f"successes must lie between 0 and n: got {successes} of {n}")
+    if n == 0:
+        return Estimate(estimate=None, low=None, high=None, n=0, clusters=0, method="not estimable: no items")
+    low, high = _score_interval(successes / n, n, float(stats.norm.ppf(0.5 + confidence / 2)))
+    return Estimate(estimate=successes / n, low=low, high=high, n=n, clusters=n, method="Wilson score interval")
+
+
+def proportion_interval(passed: Sequence[bool], clusters: Sequence[Hashable], confidence: float = 0.95) -> Estimate:
+    """Return the interval of a proportion: Wilson's, for the effective number of items where clusters repeat.
+
+    The effective number is p(1 - p) over the cluster-robust variance, at most n, and the quantile is t with C - 1
+    degrees of freedom (Korn and Graubard 1998). Where all items pass or all fail there is no variance to see, and each
+    cluster counts as one item.
+    """
+    values = np.asarray(passed, dtype=np.float64)
+    codes, num_clusters = _cluster_codes(clusters, len(values))
+    if num_clusters == len(values):
+        return wilson(int(values.sum()), len(values), confidence)
+    share = float(values.mean())
+    if num_clusters < 2:
+        return _without_interval(share, len(values), num_clusters, "one cluster")
+    variance = _standard_error(values - share, codes, num_clusters, len(values)) ** 2
+    effective = num_clusters if variance == 0 else min(share * (1 - share) / variance, len(values))
+    low, high = _score_interval(share, effective, _t_quantile(num_clusters, confidence))
+    method = f"Wilson score interval for {effective:.1f} effective items, {_t_words(num_clusters)}"
+    return Estimate(estimate=share, low=low, high=high, n=len(values), clusters=num_clusters, method=method)
+
+
+def mean_interval(values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95) -> Estimate:
+    """Return the mean with a cluster-robust t interval (arXiv:2411.00640, section 2.2, with the factor C/(C-1))."""
+    return _linear_interval(_vector(values), np.ones(len(values)), clusters, confidence, "cluster-robust mean")
+
+
+def paired_difference(
+    a: Sequence[float], b: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95
+) -> Estimate:
+    """Return the mean of a - b over identical items, cluster-robust (arXiv:2411.00640, section 4.2)."""
+    difference = _difference(a, b)
+    return _linear_interval(difference, np.ones(len(a)), clusters, confidence, "paired, cluster-robust mean difference")
+
+
+def paired_proportion_difference(
+    a: Sequence[bool], b: Sequence[bool], clusters: Sequence[Hashable], confidence: float = 0.95
+) -> Estimate:
+    """Return the difference of two proportions of identical items, with Bonett and Price's interval (2012).
+
+    Two pseudo-clusters, one in which only `a` passes and one in which only `b` does, are added to the variance and the
+    centre of the interval, not to the estimate. Without them, items on which both systems agree would give an interval
+    of no width, as if certain. They have the mean size of the real clusters; the quantile is t with C - 1 degrees of
+    freedom. With clusters of one item and a normal quantile this is the published interval.
+    """
+    difference = _difference(a, b)
+    codes, num_clusters = _cluster_codes(clusters, len(difference))
+    if num_clusters < 2:
+        estimate = float(difference.mean()) if num_clusters else None
+        return _without_interval(estimate, len(difference), num_clusters, _too_few(num_clusters))
+    size = len(difference) / num_clusters
+    weight = len(difference) + 2 * size
+    centre = float(difference.sum()) / weight
+    sums = np.bincount(codes, weights=difference - centre, minlength=num_clusters)
+    pseudo_sums = np.array([size * (1 - centre), size * (-1 - centre)])
+    error = math.sqrt(float((sums**2).sum() + (pseudo_sums**2).sum())) / weight
+    half = _t_quantile(num_clusters, confidence) * error
+    return Estimate(
+        estimate=float(difference.mean()),
+        low=max(-1.0, centre - half),
+        high=min(1.0, centre + half),
+        n=len(difference),
+        clusters=num_clusters,
+        method=f"paired, Bonett-Price difference of proportions, {_t_words(num_clusters)}",
+    )
+
+
+def ratio_interval(
+    numerator: Sequence[float], denominator: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95
+) -> Estimate:
+    """Return sum(numerator) / sum(denominator), for example nats per token over all tokens.
+
+    Linearised: e_i = y_i - R x_i takes the place of the residual, and the mean of x that of one (Cochran 1977, ch. 6).
+    """
+    weights = _vector(denominator)
+    return _linear_interval(_vector(numerator), weights, clusters, confidence, "cluster-robust linearised ratio")
+
+
+def paired_ratio_difference(
+    numerator_a: Sequence[float],
+    numerator_b: Sequence[float],
+    denominator: Sequence[float],
+    clusters: Sequence[Hashable],
+    confidence: float = 0.95,
+) -> Estimate:
+    """Return the difference of two ratios of sums over identical items with one denominator.
+
+    D = sum(a - b) / sum(x), linearised by e_i = (a_i - b_i) - D x_i: Cochran's ratio of the paired differences.
+    """
+    difference = _difference(numerator_a, numerator_b)
+    method = "paired, cluster-robust linearised ratio difference"
+    return _linear_interval(difference, _vector(denominator), clusters, confidence, method)
+
+
+def _linear_interval(
+    values: Vector, weights: Vector, clusters: Sequence[Hashable], confidence: float, method: str
+) -> Estimate:
+    """Return sum(values) / sum(weights) with SE = sqrt(C/(C-1) sum_c (sum_{i in c} e_i)^2) / sum(weights)."""
+    if len(weights) != len(values):
+        raise ValueError(f"numerator and denominator must have one value per item: got {len(values)} and {len(weights)}")
+    codes, num_clusters = _cluster_codes(clusters, len(values))
+    total = float(weights.sum())
+    if num_clusters == 0:
+        return _without_interval(None, 0, 0, _too_few(0))
+    if (weights < 0).any() or total == 0:
+        raise ValueError("denominators must not be negative, and not all of them zero")
+    estimate = float(values.sum()) / total
+    if num_clusters < 2:
+        return _without_interval(estimate, len(values), num_clusters, _too_few(num_clusters))
+    residuals = values - estimate * weights
+    if float(np.abs(residuals).max()) <= ROUNDING * float(np.abs(values).max()):
+        return _without_interval(estimate, len(values), num_clusters, "the items do not vary")
+    half = _t_quantile(num_clusters, confidence) * _standard_error(residuals, codes, num_clusters, total)
+    return Estimate(
+        estimate=estimate,
+        low=estimate - half,
+        high=estimate + half,
+        n=len(values),
+        clusters=num_clusters,
+        method=f"{method}, {_t_words(num_clusters)}",
+    )
+
+
+def _standard_error(residuals: Vector, codes: npt.NDArray[np.intp], num_clusters: int, total: float) -> float:
+    sums = np.bincount(codes, weights=residuals, minlength=num_clusters)
+    return math.sqrt(num_clusters / (num_clusters - 1) * float((sums**2).sum())) / total
+
+
+def _score_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
+    """Return Wilson's limits; at a share of 0 or 1 the nearer limit is exact."""
+    z2 = quantile**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = quantile / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
+    low = 0.0 if share == 0 else max(0.0, centre - half)
+    return low, 1.0 if share == 1 else min(1.0, centre + half)
+
+
+def _t_quantile(num_clusters: int, confidence: float) -> float:
+    return float(stats.t.ppf(0.5 + confidence / 2, num_clusters - 1))
+
+
+def _t_words(num_clusters: int) -> str:
+    words = f"t with {num_clusters - 1} degrees of freedom"
+    return words if num_clusters >= FEW_CLUSTERS else f"{words} (fewer than {FEW_CLUSTERS} clusters: approximate)"
+
+
+def _cluster_codes(clusters: Sequence[Hashable], n: int) -> tuple[npt.NDArray[np.intp], int]:
+    """Number the clusters from 0 in the order in which they appear."""
+    if len(clusters) != n:
+        raise ValueError(f"every item needs a cluster: got {n} items and {len(clusters)} clusters")
+    numbers: dict[Hashable, int] = {}
+    codes = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.intp)
+    return codes, len(numbers)
+
+
+def _difference(a: Sequence[float], b: Sequence[float]) -> Vector:
+    if len(a) != len(b):
+        raise ValueError(f"a paired difference needs the same items on both sides: got {len(a)} and {len(b)}")
+    return _vector(a) - _vector(b)
+
+
+def _vector(values: Sequence[float]) -> Vector:
+    vector = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(vector).all():
+        raise ValueError("every value must be finite: leave out unscored items and count them")
+    return vector
+
+
+def _too_few(num_clusters: int) -> str:
+    return "one cluster" if num_clusters else "no items"
+
+
+def _without_interval(estimate: float | None, n: int, clusters: int, reason: str) -> Estimate:
+    return Estimate(
+        estimate=estimate, low=None, high=None, n=n, clusters=clusters, method=f"interval not estimable: {reason}"
+    )

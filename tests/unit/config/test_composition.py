@@ -1,0 +1,142 @@
+"""Composing real configurations: strict keys, near misses, one report of everything that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from pipeline.commands.composing import compose
+from pipeline.config.composition import Composed, load, load_suite
+from pipeline.config.paths import configs_folder
+from pipeline.config.root import Config
+from pipeline.config.suggestions import key_paths, unknown_key
+from pipeline.errors import ConfigError
+
+EXPERIMENTS = sorted(file.stem for file in (configs_folder() / "experiment").glob("*.yaml"))
+SUITES = sorted(file.stem for file in (configs_folder() / "suite").glob("*.yaml"))
+
+
+def composed(*arguments: str, search_path: list[Path] | None = None) -> Composed:
+    result: list[Composed] = []
+
+    def task(config: DictConfig) -> None:
+        result.append(load(config, search_path or [configs_folder()]))
+
+    compose("train", list(arguments), task)
+    return result[0]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_without_problems(name: str) -> None:
+    loaded = composed(f"+experiment={name}")
+    assert loaded.config.name == name
+    assert loaded.problems == []
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_suite_loads(name: str) -> None:
+    assert load_suite(name, [configs_folder()]).name == name
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (configs_folder() / "data").glob("*.yaml")))
+def test_every_data_preset_composes(name: str) -> None:
+    path = configs_folder() / "train.yaml"  # any file that is there: what it holds is not read
+    loaded = composed("+experiment=sft", f"data={name}", f"data.path={path}", "evaluate.suites=[heldout]")
+    assert [problem for problem in loaded.problems if "path" not in problem] == []
+
+
+def test_values_reach_the_dataclasses() -> None:
+    config = composed("+experiment=sft", "sft.lora.rank=32", "sft.optimizer.learning_rate=1e-4", "seed=5").config
+    assert config.sft.lora.rank == 32
+    assert config.sft.optimizer.learning_rate == 1e-4
+    assert config.sft.seed == 5  # follows `seed`
+    assert config.evaluate.suites == config.data.suites
+
+
+def test_a_training_stage_is_always_evaluated() -> None:
+    assert composed("+experiment=sft", "stages=[curate,sft]").config.stages == ["curate", "sft", "evaluate"]
+    assert composed("+experiment=curate").config.stages == ["curate"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("sft.lora.rnak=3", "`sft.lora.rank`"),
+        ("sft.learning_rate=1e-4", "`sft.optimizer.learning_rate`"),
+        ("modle.id=x", "`model.id`"),
+        ("model=smolm2", "`smollm2`"),
+        ("+experiment=stf", "`sft`"),
+        ("experiment=sft", "`+experiment=sft`"),
+        ("sft.seed.x=1", "`sft.seed` is a value"),
+    ],
+)
+def test_a_mistyped_word_names_what_was_meant(argument: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        composed("+experiment=sft", argument) if not argument.endswith("experiment=sft") else composed(argument)
+    assert expected in str(caught.value)
+    assert argument in str(caught.value)
+
+
+def test_every_mistyped_key_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        composed("+experiment=sft", "sft.lora.rnak=3", "trakcing.mode=offline")
+    assert "sft.lora.rank" in str(caught.value)
+    assert "tracking.mode" in str(caught.value)
+
+
+def test_a_mistyped_key_in_a_file_names_the_file_and_the_key(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nsft: {lora: {rnak: 3}}\n")
+    with pytest.raises(ConfigError) as caught:
+        composed("--config-dir", str(tmp_path), "+experiment=mine")
+    assert "experiment/mine" in str(caught.value)
+    assert "`sft.lora.rank`" in str(caught.value)
+
+
+def test_broken_yaml_is_told_with_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nsft: {lora: {rank: 3}\nseed: 1\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml:\d+"):
+        composed("--config-dir", str(tmp_path), "+experiment=mine")
+
+
+def test_every_problem_with_a_value_is_in_one_report() -> None:
+    loaded = composed(
+        "+experiment=sft", "sft.lora.rank=0", "sft.optimizer.learning_rate=-1", "sft.batch_size=9", "evaluate.suites=[heldot]"
+    )
+    report = "\n".join(loaded.problems)
+    for key in ("sft.lora.rank=0", "sft.optimizer.learning_rate=-1", "sft.batch_size=9", "Did you mean `heldout`"):
+        assert key in report
+
+
+def test_only_listed_stages_are_checked() -> None:
+    assert composed("+experiment=curate", "sft.lora.rank=0").problems == []
+    assert composed("+experiment=sft", "sft.lora.rank=0").problems != []
+
+
+def test_missing_values_are_listed_with_what_to_write() -> None:
+    loaded = composed("+experiment=sft", "model=hub", "sft.lora.rank=0")
+    assert loaded.problems[0] == "model.id: has no value; add `model.id=…`"
+    assert any("sft.lora.rank=0" in problem for problem in loaded.problems)  # in the same report
+
+
+def test_wrong_types_name_the_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        composed("+experiment=sft", "sft.num_epochs=many", "sft.overlength=rise")
+    assert "`sft.num_epochs=many`" in str(caught.value)
+    assert "[drop, truncate, raise]" in str(caught.value)
+
+
+def test_a_suite_file_is_strict(tmp_path: Path) -> None:
+    (tmp_path / "suite").mkdir()
+    (tmp_path / "suite" / "mine.yaml").write_text("kind: generation\ntable: prompts\ncheks: []\n")
+    with pytest.raises(ConfigError, match="cheks"):
+        load_suite("mine", [tmp_path])
+
+
+def test_known_keys_are_known() -> None:
+    paths = list(key_paths(Config))
+    assert "sft.optimizer.learning_rate" in paths
+    assert [path for path in paths if unknown_key(path, Config)] == []
