@@ -119,7 +119,9 @@ class WandbServer:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop."""
         self.stop()
 
@@ -224,8 +226,15 @@ class WandbServer:
     # Operations, by their GraphQL name
 
     def _Viewer(self, _: Variables) -> Any:  # noqa: N802
-        user = {"id": "VXNlcjox", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "name": ENTITY,
-                "admin": False, "deletedAt": None, "apiKeys": edges([]), "teams": edges([{"name": ENTITY}])}
+        user: dict[str, Any] = {
+            "id": "VXNlcjox",
+            "entity": ENTITY,
+            "username": ENTITY,
+            "email": "",
+            "flags": "{}",
+            "name": ENTITY,
+        }
+        user |= {"admin": False, "deletedAt": None, "apiKeys": edges([]), "teams": edges([{"name": ENTITY}])}
         return {"viewer": {**user, "__typename": "User"}}
 
     _GetViewer = _GetDefaultEntity = _Viewer
@@ -252,7 +261,7 @@ class WandbServer:
             "jobType": sent.get("jobType"), "commit": None, "readOnly": False, "createdAt": CREATED,
             "heartbeatAt": CREATED, "systemMetrics": "{}", "user": {"name": ENTITY, "username": ENTITY},
             "summaryMetrics": json.dumps(run.summary), "wandbConfig": json.dumps({"t": {"value": 1}}),
-            "historyLineCount": len(lines.get("wandb-history.jsonl", {})), "logLineCount": len(lines.get("output.log", {})),
+            "historyLineCount": len(run.history), "logLineCount": len(lines.get("output.log", {})),
             "eventsLineCount": len(lines.get("wandb-events.jsonl", {})), "eventsTail": "[]",
             "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
             "historyKeys": {"lastStep": run.history[-1]["_step"] if run.history else -1, "keys": {}, "sets": []},
@@ -264,7 +273,7 @@ class WandbServer:
         return {"model": {**model, "bucket": self._bucket(run) if run else None}}
 
     def _UpsertBucket(self, asked: Variables) -> Any:  # noqa: N802
-        name = asked.get("name") or asked.get("id")
+        name = str(asked.get("name") or asked.get("id"))
         inserted = name not in self.runs
         run = self.runs.setdefault(name, StoredRun(id=name, project=asked.get("project") or "uncategorized"))
         run.attributes.update({key: value for key, value in asked.items() if value is not None})
@@ -297,20 +306,21 @@ class WandbServer:
         return {"project": {"run": {"history": [json.dumps(row) for row in rows]}}}
 
     def _RunParquetHistory(self, asked: Variables) -> Any:  # noqa: N802
-        return {"project": {"run": {"parquetHistory": {"parquetUrls": [], "liveData": self.runs[asked["runName"]].history}}}}
+        history = {"parquetUrls": [], "liveData": self.runs[asked["runName"]].history}
+        return {"project": {"run": {"parquetHistory": history}}}
 
     # Artifacts
 
     def _CreateArtifact(self, asked: Variables) -> Any:  # noqa: N802
         wanted = asked["input"]
-        name = wanted["artifactCollectionName"] if "artifactCollectionName" in wanted else wanted["artifactCollectionNames"][0]
+        name = wanted.get("artifactCollectionName") or wanted["artifactCollectionNames"][0]
         known = [item for item in self.artifacts.values() if item.name == name and item.digest == wanted["digest"]]
         if known:
             artifact = known[0]
         else:
             artifact = StoredArtifact(
-                id=f"artifact-{len(self.artifacts)}", name=name, kind=wanted["artifactTypeName"], digest=wanted["digest"],
-                project=wanted["projectName"], aliases=[], metadata=wanted.get("metadata"),
+                id=f"artifact-{len(self.artifacts)}", name=name, kind=wanted["artifactTypeName"], aliases=[],
+                digest=wanted["digest"], project=wanted["projectName"], metadata=wanted.get("metadata"),
             )  # fmt: skip
             self.artifacts[artifact.id] = artifact
         artifact.aliases += [a["alias"] for a in wanted.get("aliases") or [] if a["alias"] not in artifact.aliases]
@@ -318,7 +328,8 @@ class WandbServer:
         if run and artifact.id not in run.outputs and not wanted.get("useAfterCommit"):
             run.outputs.append(artifact.id)
         sequence = {"latestArtifact": {"id": artifact.id} if artifact.state == "COMMITTED" else None}
-        return {"createArtifact": {"artifact": {"id": artifact.id, "state": artifact.state, "artifactSequence": sequence}}}
+        created = {"id": artifact.id, "state": artifact.state, "artifactSequence": sequence}
+        return {"createArtifact": {"artifact": created}}
 
     def _CreateArtifactManifest(self, asked: Variables) -> Any:  # noqa: N802
         owner = asked.get("artifactID") or asked["artifactManifestID"]
@@ -329,7 +340,7 @@ class WandbServer:
         return {"updateArtifactManifest": self._CreateArtifactManifest(asked)["createArtifactManifest"]}
 
     def _CreateArtifactFiles(self, asked: Variables) -> Any:  # noqa: N802
-        nodes = []
+        nodes: list[Any] = []
         for spec in asked["input"]["artifactFiles"]:
             key = f"{spec['artifactID']}/file/{spec['name']}"
             self._expected_md5[key] = spec["md5"]
@@ -353,7 +364,7 @@ class WandbServer:
         return {"useArtifact": {"artifact": {"id": identity}}}
 
     def _node(self, artifact: StoredArtifact) -> dict[str, Any]:
-        project = {"id": "p", "internalId": "1", "name": artifact.project, "entity": {"name": ENTITY}, "__typename": "Project"}
+        project = {"id": "p", "internalId": "1", "name": artifact.project, "entity": {"name": ENTITY}}
         collection = {"__typename": "ArtifactSequence", "name": artifact.name, "project": project}
         aliases = [{"id": alias, "alias": alias, "artifactCollection": collection, "__typename": "ArtifactAlias"}
                    for alias in ["v0", *artifact.aliases]]  # fmt: skip
@@ -380,6 +391,11 @@ class WandbServer:
                       "createdAt": CREATED, "aliases": node["aliases"], "artifactCollection": node["artifactSequence"],
                       "artifact": node}  # fmt: skip
         return {"project": {"artifactCollectionMembership": membership}}
+
+    def _ArtifactType(self, asked: Variables) -> Any:  # noqa: N802
+        name = asked["name"].partition(":")[0]
+        kinds = [item.kind for item in self.artifacts.values() if item.name == name and item.state == "COMMITTED"]
+        return {"project": {"artifact": {"artifactType": {"name": kinds[0]}} if kinds else None}}
 
     def _FetchArtifactManifest(self, asked: Variables) -> Any:  # noqa: N802
         identity = asked.get("id") or asked["artifact_id"]
@@ -424,7 +440,8 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
                 return
             expected = base64.b64encode(f"api:{server.api_key}".encode()).decode()
             status, answer = 500, b"broken"
-            if server.api_key and not self.path.startswith("/blob/") and expected not in (self.headers["Authorization"] or ""):
+            is_known = not server.api_key or expected in (self.headers["Authorization"] or "")
+            if not is_known and not self.path.startswith("/blob/"):
                 status, answer = 401, b"{}"
             elif fault != "error":
                 status, answer = server.respond(Request(self.command, self.path, operation, body, headers))

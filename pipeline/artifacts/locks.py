@@ -8,6 +8,7 @@ import os
 import shlex
 import socket
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -59,7 +60,8 @@ def describe_holder(path: Path) -> str:
     """Say who holds a lock, from what it wrote into the file."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']} (`{holder['command']}`)"
+        command = textwrap.shorten(holder["command"], 160, placeholder=" ...")
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']} (`{command}`)"
     except (OSError, ValueError, KeyError, TypeError):  # it has just started and not signed yet
         return "another process"
 

@@ -102,7 +102,7 @@ class Manifest:
         for name, read in _READERS.items():
             try:
                 values[name] = read(values[name])
-            except (TypeError, KeyError, AttributeError) as error:
+            except (TypeError, KeyError, AttributeError, ValueError) as error:
                 raise ValueError(f"{name} is malformed: {error}") from error
         return cls(**values)
 

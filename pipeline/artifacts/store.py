@@ -30,13 +30,13 @@ from pipeline.artifacts.manifest import MANIFEST_NAME, ArtifactKind, Manifest, P
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.temporary import discard, sweep
 from pipeline.artifacts.work import WorkFolder
-from pipeline.errors import ArtifactError, StorageError
+from pipeline.errors import ArtifactError, LockError, StorageError
 
 __all__ = ["Artifact", "Provenance", "Store", "WorkFolder"]
 
 DIGITS = 16  # of a digest in a file name
 # Formats that can run code when they are read, or may hold such; none of them is ever sealed.
-UNSAFE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz"})
+_UNSAFE_SUFFIX = re.compile(r"\.( bin | pt | pth | ckpt | pkl | pickle | joblib | npy | npz )", re.VERBOSE)
 _ARTIFACT_NAME = re.compile(r"(?P<stage>[a-z][a-z0-9_]*)-(?P<fingerprint>[0-9a-f]{16})-[0-9a-f]{16}")
 
 
@@ -131,6 +131,10 @@ class Store:
         """Return the lock file of a stage's work folder."""
         return self.work_root / f"{stage}-{fingerprint[:DIGITS]}.lock"
 
+    def lock_of(self, work_folder: Path) -> Path:
+        """Return the lock file of a work folder that is known by its path."""
+        return work_folder.with_name(f"{work_folder.name}.lock")
+
     def lock(
         self, stage: str, fingerprint: str, wait: bool = True, notice: Callable[[str], None] = print_line
     ) -> AbstractContextManager[None]:
@@ -187,11 +191,24 @@ class Store:
         final = self.artifact_root / f"{stage}-{fingerprint[:DIGITS]}-{manifest.content_digest[:DIGITS]}"
         if not final.exists() or self._intact(final, notice) is None:
             publish_folder(staging, final, synced="seal.synced", renamed="seal.renamed")
+        else:
+            discard(staging)
         write_durably(self._pointer(stage, fingerprint), final.name + "\n")
         kill_point("seal.current")
         discard(work.path)
         kill_point("seal.cleaned")
         return Artifact.open(final, kind, verify=False)
+
+    def discard_sealed_work(self, stage: str, fingerprint: str) -> None:
+        """Remove a work folder that a crash left behind after its result was sealed.
+
+        One that still has its staging folder belongs to a run that goes on, and stays.
+        """
+        path = self.work_root / f"{stage}-{fingerprint[:DIGITS]}"
+        if path.is_dir() and not (path / "staging").exists():
+            with suppress(LockError), self.lock(stage, fingerprint, wait=False):
+                if path.is_dir() and not (path / "staging").exists():
+                    discard(path)
 
     def sweep(self) -> list[Path]:
         """Remove the temporary files and folders of dead processes, and return their paths."""
@@ -221,5 +238,11 @@ def _require_sealable(staging: Path) -> None:
     paths = [path for path in staging.rglob("*") if not path.is_dir() or path.is_symlink()]
     if not paths:
         raise ValueError(f"the stage wrote nothing into {staging}")
-    if bad := sorted(str(p) for p in paths if p.is_symlink() or p.suffix in UNSAFE_SUFFIXES or p.name == MANIFEST_NAME):
-        raise ValueError(f"these must not be sealed (links, pickles, or a manifest that is not ours): {', '.join(bad)}")
+    names = [path.relative_to(staging).as_posix() for path in paths]
+    bad = [
+        name
+        for name, path in zip(names, paths, strict=True)
+        if path.is_symlink() or _UNSAFE_SUFFIX.fullmatch(path.suffix.lower()) or name == MANIFEST_NAME
+    ]
+    if bad:
+        raise ValueError(f"these must not be sealed (links, pickled data, a foreign manifest): {', '.join(bad)}")

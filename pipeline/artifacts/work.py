@@ -12,6 +12,7 @@ from pipeline.artifacts.temporary import discard, sweep
 from pipeline.errors import ArtifactError
 
 STATE_NAME = "state.json"
+CHECKPOINTS = "checkpoints"
 
 
 class WorkFolder:
@@ -22,7 +23,7 @@ class WorkFolder:
         self.path = path
         self.staging = path / "staging"  # what will be sealed; its files are written by the stage
         self.metrics = path / "metrics.jsonl"
-        self.checkpoints = CheckpointFolder(path / "checkpoints")
+        self.checkpoints = CheckpointFolder(path / CHECKPOINTS)
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             sweep(path)

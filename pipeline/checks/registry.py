@@ -10,19 +10,19 @@ A check is made by a factory with typed, keyword-only parameters. A plugin regis
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.config.paths import find_file
+from pipeline.config.suggestions import near_miss
 from pipeline.errors import ConfigError
 
-PROJECT = Path(__file__).resolve().parents[2]
 BUILT_IN_MODULES = ("pipeline.checks.style", "pipeline.checks.answers", "pipeline.checks.facts")
 
 
@@ -58,12 +58,12 @@ def register_check(name: str) -> Callable[[Factory], Factory]:
             _load_built_ins()  # so that a plugin that takes a built-in name is the one that is told so
         if name in _factories:
             raise ConfigError(
-                f"{_origin(factory)}: the check name '{name}' is taken by {_origin(_factories[name])}. Choose another."
+                f"{_origin(factory)}: the check name `{name}` is taken by {_origin(_factories[name])}. Choose another."
             )
         for parameter in inspect.signature(factory).parameters.values():
             if parameter.kind is not parameter.KEYWORD_ONLY or parameter.annotation is parameter.empty:
                 raise ConfigError(
-                    f"{_origin(factory)}: the parameter '{parameter.name}' of the check '{name}' must be typed and "
+                    f"{_origin(factory)}: the parameter `{parameter.name}` of the check `{name}` must be typed and "
                     f"keyword-only: write `def {factory.__name__}(*, {parameter.name}: ...) -> Check`."
                 )
         _factories[name] = factory
@@ -111,7 +111,8 @@ def _load_built_ins() -> None:
 def _find(name: str, where: str) -> CheckFactory:
     _load_built_ins()
     if name not in _factories:
-        raise ConfigError(f"{where}: there is no check '{name}'. {_suggestion(name, sorted(_factories))}")
+        known = sorted(_factories)
+        raise ConfigError(f"{where}: there is no check `{name}`.{near_miss(name, known)} Checks: {', '.join(known)}.")
     return _factories[name]
 
 
@@ -121,12 +122,13 @@ def _bind(name: str, factory: CheckFactory, params: Mapping[str, Any], where: st
     hints = typing.get_type_hints(factory)
     for key in params:
         if key not in signature:
+            names = ", ".join(signature) or "none"
             raise ConfigError(
-                f"{where}: the check '{name}' has no parameter '{key}'. {_suggestion(str(key), list(signature))}"
+                f"{where}: the check `{name}` has no parameter `{key}`.{near_miss(str(key), signature)} It takes: {names}."
             )
     missing = [key for key, entry in signature.items() if entry.default is entry.empty and key not in params]
     if missing:
-        raise ConfigError(f"{where}: the check '{name}' needs {_listing(missing)}. Add it under `params`.")
+        raise ConfigError(f"{where}: the check `{name}` needs {', '.join(missing)}. Add it under `params`.")
     return {key: _convert(params[key], hints[key], f"{where}: {name}.{key}") for key in signature if key in params}
 
 
@@ -154,24 +156,13 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _existing_file(value: Any, where: str) -> Path:
-    """Resolve a path against the working directory, then against the project."""
+    """Return a path as the working directory sees it, else as the project does."""
     if not isinstance(value, str | Path):
         raise ConfigError(f"{where} must be a path, not {value!r}.")
-    candidates = [folder / value for folder in (Path.cwd(), PROJECT)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate.resolve()
-    raise ConfigError(f"{where}: no such file: {candidates[0]}. Give a path that exists.")
-
-
-def _suggestion(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    meant = f"Did you mean '{close[0]}'? " if close else ""
-    return f"{meant}Known: {_listing(known)}."
-
-
-def _listing(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
+    path = find_file(str(value)).resolve()
+    if not path.is_file():
+        raise ConfigError(f"{where}: no such file: {value}, neither in {Path.cwd()} nor at {path}.")
+    return path
 
 
 def _origin(factory: CheckFactory) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,15 +62,10 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
     if "evaluate" in config.stages:
         for name in config.evaluate.suites:
             try:
-                suites[name] = _limited(load_suite(name, search_path), config.evaluate.limit)
+                suites[name] = load_suite(name, search_path)
             except ConfigError as error:
                 problems.append(str(error))
     return Composed(config=config, suites=suites, problems=problems, resolved=resolved, unresolved=unresolved)
-
-
-def _limited(suite: SuiteConfig, limit: int | None) -> SuiteConfig:
-    limits = [number for number in (suite.limit, limit) if number is not None]
-    return replace(suite, limit=min(limits, default=None))
 
 
 def load_suite(name: str, search_path: list[Path]) -> SuiteConfig:

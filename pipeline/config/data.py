@@ -62,10 +62,11 @@ class DataConfig:
     """A named set of sources."""
 
     name: str = MISSING
-    path: str | None = None  # for the one-file presets, which interpolate it
-    limit: int | None = option(None, ge=1)
+    # For the one-file presets, whose sources interpolate both; by themselves they change nothing.
+    path: str | None = option(None, affects_results=False)
+    limit: int | None = option(None, ge=1, affects_results=False)
     sources: list[SourceConfig] = option(factory=list)
-    suites: list[str] = option(factory=list)  # what `evaluate.suites` is where it is not set
+    suites: list[str] = option(factory=list, affects_results=False)  # what `evaluate.suites` is where it is not set
 
 
 @dataclass(kw_only=True)

@@ -30,7 +30,7 @@ class Reason(StrEnum):
     nonfinite = "E_NONFINITE"  # NaN or Infinity, which JSON has not
     range = "E_RANGE"  # a number that no float and no sane integer holds
     depth = "E_DEPTH"  # nested deeper than the parser goes
-    too_long = "E_TOOLONG"  # a single row of more than `readers.MAX_ROW_BYTES`
+    too_long = "E_TOOLONG"  # a single row of more than `lines.MAX_ROW_BYTES`
     format = "E_FORMAT"  # a CSV row that breaks CSV's quoting
     schema = "E_SCHEMA"  # a field is missing or of the wrong type
     role = "E_ROLE"  # an unknown role, or turns in an impossible order
@@ -167,7 +167,7 @@ def check_conversation(values: Any, field: str = "messages") -> list[Message]:
 def split_demonstration(messages: list[Message]) -> tuple[list[Message], list[Message]]:
     """Cut checked turns before the first assistant turn, into prompt and completion."""
     if messages[-1]["role"] != "assistant":
-        raise BadRowError(Reason.role, f"the conversation ends with a turn of {messages[-1]['role']}: no reply to learn")
+        raise BadRowError(Reason.role, f"the last turn is of {messages[-1]['role']}: there is no reply to learn")
     first = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
     return messages[:first], messages[first:]
 

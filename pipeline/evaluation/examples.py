@@ -17,20 +17,23 @@ def choose_examples(suite: JoinedSuite, measures: Sequence[Measure], num_example
     """Return up to `num_examples` items: regressions, improvements and unchanged ones, each the largest change first.
 
     The change of an item is the mean over the policies that are not the baseline: of the number of checks passed for
-    a generation suite, of the bits per byte saved for a likelihood suite. Equal changes are ordered by a hash of the
+    a generation suite, of the bits per byte saved for a likelihood suite. An item is unchanged where no policy changed
+    it; where gains and losses cancel out it counts as a regression, which is what a reader looks for. Equal changes are ordered by a hash of the
     id, so that the choice is the same every time and prefers no topic.
     """
     changes = _changes(suite, measures)
+    means = [sum(by_policy) / max(1, len(by_policy)) for by_policy in changes]
     ids = [row.id for row in suite.rows[suite.policies[0]]]
-    order = sorted(range(len(ids)), key=lambda index: (-abs(changes[index]), _hash(ids[index])))
+    order = sorted(range(len(ids)), key=lambda index: (-abs(means[index]), _hash(ids[index])))
+    changed = [any(by_policy) for by_policy in changes]
     groups = {
-        REGRESSED: [index for index in order if changes[index] < 0],
-        IMPROVED: [index for index in order if changes[index] > 0],
-        UNCHANGED: [index for index in order if changes[index] == 0],
+        REGRESSED: [index for index in order if changed[index] and means[index] <= 0],
+        IMPROVED: [index for index in order if means[index] > 0],
+        UNCHANGED: [index for index in order if not changed[index]],
     }
     chosen = _spread(groups, num_examples)
     return [
-        {**_item(suite, measures, index), "change": change, "change_size": changes[index]}
+        {**_item(suite, measures, index), "change": change, "change_size": means[index]}
         for change, indices in chosen.items()
         for index in indices
     ]
@@ -48,20 +51,17 @@ def _spread(groups: dict[str, list[int]], total: int) -> dict[str, list[int]]:
     return chosen
 
 
-def _changes(suite: JoinedSuite, measures: Sequence[Measure]) -> list[float]:
+def _changes(suite: JoinedSuite, measures: Sequence[Measure]) -> list[list[float]]:
+    """Return per item the change by each policy that is not the baseline; above zero is better."""
     baseline, *others = suite.policies
-    num_items = len(suite.rows[baseline])
-    if not others:
-        return [0.0] * num_items
-    counted = _compared(measures)
-    total = [0.0] * num_items
-    for measure in counted:
+    changes = [[0.0] * len(others) for _ in suite.rows[baseline]]
+    for measure in _compared(measures):
         sign = 1.0 if measure.higher_is_better else -1.0
-        weights = measure.denominator or [1.0] * num_items
-        for policy in others:
+        for position, policy in enumerate(others):
             for index, (value, base) in enumerate(zip(measure.values[policy], measure.values[baseline], strict=True)):
-                total[index] += sign * (value - base) / weights[index] / len(others)
-    return total
+                weight = measure.denominator[index] if measure.denominator else 1.0
+                changes[index][position] += sign * (value - base) / weight
+    return changes
 
 
 def _compared(measures: Sequence[Measure]) -> list[Measure]:

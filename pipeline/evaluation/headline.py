@@ -15,7 +15,9 @@ def metric_words(metric: str) -> str:
     return METRIC_WORDS.get(metric, metric.replace("_", " "))
 
 
-def headline(metrics: Sequence[Mapping[str, Any]], primary: Mapping[str, str], policies: Sequence[str]) -> dict[str, Any]:
+def headline(
+    metrics: Sequence[Mapping[str, Any]], primary: Mapping[str, str], policies: Sequence[str]
+) -> dict[str, Any]:
     """Return the verdict on each policy's primary metrics, and one sentence per policy.
 
     Args:
@@ -26,8 +28,9 @@ def headline(metrics: Sequence[Mapping[str, Any]], primary: Mapping[str, str], p
     baseline, *others = policies
     entries = [entry for entry in metrics if primary[entry["suite"]] == entry["metric"]]
     if not others:
-        absolute = "; ".join(f"{_subject(entry)} {_stated(entry)}" for entry in entries)
-        return {"text": f"{baseline}: {absolute}." if absolute else f"{baseline} was measured on nothing.", "verdicts": []}
+        stated = "; ".join(f"{_subject(entry)} {_stated(entry)}" for entry in entries)
+        sentences = [f"{baseline}: {stated}."]
+        return {"text": sentences[0], "sentences": sentences, "verdicts": []}
     sentences, verdicts = [], []
     for policy in others:
         differences = [entry for entry in entries if entry["policy"] == policy and entry["baseline"] == baseline]
@@ -36,7 +39,7 @@ def headline(metrics: Sequence[Mapping[str, Any]], primary: Mapping[str, str], p
             {key: entry[key] for key in ("suite", "metric", "policy", "baseline")} | {"verdict": verdict(entry)}
             for entry in differences
         ]
-    return {"text": " ".join(sentences), "verdicts": verdicts}
+    return {"text": " ".join(sentences), "sentences": sentences, "verdicts": verdicts}
 
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
@@ -46,10 +49,15 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         items = f"{suite['compared']:,} of {counted(suite['items'], 'item')}"
         lines.append(f"{suite['name']} ({items}; {report['confidence']:.0%} intervals)")
         entries = [entry for entry in report["metrics"] if entry["suite"] == suite["name"]]
-        rows = [["metric", *report["policies"], *(f"{other} - {report['baseline']}" for other in report["policies"][1:])]]
+        rows = [
+            ["metric", *report["policies"], *(f"{other} - {report['baseline']}" for other in report["policies"][1:])]
+        ]
         rows += [_summary_row(name, entries) for name in dict.fromkeys(entry["metric"] for entry in entries)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines += [
+            "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
         lines.append("")
     return lines[:-1]
 
@@ -76,7 +84,7 @@ def _clause(entry: Mapping[str, Any], index: int) -> str:
 
 
 def _subject(entry: Mapping[str, Any]) -> str:
-    return f"{entry['suite']} {metric_words(entry['metric'])}"
+    return f"{metric_words(entry['metric'])} ({entry['suite']})"
 
 
 def _stated(entry: Mapping[str, Any]) -> str:

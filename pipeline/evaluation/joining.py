@@ -88,7 +88,9 @@ def _join_suite(config: SuiteConfig, policies: list[str], samples: Sequence[Poli
     if len(excluded) == len(ids):
         reasons = Counter(row.unscored for rows in by_policy.values() for row in rows.values() if row.unscored)
         listed = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items())) or "the suite is empty"
-        raise DataError(f"suite {config.name}: no item has a result from every policy ({listed}). Nothing can be compared.")
+        raise DataError(
+            f"suite {config.name}: no item has a result from every policy ({listed}). Nothing can be compared."
+        )
     kept = {policy: [by_policy[policy][i] for i in ids if i not in excluded] for policy in policies}
     counts = [_counts(config, policy, list(by_policy[policy].values()), kept[policy]) for policy in policies]
     return JoinedSuite(config=config, rows=kept, num_items=len(ids), counts=counts)

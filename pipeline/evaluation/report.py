@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.artifacts.hashing import sha256_json
+from pipeline.artifacts.hashing import sha256_file, sha256_json
+from pipeline.checks.registry import files_read
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
 from pipeline.evaluation.examples import choose_examples
 from pipeline.evaluation.headline import headline
@@ -87,7 +88,7 @@ def round_floats(value: Any) -> Any:
 
 
 def suite_digest(suite: SuiteConfig) -> str:
-    """Return the digest of what a suite asks and how it is judged."""
+    """Return the digest of what a suite asks and how it is judged, with the files that its checks read."""
     sampling = suite.sampling if suite.kind is SuiteKind.generation else None
     return sha256_json(
         {
@@ -95,7 +96,14 @@ def suite_digest(suite: SuiteConfig) -> str:
             "table": str(suite.table),
             "split": suite.split,
             "limit": suite.limit,
-            "checks": [{"name": check.name, "params": check.params} for check in suite.checks],
+            "checks": [
+                {
+                    "name": check.name,
+                    "params": check.params,
+                    "files": [sha256_file(path) for path in files_read(check.name, check.params)],
+                }
+                for check in suite.checks
+            ],
             "sampling": vars(sampling) if sampling else None,
         }
     )

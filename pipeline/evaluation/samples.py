@@ -73,11 +73,13 @@ class LikelihoodSample:
 
 
 Sample = GenerationSample | LikelihoodSample
-SampleType = TypeVar("SampleType", GenerationSample, LikelihoodSample)
+SampleType = TypeVar("SampleType", bound=Sample)
 
-# JSON types of the columns; True stands for "may be null" behind the type.
-_TEXT, _MESSAGES, _INTEGER, _NUMBER = (str,), (list,), (int,), (int, float)
-_COLUMNS: dict[str, tuple[tuple[type, ...], bool]] = {
+_TEXT: tuple[type, ...] = (str,)
+_MESSAGES: tuple[type, ...] = (list,)
+_INTEGER: tuple[type, ...] = (int,)
+_NUMBER: tuple[type, ...] = (int, float)
+_COLUMNS: dict[str, tuple[tuple[type, ...], bool]] = {  # JSON types of each column, and whether it may be null
     "id": (_TEXT, False),
     "cluster": (_TEXT, False),
     "prompt": (_MESSAGES, False),
@@ -163,16 +165,14 @@ def _row(values: Any, sample_type: type[SampleType], path: Path, number: int) ->
     return sample_type(**values)
 
 
-def _fits(name: str, value: Any, sample_type: type[Sample]) -> bool:
-    if name == "completion":
-        types, nullable = (_TEXT if sample_type is GenerationSample else _MESSAGES), False
-    else:
-        types, nullable = _COLUMNS[name]
+def _fits(name: str, value: Any, sample_type: type[Any]) -> bool:
+    written = _TEXT if sample_type is GenerationSample else _MESSAGES
+    types, nullable = (written, False) if name == "completion" else _COLUMNS[name]
     if value is None:
         return nullable
-    if isinstance(value, bool) or not isinstance(value, types):
-        return False
-    return types is not _MESSAGES or all(_is_message(message) for message in value)
+    if types is _MESSAGES:
+        return isinstance(value, list) and all(_is_message(message) for message in value)
+    return isinstance(value, types) and not isinstance(value, bool)
 
 
 def _is_message(value: Any) -> bool:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.hashing import FileHashes, sha256_json, sha256_text
+from pipeline.checks.registry import files_read
 from pipeline.config.data import DataConfig, SourceFormat
+from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.paths import find_file
 from pipeline.config.root import Config
 from pipeline.config.shared import ModelConfig
-from pipeline.errors import ArtifactError, DataError
+from pipeline.errors import ArtifactError, ConfigError, DataError
 from pipeline.graph.wiring import Node
 
 if TYPE_CHECKING:
@@ -101,8 +103,9 @@ def fingerprint_inputs(node: Node, inputs: Inputs, around: Surroundings) -> dict
         table.update(_base_identity(around.base, around.config.model))
     if spec.reads_sources:
         table.update(_source_digests(around.config.data, around.hashes))
-    if spec.uses_plugins:
+    if spec.runs_checks:
         table.update({f"plugin {name}": digest for name, digest in around.plugins.items()})
+        table.update(_check_files(node.params["suites"], around.hashes))
     table.update({f"library {name}": _minor_version(name) for name in spec.libraries})
     return table
 
@@ -129,8 +132,18 @@ def _base_identity(base: BaseModel, model: ModelConfig) -> dict[str, Any]:
         **configured,
         "base weights": base.digest,
         "base tokenizer": base.tokenizer_digest,
-        "base chat template": sha256_text(base.chat_template),
+        "base context length": base.context_length,
+        "chat template": sha256_text(_chat_template(base, model)),
     }
+
+
+def _chat_template(base: BaseModel, model: ModelConfig) -> str:
+    if model.chat_template is None:
+        return base.chat_template
+    path = find_file(model.chat_template)
+    if not path.is_file():
+        raise ConfigError(f"model.chat_template: there is no file {model.chat_template}. Correct the path.")
+    return path.read_text(encoding="utf-8")
 
 
 def _source_digests(data: DataConfig, hashes: FileHashes) -> dict[str, str]:
@@ -150,6 +163,16 @@ def _source_digests(data: DataConfig, hashes: FileHashes) -> dict[str, str]:
             name = file.relative_to(path.parent).as_posix()
             table[f"source {index} {name}"] = hashes.sha256(file)
     return table
+
+
+def _check_files(suites: Mapping[str, SuiteConfig], hashes: FileHashes) -> dict[str, str]:
+    """Digest the files that checks judge by, such as a sheet of facts."""
+    return {
+        f"check {suite.name} {check.name}: {path.name}": hashes.sha256(path)
+        for suite in suites.values()
+        for check in suite.checks
+        for path in files_read(check.name, check.params)
+    }
 
 
 def _minor_version(library: str) -> str | None:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.artifacts.store import Store
+from pipeline.graph.wiring import Node
 
 FINGERPRINT_INPUTS = "fingerprint_inputs"  # the key of a manifest's `config` that holds the table
+NODE = "node"  # and the one that holds the node's name
 SHOWN = 4  # changes that are spelled out; the others are counted
 
 REUSED = "nothing it reads has changed"
@@ -15,12 +17,13 @@ FORCED = "asked for by `force`"
 FIRST = "first run"
 
 
-def reason_to_run(store: Store, stage: str, table: Mapping[str, Any]) -> str:
-    """Say in one line why no artifact of this stage fits these inputs."""
+def reason_to_run(store: Store, node: Node, table: Mapping[str, Any]) -> str:
+    """Say in one line why no artifact of this node fits these inputs."""
     best: list[str] | None = None
     for artifact in reversed(store.artifacts()):  # the newest of equally similar ones
-        known = artifact.manifest.config.get(FINGERPRINT_INPUTS)
-        if artifact.manifest.stage != stage or not isinstance(known, dict):
+        config = artifact.manifest.config
+        known = config.get(FINGERPRINT_INPUTS)
+        if (artifact.manifest.stage, config.get(NODE)) != (node.spec.name, node.name) or not isinstance(known, dict):
             continue
         changes = differences(known, table)
         if best is None or len(changes) < len(best):

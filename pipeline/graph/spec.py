@@ -40,7 +40,7 @@ class StageSpec:
     consumes: tuple[Consumes, ...] = ()
     libraries: tuple[str, ...] = ()  # whose X.Y version can move results
     uses_base: bool = False  # reads the base model's weights, tokenizer or chat template
-    uses_plugins: bool = False
+    runs_checks: bool = False  # of the suites: the files that they read count, and the plugins that define them
     reads_sources: bool = False  # reads the files that `data.sources` names
     is_cheap: bool = False  # needs no weights, so that `plan` runs it
 
@@ -74,7 +74,7 @@ STAGES: dict[str, StageSpec] = {
                     required=("demonstrations/train",),
                     default=("curate",),
                 ),
-                Consumes(role="policy", kind=ArtifactKind.policy, parts=("adapter",), optional=True),
+                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True),
             ),
             libraries=TRAINING_LIBRARIES,
             uses_base=True,
@@ -87,7 +87,7 @@ STAGES: dict[str, StageSpec] = {
             consumes=(
                 # Wiring narrows the parts to the table and split of the suite.
                 Consumes(role="dataset", kind=ArtifactKind.dataset, parts=(), default=("curate",)),
-                Consumes(role="policy", kind=ArtifactKind.policy, parts=("adapter",), optional=True),
+                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True),
             ),
             libraries=SAMPLING_LIBRARIES,
             uses_base=True,
@@ -100,7 +100,7 @@ STAGES: dict[str, StageSpec] = {
             sections=(EvaluateConfig,),
             consumes=(Consumes(role="samples", kind=ArtifactKind.samples, parts=("*",)),),
             libraries=("numpy", "scipy"),
-            uses_plugins=True,
+            runs_checks=True,
             is_cheap=True,
         ),
     )

@@ -86,9 +86,7 @@ def nodes_for(
 class _Wiring:
     """The chain of one run, and what is wrong with it so far."""
 
-    def __init__(
-        self, config: Config, stages: Mapping[str, StageSpec], chain: list[str], problems: list[str]
-    ) -> None:
+    def __init__(self, config: Config, stages: Mapping[str, StageSpec], chain: list[str], problems: list[str]) -> None:
         self.config, self.stages, self.chain, self.problems = config, stages, chain, problems
 
     def node(self, spec: StageSpec) -> Node:
@@ -154,7 +152,7 @@ def _evaluation(wiring: _Wiring, suites: Mapping[str, SuiteConfig]) -> list[Node
             f"({', '.join(policies)}). Add it to `inputs.evaluate.policy`, or name one of those."
         )
     if not suites:
-        problems.append("evaluate.suites: none is named. Write `evaluate.suites=[NAME]`; choices lie in configs/suite/.")
+        problems.append("evaluate.suites: none is named. Write `evaluate.suites=[NAME]`, a file of configs/suite/.")
     limited = {name: _limited(suite, config.evaluate.limit) for name, suite in suites.items()}
     samples = [
         _samples_node(stages["samples"], policy, source, suite, dataset)
@@ -204,7 +202,7 @@ def _samples_node(
         stage=EVALUATE,
         spec=spec,
         inputs={"dataset": dataset, "policy": source},
-        reads={"dataset": (part,), "policy": ("adapter",)},
+        reads={"dataset": (part,), "policy": ("policy",)},
         required={"dataset": (part,)},
         needed_by=f"the suite {suite.name!r}",
         params={"suite": suite, "policy_name": policy},

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 # bfloat16 keeps 8 bits of a number, so it has to be worth it: a few per cent are noise of the measurement, and a
 # machine that chose now one and now the other would not repeat its own results.
 SPEEDUP_WORTH_HAVING = 1.25
-PROBE_SECONDS = 0.02  # spent on each number format after its warm-up
-MATRIX_SIZE = {"cpu": 512}  # a square product of a few milliseconds; accelerators get the other size
-ACCELERATOR_MATRIX_SIZE = 4096
+PROBE_SECONDS = 0.01  # spent on each product after its warm-up
+FIRST_SIZE = 128  # a square product that is over in milliseconds even where a number format is emulated
+CPU_SIZE, ACCELERATOR_SIZE = 512, 4096  # products large enough to show what the hardware can do
+HOPELESS = 4.0  # times slower in the first product: the larger one would take long and change nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,12 @@ def _probe(device_type: str) -> DTypeProbe:
     import torch
 
     started = time.perf_counter()
-    size = MATRIX_SIZE.get(device_type, ACCELERATOR_MATRIX_SIZE)
     synchronize = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device_type, _nothing)
-    float32 = _matrix_rate(torch.float32, device_type, size, synchronize)
-    bfloat16 = _matrix_rate(torch.bfloat16, device_type, size, synchronize)
+    for size in (FIRST_SIZE, CPU_SIZE if device_type == "cpu" else ACCELERATOR_SIZE):
+        float32 = _matrix_rate(torch.float32, device_type, size, synchronize)
+        bfloat16 = _matrix_rate(torch.bfloat16, device_type, size, synchronize)
+        if float32 > HOPELESS * bfloat16:
+            break
     dtype = DType.bfloat16 if bfloat16 > SPEEDUP_WORTH_HAVING * float32 else DType.float32
     return DTypeProbe(dtype, float32, bfloat16, time.perf_counter() - started)
 

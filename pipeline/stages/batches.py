@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -15,33 +14,15 @@ from pipeline.data.encode import Encoded
 IGNORED_LABEL = -100  # transformers counts the labels that differ from it as the items of an optimizer step
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainRow:
-    """One row as it is trained on."""
-
-    id: str
-    encoded: Encoded
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that the model reads."""
-        return len(self.encoded.input_ids)
-
-    @property
-    def num_supervised(self) -> int:
-        """Tokens that the loss is about."""
-        return sum(self.encoded.completion_mask)
-
-
 def order_dataset(order: Sequence[int]) -> datasets.Dataset:
     """Return the data set that a trainer walks through in sequence: one row number per entry."""
     return datasets.Dataset.from_dict({"row": list(order)})
 
 
 class CompletionCollator:
-    """Pads on the right. ``B`` rows, ``L`` tokens of the longest: all tensors are ``[B, L]``."""
+    """Pads on the right. With ``B`` rows and ``L`` tokens of the longest, all tensors are ``[B, L]``."""
 
-    def __init__(self, rows: Sequence[TrainRow], pad_id: int) -> None:
+    def __init__(self, rows: Sequence[Encoded], pad_id: int) -> None:
         """Keep the rows that the entries of `order_dataset` point to."""
         self.rows = rows
         self.pad_id = pad_id
@@ -52,18 +33,19 @@ class CompletionCollator:
         ``labels`` are there for the trainer to count supervised tokens over an optimizer step; no loss reads them.
         """
         numbers = [entry["row"] for entry in entries]
-        encoded = [self.rows[number].encoded for number in numbers]
-        length = max(len(row.input_ids) for row in encoded)
-        input_ids = self._padded([row.input_ids for row in encoded], length, self.pad_id)
-        completion_mask = self._padded([row.completion_mask for row in encoded], length, 0).bool()
+        rows = [self.rows[number] for number in numbers]
+        length = max(len(row.input_ids) for row in rows)
+        input_ids = _padded([row.input_ids for row in rows], length, self.pad_id)
+        completion_mask = _padded([row.completion_mask for row in rows], length, 0).bool()
+        completion_mask[:, 0] = False  # nothing predicts the first token of a row
         return {
             "input_ids": input_ids,
-            "attention_mask": self._padded([[1] * len(row.input_ids) for row in encoded], length, 0).bool(),
+            "attention_mask": _padded([[1] * len(row.input_ids) for row in rows], length, 0).bool(),
             "completion_mask": completion_mask,
             "labels": input_ids.masked_fill(~completion_mask, IGNORED_LABEL),
             "row_numbers": numbers,
         }
 
-    @staticmethod
-    def _padded(rows: Sequence[Sequence[int]], length: int, filler: int) -> Tensor:
-        return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows], dtype=torch.int64)
+
+def _padded(rows: Sequence[Sequence[int]], length: int, filler: int) -> Tensor:
+    return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows], dtype=torch.int64)

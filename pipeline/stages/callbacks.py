@@ -92,8 +92,8 @@ class FiniteUpdates(TrainerCallback):
             raise TrainingDivergedError(
                 f"{reason.capitalize()} was not finite in {self.course.skipped_in_a_row} optimizer steps in a row, the "
                 f"last of them step {step}. Nothing that is not finite was saved. Look at the rows of that step "
-                f"({rows}), lower `{self.section}.optimizer.learning_rate` or `{self.section}.optimizer.max_grad_norm`, "
-                "or set `model.dtype=float32`."
+                f"({rows}), lower `{self.section}.optimizer.learning_rate` or "
+                f"`{self.section}.optimizer.max_grad_norm`, or set `model.dtype=float32`."
             )
 
     def on_optimizer_step(
@@ -106,7 +106,7 @@ class FiniteUpdates(TrainerCallback):
 
 
 class Validation(TrainerCallback):
-    """Measures the validation rows before training, at the scheduled steps, and ends the run when nothing improves."""
+    """Measures the validation rows before training, at the milestones, and ends the run when nothing improves."""
 
     def __init__(
         self,
@@ -267,8 +267,8 @@ def require_space(folder: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise StorageError(
-            f"A checkpoint needs {num_bytes:,} bytes and {free:,} are free on the disk of {folder}. Earlier checkpoints "
-            "are intact. Make room, then run the same command again: it goes on from the last checkpoint."
+            f"A checkpoint needs {num_bytes:,} bytes and {free:,} are free on the disk of {folder}. Earlier "
+            "checkpoints are intact. Make room, then run the same command again: it goes on from the last checkpoint."
         )
 
 

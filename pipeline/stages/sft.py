@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,15 +16,16 @@ from pipeline.artifacts.durable import write_durably
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.shared import DType, ModelConfig
 from pipeline.config.stages import SFTConfig
+from pipeline.data.encode import Chat, Encoded, EncodingCounts, coloured_sample, encode_rows, load_chat
 from pipeline.data.rows import Demonstration
-from pipeline.data.tables import read_table
+from pipeline.data.tables import part_name, read_table
 from pipeline.errors import DataError
 from pipeline.losses.sft import sft_loss
 from pipeline.models.loading import add_lora, load_base, load_policy
 from pipeline.models.logprobs import supervised_logprobs
 from pipeline.models.scoring import score
 from pipeline.runtime.device import choose_device
-from pipeline.stages.batches import CompletionCollator, TrainRow, order_dataset
+from pipeline.stages.batches import CompletionCollator, order_dataset
 from pipeline.stages.callbacks import StepMeter
 from pipeline.stages.course import Milestones, make_milestones
 from pipeline.stages.order import training_order
@@ -40,3 +40,208 @@ from pipeline.stages.training import (
     trainer_arguments,
 )
 from pipeline.tracking.job import StageJob
+
+SECTION = "sft"
+
+
+class SFTTrainer(trl.SFTTrainer):
+    """TRL's loop with our loss: the head is applied to supervised positions alone, in chunks.
+
+    Only ``compute_loss`` is overridden. `tests/numerics/test_sft_parity.py` holds it against TRL's own.
+    """
+
+    loss_is_scaled_for_ga = True  # each microbatch is divided by the supervised tokens of the whole optimizer step
+    meter: StepMeter
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Return the part of the optimizer step's mean loss that this microbatch contributes."""
+        if return_outputs or num_items_in_batch is None:
+            raise ValueError("the loss is computed in training only; validation has a function of its own")
+        scored = supervised_logprobs(model, inputs["input_ids"], inputs["attention_mask"], inputs["completion_mask"])
+        loss = sft_loss(scored.logprobs, int(num_items_in_batch))
+        rows = [self.data_collator.rows[number] for number in inputs["row_numbers"]]
+        self.meter.add(
+            loss=loss,
+            rows=[row.id for row in rows],
+            processed=sum(len(row.input_ids) for row in rows),
+            supervised=sum(row.num_supervised for row in rows),
+        )
+        return loss
+
+
+def train_sft(job: StageJob) -> StageOutcome:
+    """Fit a policy to the train demonstrations and seal the checkpoint with the lowest validation loss.
+
+    The loss is the mean negative log-likelihood of the supervised tokens (`losses.sft`). Given a policy, its adapter is
+    trained on, and `sft.lora` is not applied: the shape of an adapter is decided once, by the first stage of a chain.
+    """
+    config = job.section(SFTConfig)
+    microbatch_size, accumulation_steps = microbatches(config.batch_size, config.microbatch_size, section=SECTION)
+    rows = load_rows(job, config)
+    attempt = begin_attempt(job)
+    device = choose_device(job.runtime)
+    dtype = resolve_dtype(job, device)
+    model = initial_policy(job, config, dtype)
+    milestones = make_milestones(
+        len(rows.train),
+        num_epochs=config.num_epochs,
+        batch_size=config.batch_size,
+        max_steps=config.max_steps,
+        validate_every=config.validate_every,
+        save_every=config.save_every,
+        has_validation=bool(rows.validation),
+    )
+    if not attempt.course.finished:
+        meter = StepMeter()
+        arguments = trainer_arguments(
+            config.optimizer,
+            output_dir=job.work.checkpoints.draft(),
+            num_steps=milestones.num_steps,
+            seed=config.seed,
+            microbatch_size=microbatch_size,
+            accumulation_steps=accumulation_steps,
+            device=device,
+            dtype=dtype,
+            activation_checkpointing=config.activation_checkpointing,
+        )
+        run_trainer(
+            make_trainer(model, rows, config, arguments, meter),
+            attempt,
+            milestones,
+            meter,
+            section=SECTION,
+            seed=config.seed,
+            measure=lambda policy: validation_loss(policy, rows.validation, config.microbatch_size),
+            patience=config.early_stopping_patience,
+            max_nonfinite_steps=config.max_nonfinite_steps,
+            keep_checkpoints=config.keep_checkpoints,
+            keep_best=config.keep_best,
+        )
+    return finish(attempt, model, rows, config, milestones, dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTRows:
+    """Encoded demonstrations and what became of those that are missing."""
+
+    chat: Chat
+    train: list[Encoded]
+    validation: list[Encoded]
+    counts: dict[str, EncodingCounts]  # by split
+
+
+def load_rows(job: StageJob, config: SFTConfig) -> SFTRows:
+    """Read and encode the train and validation demonstrations, and say what is left of them.
+
+    Raises:
+        DataError: No train row is left.
+    """
+    dataset = job.one("dataset")
+    if dataset is None:
+        raise DataError("The stage sft got no data set. Name `curate` in `stages`, or set `inputs.sft.dataset`.")
+    chat = load_chat(job.base.folder, job.section(ModelConfig))
+    for notice in chat.notices:
+        job.run.notice(notice)
+    splits: dict[str, list[Encoded]] = {}
+    counts: dict[str, EncodingCounts] = {}
+    for split in ("train", "validation"):
+        present = part_name("demonstrations", split) in dataset.manifest.parts
+        if not present and split == "validation":
+            job.run.notice("there are no validation rows, so the last checkpoint becomes the policy")
+        rows = read_table(dataset, "demonstrations", split, Demonstration) if present or split == "train" else []
+        encoded = encode_rows(rows, chat, config.max_length, config.overlength)
+        splits[split], counts[split] = encoded.rows, encoded.counts
+        job.run.notice(f"{split}: {_counted(encoded.counts)}")
+    if not splits["train"]:
+        raise DataError(
+            f"No train row is left to learn from: {_counted(counts['train'])}. "
+            f"Raise `sft.max_length` ({config.max_length}) or set `sft.overlength=truncate`."
+        )
+    job.run.notice(f"what is learned, in row {splits['train'][0].id}:\n{coloured_sample(splits['train'][0], chat)}")
+    return SFTRows(chat=chat, train=splits["train"], validation=splits["validation"], counts=counts)
+
+
+def _counted(counts: EncodingCounts) -> str:
+    """Say it in one line: every row given is encoded or counted under the reason it was dropped for."""
+    dropped = ", ".join(f"{number} {reason}" for reason, number in sorted(counts.dropped.items())) or "none"
+    share = counts.supervised_tokens / max(counts.total_tokens, 1)
+    return (
+        f"{counts.given} rows = {counts.encoded} encoded + {sum(counts.dropped.values())} dropped ({dropped}); "
+        f"{counts.truncated} truncated; {counts.total_tokens:,} tokens, {counts.supervised_tokens:,} supervised "
+        f"({share:.0%}); the longest row has {counts.longest}"
+    )
+
+
+def initial_policy(job: StageJob, config: SFTConfig, dtype: DType) -> PeftModel:
+    """Return the given policy, or the base with a new adapter."""
+    base = load_base(job.base, job.section(ModelConfig), job.runtime, dtype)
+    policy = job.one("policy")
+    return add_lora(base, config.lora, config.seed) if policy is None else load_policy(base, policy)
+
+
+def make_trainer(
+    model: PeftModel, rows: SFTRows, config: SFTConfig, arguments: dict[str, Any], meter: StepMeter
+) -> SFTTrainer:
+    """Build the trainer over the whole run's rows, in their order."""
+    switch_telemetry_off()
+    order = training_order(
+        [len(row.input_ids) for row in rows.train],
+        num_epochs=config.num_epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        group_by_length=config.group_by_length,
+        max_steps=config.max_steps,
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=trl.SFTConfig(**arguments, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),
+        data_collator=CompletionCollator(rows.train, rows.chat.pad_id),
+        train_dataset=order_dataset(order),
+        processing_class=rows.chat.tokenizer,
+    )
+    trainer.model_accepts_loss_kwargs = True  # so that it counts supervised tokens, whatever the model's signature
+    trainer.meter = meter
+    return trainer
+
+
+def validation_loss(policy: torch.nn.Module, rows: Sequence[Encoded], batch_size: int) -> float:
+    """Mean negative log-likelihood over all supervised tokens of the validation rows, in nats."""
+    scores = score(policy, rows, batch_size)
+    return -sum(row.nats for row in scores) / sum(row.tokens for row in scores)
+
+
+def finish(
+    attempt: Attempt, model: PeftModel, rows: SFTRows, config: SFTConfig, milestones: Milestones, dtype: DType
+) -> StageOutcome:
+    """Write the policy and the facts of its training into the staging folder."""
+    course, job = attempt.course, attempt.job
+    step, digest = stage_policy(attempt, model, keep_best=config.keep_best)
+    losses = dict(course.validations)
+    last_step = max(attempt.job.work.checkpoints.steps())
+    metrics = {
+        "steps": last_step,
+        "policy_step": step,
+        "validation_loss_start": losses.get(0),
+        "validation_loss_best": losses.get(step),
+        "validation_loss_last": course.validations[-1][1] if course.validations else None,
+        "supervised_tokens": course.supervised_tokens,
+        "processed_tokens": course.processed_tokens,
+        "skipped_steps": course.skipped_steps,
+    }
+    if losses and losses.get(step, losses[0]) >= losses[0]:
+        job.run.notice("no checkpoint has a lower validation loss than the policy before training")
+    training = {
+        **metrics,
+        "planned_steps": milestones.num_steps,
+        "rows": {split: counts.as_dict() for split, counts in rows.counts.items()},
+        "validations": course.validations,
+        "dtype": dtype.value,
+    }
+    write_durably(job.staging / "training.json", json.dumps(training, indent=1, sort_keys=True) + "\n")
+    return StageOutcome(parts={"policy": digest}, metrics=metrics, resolved={"dtype": dtype.value})

@@ -77,7 +77,7 @@ def microbatches(batch_size: int, microbatch_size: int, *, section: str) -> tupl
     if batch_size % size:
         raise ConfigError(
             f"{section}.batch_size is {batch_size}, which is not a multiple of {section}.microbatch_size "
-            f"({microbatch_size}). Choose, for example, {section}.microbatch_size={math.gcd(batch_size, microbatch_size)}."
+            f"({microbatch_size}). Set, for example, {section}.microbatch_size={math.gcd(batch_size, microbatch_size)}."
         )
     return size, batch_size // size
 
@@ -148,8 +148,8 @@ def require_one_process(trainer: Trainer) -> None:
     asked, seen = int(os.environ.get("WORLD_SIZE", "1")), trainer.accelerator.num_processes
     if asked != seen:
         raise ConfigError(
-            f"The launcher set WORLD_SIZE={asked}, and the trainer runs as {seen} process(es): each of them would train "
-            "a policy of its own. Check MASTER_ADDR, MASTER_PORT and RANK."
+            f"The launcher set WORLD_SIZE={asked}, and the trainer runs as {seen} process(es): each of them would "
+            "train a policy of its own. Check MASTER_ADDR, MASTER_PORT and RANK."
         )
     if seen > 1:
         raise ConfigError(

@@ -67,7 +67,7 @@ def proportion_interval(passed: Sequence[bool], clusters: Sequence[Hashable], co
     variance = _standard_error(values - share, codes, num_clusters, len(values)) ** 2
     effective = num_clusters if variance == 0 else min(share * (1 - share) / variance, len(values))
     low, high = _score_interval(share, effective, _t_quantile(num_clusters, confidence))
-    method = f"Wilson score interval for {effective:.1f} effective items, {_t_words(num_clusters)}"
+    method = f"Wilson score interval for the effective number of items, {_t_words(num_clusters)}"
     return Estimate(estimate=share, low=low, high=high, n=len(values), clusters=num_clusters, method=method)
 
 
@@ -148,7 +148,9 @@ def _linear_interval(
 ) -> Estimate:
     """Return sum(values) / sum(weights) with SE = sqrt(C/(C-1) sum_c (sum_{i in c} e_i)^2) / sum(weights)."""
     if len(weights) != len(values):
-        raise ValueError(f"numerator and denominator must have one value per item: got {len(values)} and {len(weights)}")
+        raise ValueError(
+            f"numerator and denominator must have one value per item: got {len(values)} and {len(weights)}"
+        )
     codes, num_clusters = _cluster_codes(clusters, len(values))
     total = float(weights.sum())
     if num_clusters == 0:

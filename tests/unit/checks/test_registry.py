@@ -46,7 +46,7 @@ def test_a_plugin_registers_a_check_of_its_own():
 
 
 def test_a_taken_name_is_refused_and_both_places_are_named():
-    with pytest.raises(ConfigError, match=r"test_registry\.py:\d+: the check name 'max_words' is taken by .*style\.py"):
+    with pytest.raises(ConfigError, match=r"test_registry\.py:\d+: the check name `max_words` is taken by .*style\.py"):
 
         @register_check("max_words")
         def rival(*, limit: int) -> Check:
@@ -56,7 +56,7 @@ def test_a_taken_name_is_refused_and_both_places_are_named():
 
 
 def test_a_parameter_that_is_positional_or_untyped_is_refused():
-    with pytest.raises(ConfigError, match="'word' of the check 'positional_for_this_test' must be typed"):
+    with pytest.raises(ConfigError, match="`word` of the check `positional_for_this_test` must be typed"):
 
         @register_check("positional_for_this_test")
         def positional(word: str) -> Check:
@@ -68,9 +68,9 @@ def test_a_parameter_that_is_positional_or_untyped_is_refused():
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
-        ("max_word", {"limit": 3}, r"suite: there is no check 'max_word'\. Did you mean 'max_words'\? Known: answer_"),
-        ("max_words", {"limt": 3}, r"suite: the check 'max_words' has no parameter 'limt'\. Did you mean 'limit'\?"),
-        ("max_words", {}, r"suite: the check 'max_words' needs limit\. Add it under `params`\."),
+        ("max_word", {"limit": 3}, r"suite: there is no check `max_word`\. Did you mean `max_words`\? Checks: answer_"),
+        ("max_words", {"limt": 3}, r"suite: the check `max_words` has no parameter `limt`\. Did you mean `limit`\?"),
+        ("max_words", {}, r"suite: the check `max_words` needs limit\. Add it under `params`\."),
         ("max_words", {"limit": "60"}, r"suite: max_words\.limit must be int, not '60'\."),
         ("max_words", {"limit": True}, r"suite: max_words\.limit must be int, not True\."),
         ("max_words", {"limit": 0}, r"suite: max_words\.limit must be at least 1, not 0\."),

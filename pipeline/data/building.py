@@ -1,0 +1,158 @@
+"""From the fields of a record to a checked row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.config.data import SourceConfig, TableName
+from pipeline.data.columns import Mapping, Shape
+from pipeline.data.rows import (
+    BadRowError,
+    Demonstration,
+    Message,
+    Prompt,
+    Reason,
+    check_conversation,
+    check_id,
+    check_prompt,
+    check_text,
+    content_key,
+    is_blank,
+    split_demonstration,
+)
+
+# Columns beside the conversation that change what a reply means. A row in which they hold something is refused.
+MEANINGFUL_COLUMNS = ("history", "tools", "functions")
+SHAREGPT_ROLES = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
+    "bing": "assistant", "bard": "assistant", "model": "assistant", "system": "system",
+}  # fmt: skip
+
+
+def build_row(fields: dict[str, Any], mapping: Mapping, source: SourceConfig, name: str) -> Demonstration | Prompt:
+    """Build the row that a record holds.
+
+    Args:
+        fields: The record's columns.
+        mapping: Which column is which field.
+        source: The source's configuration.
+        name: What the row's ``source`` is to say.
+
+    Raises:
+        BadRowError: The record breaks a rule.
+    """
+    for column in MEANINGFUL_COLUMNS:
+        if fields.get(column) not in (None, "", [], {}) and column not in mapping.columns.values():
+            raise BadRowError(Reason.schema, f"the column {column!r} holds something, which training here would ignore")
+    turns, num_prompt = _conversation(fields, mapping, source)
+    reference = _optional(fields, mapping, "reference")
+    if source.reference_after is not None:
+        reference = _reference_after(turns, source.reference_after)
+    topic = _optional(fields, mapping, "topic")
+    given = fields.get(mapping.columns["id"]) if "id" in mapping.columns else None
+    row_id = "" if given is None or given == "" else check_id(given)
+    if source.table is TableName.prompts:
+        prompt = check_prompt(turns[:num_prompt])
+        return _with_id(
+            Prompt(id=row_id, source=name, licence=source.licence, prompt=prompt, reference=reference, topic=topic)
+        )
+    if num_prompt == len(turns) and mapping.shape is Shape.messages:
+        prompt, completion = split_demonstration(turns)
+    else:
+        prompt, completion = turns[:num_prompt], turns[num_prompt:]
+        check_prompt(prompt)
+        split_demonstration(turns)
+    return _with_id(
+        Demonstration(
+            id=row_id,
+            source=name,
+            licence=source.licence,
+            prompt=prompt,
+            completion=completion,
+            reference=reference,
+            topic=topic,
+        )
+    )
+
+
+def _conversation(fields: dict[str, Any], mapping: Mapping, source: SourceConfig) -> tuple[list[Message], int]:
+    """Return all turns, checked, and how many of them are the prompt."""
+    if mapping.shape is Shape.messages:
+        turns = check_conversation(_plain_turns(_required(fields, mapping, "messages")))
+        if source.table is TableName.prompts and source.reference_after is not None and len(turns) > 1:
+            return turns, len(turns) - 1  # the last reply is there for its reference
+        return turns, len(turns)
+    prompt = _turns(_required(fields, mapping, "prompt"), "user", "prompt")
+    if mapping.shape is Shape.instruction and (extra := fields.get(mapping.columns.get("input", ""))) is not None:
+        extra = check_text(extra, "input")
+        if not is_blank(extra):
+            prompt[0]["content"] = f"{check_text(prompt[0]['content'], 'instruction')}\n\n{extra}"
+    system = _optional(fields, mapping, "system")
+    if system is not None:
+        if any(isinstance(turn, dict) and turn.get("role") == "system" for turn in prompt):
+            raise BadRowError(Reason.schema, "there are two system turns, one in the prompt and one in its own column")
+        prompt = [{"role": "system", "content": system}, *prompt]
+    completion: list[Any] = []
+    if "completion" in mapping.columns:
+        completion = _turns(_required(fields, mapping, "completion"), "assistant", "completion")
+    return check_conversation([*prompt, *completion]), len(prompt)
+
+
+def _turns(value: Any, role: str, field: str) -> list[Any]:
+    """Return text as one turn, and a list of turns as it is."""
+    if isinstance(value, list):
+        if not value:
+            raise BadRowError(Reason.empty, f"{field} has no turns")
+        return _plain_turns(value)
+    text = check_text(value, field)
+    if is_blank(text):
+        raise BadRowError(Reason.empty, f"{field} has no visible text")
+    return [{"role": role, "content": text}]
+
+
+def _plain_turns(value: Any) -> Any:
+    """Write turns of the form {from, value} as {role, content}; anything else is left for the check."""
+    if not isinstance(value, list):
+        return value
+    turns = []
+    for turn in value:
+        if not (isinstance(turn, dict) and "from" in turn and "role" not in turn):
+            turns.append(turn)
+            continue
+        others = {key: item for key, item in turn.items() if key not in {"from", "value"}}
+        sender = turn["from"]
+        role = SHAREGPT_ROLES.get(sender, sender) if isinstance(sender, str) else sender
+        turns.append({**others, "role": role, **({"content": turn["value"]} if "value" in turn else {})})
+    return turns
+
+
+def _required(fields: dict[str, Any], mapping: Mapping, field: str) -> Any:
+    """Return a field that every row has."""
+    column = mapping.columns[field]
+    if fields.get(column) is None:
+        raise BadRowError(Reason.schema, f"the column {column!r} is {'null' if column in fields else 'missing'}")
+    return fields[column]
+
+
+def _optional(fields: dict[str, Any], mapping: Mapping, field: str) -> str | None:
+    """Return a text field, or None where the row leaves it out or empty."""
+    value = fields.get(mapping.columns[field]) if field in mapping.columns else None
+    if value is None:
+        return None
+    return check_text(value, field) or None
+
+
+def _reference_after(turns: list[Message], marker: str) -> str:
+    """Return what follows the last marker in the last turn."""
+    _, found, reference = turns[-1]["content"].rpartition(marker)
+    if turns[-1]["role"] != "assistant" or not found or is_blank(reference):
+        raise BadRowError(Reason.schema, f"the reply has no reference answer after {marker!r}")
+    return reference.strip()
+
+
+def _with_id(row: Demonstration | Prompt) -> Demonstration | Prompt:
+    """Name a row that has no id of its own after its content."""
+    if row.id:
+        return row
+    values = {name: getattr(row, name) for name in row.__slots__}
+    return type(row)(**{**values, "id": f"{row.source}:{content_key(row)[:12]}"})

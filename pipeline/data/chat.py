@@ -1,0 +1,255 @@
+"""How a conversation becomes token ids: the template, the system turn, and where an assistant turn begins and ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+from transformers import PreTrainedTokenizerFast
+
+from pipeline.config.shared import ModelConfig
+from pipeline.data.rows import Message
+from pipeline.data.tokenizer import load_tokenizer
+from pipeline.errors import ModelError
+
+# Private-use characters that stand for a control token which somebody typed, while the template is rendered.
+_OPEN, _CLOSE = "\uf8e0", "\uf8e1"
+_PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
+_SYSTEM_PROBE, _USER_PROBE, _REPLY_PROBE, _NEXT_PROBE = "Qsystemprobe", "Quserprobe", "Qreplyprobe", "Qnextprobe"
+
+
+class EncodingRefusedError(Exception):
+    """This conversation cannot be encoded faithfully; ``reason`` is what it is counted under."""
+
+    def __init__(self, reason: str) -> None:
+        """Keep the reason as counted."""
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a rendered conversation that is supervised as a whole or not at all."""
+
+    text: str
+    literals: tuple[tuple[int, int], ...]  # spans of control tokens that are text here, because somebody typed them
+    supervised: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids, and for each the place in the text where it ends."""
+
+    ids: list[int]
+    ends: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chat:
+    """A tokenizer with its template and system prompt, and what rendering showed about them."""
+
+    tokenizer: PreTrainedTokenizerFast
+    system_prompt: str | None
+    end_of_turn: str  # what the template writes directly after a reply, up to and including a control token
+    end_of_turn_ids: tuple[int, ...]
+    stop_ids: tuple[int, ...]  # generation ends at any of them: the last end-of-turn token, and eos
+    control_ids: frozenset[int]  # tokens that only the template may write
+    notices: tuple[str, ...] = ()  # what the user should know about this template
+    _literal: re.Pattern[str] = field(repr=False)  # finds the text of control tokens
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills tensors. It says nothing about masks."""
+        return int(self.tokenizer.pad_token_id)  # type: ignore[arg-type]
+
+    def with_system(self, messages: Sequence[Message]) -> list[Message]:
+        """Put the system prompt first, unless there is none or the conversation brings its own."""
+        if self.system_prompt is None or messages[0]["role"] == "system":
+            return list(messages)
+        return [Message(role="system", content=self.system_prompt), *messages]
+
+    def render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
+        """Write a conversation as the model's text."""
+        return render(self.tokenizer, self.with_system(messages), generation_prompt=generation_prompt)
+
+    def pieces(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> list[Piece]:
+        """Render a conversation and cut it where supervision begins and ends.
+
+        A reply begins where the generation prompt for it ends, and ends with the end-of-turn token. What follows the
+        last reply is left out, unless it is the generation prompt.
+
+        Raises:
+            EncodingRefusedError: The template refuses the turns, or does not write a reply right after the
+                generation prompt for it (``template_not_prefix``).
+        """
+        turns, literals = self._shield(self.with_system(messages))
+        try:
+            text = render(self.tokenizer, turns, generation_prompt=generation_prompt)
+            starts = [
+                render(self.tokenizer, turns[:index], generation_prompt=True)
+                for index, turn in enumerate(turns)
+                if turn["role"] == "assistant"
+            ]
+        except jinja2.TemplateError as error:
+            raise EncodingRefusedError("template_refused") from error
+        cuts = [0]
+        for start in starts:
+            end = text.find(self.end_of_turn, len(start))
+            if not text.startswith(start) or len(start) < cuts[-1] or end < 0:
+                raise EncodingRefusedError("template_not_prefix")
+            cuts += [len(start), end + len(self.end_of_turn)]
+        if generation_prompt:
+            cuts.append(len(text))
+        bounds = zip(cuts, cuts[1:], strict=False)
+        return [_restore(text[left:right], literals, bool(index % 2)) for index, (left, right) in enumerate(bounds)]
+
+    def tokens(self, text: str, literals: Sequence[tuple[int, int]] = ()) -> Tokens:
+        """Encode text in which control tokens count, except at ``literals``, where they are spelled out as text."""
+        encoded = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+        if not literals:
+            return Tokens(list(encoded.ids), [end for _, end in encoded.offsets])
+        tokens = Tokens([], [])
+        for token, (left, right) in zip(encoded.ids, encoded.offsets, strict=True):
+            typed = token in self.control_ids and any(left < end and start < right for start, end in literals)
+            ids = self._spelled(text[left:right]) if typed else [token]
+            tokens.ids.extend(ids)
+            tokens.ends.extend([right] * len(ids))
+        return tokens
+
+    def _spelled(self, text: str) -> list[int]:
+        """Encode the text of a control token as ordinary characters."""
+        backend = self.tokenizer.backend_tokenizer
+        backend.encode_special_tokens = True
+        try:
+            ids = list(backend.encode(text, add_special_tokens=False).ids)
+        finally:
+            backend.encode_special_tokens = False
+        if self.control_ids.intersection(ids):  # a control token that the vocabulary does not mark as special
+            raise EncodingRefusedError("E_CONTROLTOK")
+        return ids
+
+    def _shield(self, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
+        """Replace control tokens in the turns' own text by placeholders, so that the template's own stand out."""
+        literals: list[str] = []
+
+        def placeholder(match: re.Match[str]) -> str:
+            literals.append(match.group())
+            return f"{_OPEN}{len(literals) - 1}{_CLOSE}"
+
+        # A placeholder that somebody typed is shielded as well, so that it comes back as it was.
+        return [
+            Message(role=turn["role"], content=self._literal.sub(placeholder, turn["content"])) for turn in messages
+        ], literals
+
+
+def load_chat(folder: Path, model: ModelConfig) -> Chat:
+    """Load the tokenizer of a base model and find out how its template writes conversations.
+
+    Raises:
+        ModelError: The template cannot be rendered, ends no turn, or refuses the system prompt.
+    """
+    tokenizer = load_tokenizer(folder, model.chat_template)
+    try:
+        end_of_turn = _end_of_turn(tokenizer)
+        notices = _notices(tokenizer, model)
+        if model.system_prompt is not None:
+            probe = [Message(role="system", content=_SYSTEM_PROBE), Message(role="user", content=_USER_PROBE)]
+            if _SYSTEM_PROBE not in render(tokenizer, probe):
+                raise ModelError("model.system_prompt is set, and the chat template leaves system turns out. Unset it.")
+    except jinja2.TemplateError as error:
+        raise ModelError(
+            f"The chat template of {folder.name} cannot be rendered: {error}. Give one in `model.chat_template`, or "
+            f"unset `model.system_prompt` if it is the system turn that it refuses."
+        ) from error
+    end_ids = tokenizer.backend_tokenizer.encode(end_of_turn, add_special_tokens=False).ids
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    control_ids = frozenset({*special, end_ids[-1], int(tokenizer.eos_token_id)})  # type: ignore[arg-type]
+    texts = sorted((tokenizer.convert_ids_to_tokens(token) for token in control_ids), key=len, reverse=True)
+    return Chat(
+        tokenizer=tokenizer,
+        system_prompt=model.system_prompt,
+        end_of_turn=end_of_turn,
+        end_of_turn_ids=tuple(end_ids),
+        stop_ids=tuple(dict.fromkeys([end_ids[-1], int(tokenizer.eos_token_id)])),  # type: ignore[arg-type]
+        control_ids=control_ids,
+        notices=tuple(notices),
+        _literal=re.compile("|".join([*(re.escape(text) for text in texts), _PLACEHOLDER.pattern])),
+    )
+
+
+def render(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
+    """Render a conversation with the tokenizer's template, which runs in Jinja's immutable sandbox."""
+    if not messages:  # a conversation that begins with a reply; some templates fail on no turns at all
+        return ""
+    return str(
+        tokenizer.apply_chat_template(
+            [dict(message) for message in messages], tokenize=False, add_generation_prompt=generation_prompt
+        )
+    )
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Find what the template writes after a reply, up to and including the first control token."""
+    turns = [Message(role="user", content=_USER_PROBE), Message(role="assistant", content=_REPLY_PROBE)]
+    after = render(tokenizer, turns).rpartition(_REPLY_PROBE)[2]
+    encoded = tokenizer.backend_tokenizer.encode(after, add_special_tokens=False)
+    added = tokenizer.added_tokens_decoder
+    for token, (_, right) in zip(encoded.ids, encoded.offsets, strict=True):
+        if token == tokenizer.eos_token_id or token in added:
+            return after[:right]
+    raise ModelError(
+        f"The chat template writes {after!r} after a reply, and no control token: a model trained on it would never "
+        f"learn to stop. Give a template in `model.chat_template` that writes {tokenizer.eos_token} there."
+    )
+
+
+def _notices(tokenizer: PreTrainedTokenizerFast, model: ModelConfig) -> list[str]:
+    """Report what a template does by itself and nobody asked for."""
+    notices: list[str] = []
+    injected = _injected_system_turn(tokenizer)
+    if injected and model.system_prompt is None:
+        notices.append(
+            f"The chat template puts a system turn of its own before every conversation that has none: {injected!r}. "
+            f"Set model.system_prompt to say something else."
+        )
+    if "strftime_now" in str(tokenizer.chat_template):
+        notices.append(
+            "The chat template writes today's date, so tokens change from day to day. "
+            "Give a template without it in model.chat_template where runs must repeat."
+        )
+    return notices
+
+
+def _injected_system_turn(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Return the words that a lone user turn comes with before its own heading, or nothing."""
+    first = Message(role="user", content=_USER_PROBE)
+    turns = [first, Message(role="assistant", content=_REPLY_PROBE), Message(role="user", content=_NEXT_PROBE)]
+    between = render(tokenizer, turns).partition(_REPLY_PROBE)[2].partition(_NEXT_PROBE)[0]
+    head = render(tokenizer, [first]).partition(_USER_PROBE)[0]
+    shared = 0  # the heading of a user turn ends what precedes the first one and what precedes the second
+    while shared < min(len(head), len(between)) and head[-1 - shared] == between[-1 - shared]:
+        shared += 1
+    rest = head[: len(head) - shared]
+    for token in tokenizer.added_tokens_decoder.values():
+        rest = rest.replace(str(token), "\n")
+    lines = [line for line in rest.strip().splitlines() if line.strip() not in {"", "system", "user"}]
+    return " ".join(lines)
+
+
+def _restore(text: str, literals: list[str], supervised: bool) -> Piece:
+    """Put typed control tokens back in the place of their placeholders and remember where they stand."""
+    parts: list[str] = []
+    spans: list[tuple[int, int]] = []
+    length = position = 0
+    for match in _PLACEHOLDER.finditer(text):
+        literal = literals[int(match.group(1))]
+        parts += [text[position : match.start()], literal]
+        length += match.start() - position
+        spans.append((length, length + len(literal)))
+        length += len(literal)
+        position = match.end()
+    parts.append(text[position:])
+    return Piece("".join(parts), tuple(spans), supervised)

@@ -1,0 +1,89 @@
+"""Sources of a data set: where they lie, what their content is, and their records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.data import DataConfig, SourceConfig, SourceFormat
+from pipeline.config.paths import find_file
+from pipeline.data.readers import read_file
+from pipeline.data.records import Record
+from pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from pipeline.artifacts.hashing import FileHashes
+
+
+def source_path(source: SourceConfig, key: str) -> Path:
+    """Find a source's file: as the working directory sees it, else as the project does.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    path = find_file(source.path)
+    if not path.exists():
+        tried = f"{path} was tried" if Path(source.path).is_absolute() else f"{Path.cwd()} and {path} were tried"
+        raise DataError(f"{key}.path: there is no {source.path} ({tried}). Correct the path, or create the file.")
+    return path
+
+
+def source_name(source: SourceConfig, data: DataConfig) -> str:
+    """Return what rows say about where they are from: no path, because paths differ between machines."""
+    if source.format is SourceFormat.hub:
+        return source.path
+    return f"{data.name}/{Path(source.path).name.split('.')[0]}"
+
+
+def source_digests(data: DataConfig, hashes: FileHashes) -> dict[str, str]:
+    """Return what each source contains, by its place in the configuration.
+
+    Files count by the sha256 of their bytes; data sets of the hub by id, subset, split and revision.
+
+    Raises:
+        DataError: A file is missing.
+    """
+    digests: dict[str, str] = {}
+    for index, source in enumerate(data.sources):
+        key = f"data.sources[{index}]"
+        if source.format is SourceFormat.hub:
+            local = Path(source.path).expanduser()
+            if local.is_dir():
+                files = sorted(path for path in local.rglob("*") if path.is_file())
+                found = {path.relative_to(local).as_posix(): hashes.sha256(path) for path in files}
+                digests[key] = f"folder:{json.dumps(found, sort_keys=True)}"
+            else:
+                digests[key] = f"hub:{source.path}@{source.revision or 'main'}"
+            digests[key] += f":{source.subset or ''}:{source.hub_split}"
+        else:
+            digests[key] = hashes.sha256(source_path(source, key))
+    return digests
+
+
+def read_source(source: SourceConfig, key: str) -> Iterator[Record]:
+    """Read the records of a source in order."""
+    if source.format is SourceFormat.hub:
+        return _read_hub(source, key)
+    return read_file(source_path(source, key), source.format)
+
+
+def _read_hub(source: SourceConfig, key: str) -> Iterator[Record]:
+    """Read a data set of the hub, or a folder laid out like one, through `datasets`."""
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(
+            source.path, name=source.subset, split=source.hub_split, revision=source.revision, streaming=False
+        )
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        offline = " The hub is off limits here: HF_HUB_OFFLINE is set." if datasets.config.HF_HUB_OFFLINE else ""
+        raise DataError(
+            f"{key}: the hub data set {source.path!r} (subset {source.subset}, split {source.hub_split}, revision "
+            f"{source.revision}) cannot be loaded: {error}.{offline} Check id, subset, `hub_split` and the network."
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        fields: dict[str, Any] = dict(row)
+        raw = json.dumps(fields, ensure_ascii=True, default=str).encode()
+        yield Record(line=number, offset=None, raw=raw, fields=fields)

@@ -1,0 +1,86 @@
+"""Tables of a data set on disk: Parquet with a fixed schema, read back as typed rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.hashing import canonical_json
+from pipeline.data.rows import Demonstration, Prompt
+from pipeline.errors import DataError
+
+Row = TypeVar("Row", Demonstration, Prompt)
+
+_MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)]))
+_COMMON = [
+    pa.field("id", pa.string(), False),
+    pa.field("source", pa.string(), False),
+    pa.field("licence", pa.string()),
+    pa.field("prompt", _MESSAGES, False),
+]
+_LAST = [pa.field("reference", pa.string()), pa.field("topic", pa.string())]
+SCHEMAS: dict[type, pa.Schema] = {
+    Demonstration: pa.schema([*_COMMON, pa.field("completion", _MESSAGES, False), *_LAST]),
+    Prompt: pa.schema([*_COMMON, *_LAST]),
+}
+
+
+def part_name(name: str, split: str) -> str:
+    """Name of a table's split as a part of the data set: ``demonstrations/train``."""
+    return f"{name}/{split}"
+
+
+def write_table(folder: Path, name: str, split: str, rows: Sequence[Row]) -> Path:
+    """Write rows of one type to ``<folder>/<name>/<split>.parquet``; the same rows give the same bytes."""
+    if not rows:
+        raise ValueError(f"{part_name(name, split)} has no rows, and an empty table is not written")
+    schema = SCHEMAS[type(rows[0])]
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=schema)
+    path = folder / name / f"{split}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd", version="2.6", row_group_size=16384)
+    return path
+
+
+def read_table(dataset: Artifact | Path, name: str, split: str, row_type: type[Row]) -> list[Row]:
+    """Read a table's split back.
+
+    Args:
+        dataset: A sealed data set, or a folder that holds its files.
+        name: Table, such as ``demonstrations``.
+        split: ``train``, ``validation`` or ``test``.
+        row_type: What the rows are.
+
+    Raises:
+        DataError: The split has no rows, or the file has other columns than ``row_type``.
+    """
+    file = f"{name}/{split}.parquet"
+    folder = dataset if isinstance(dataset, Path) else dataset.path
+    if not (folder / file).is_file():
+        present = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/*.parquet"))
+        raise DataError(
+            f"The data set {folder.name} has no rows in {name}/{split}; it has {', '.join(present) or 'none at all'}. "
+            f"Add a source with table: {name} to `data.sources`, or change the fractions in `curate`."
+        )
+    path = folder / file if isinstance(dataset, Path) else dataset.file(file)
+    table = pq.read_table(path, partitioning=None)
+    expected = SCHEMAS[row_type]
+    if table.schema.names != expected.names:
+        raise DataError(f"{path} has the columns {table.schema.names}; {row_type.__name__} has {expected.names}.")
+    return [row_type(**values) for values in table.to_pylist()]
+
+
+def rows_digest(rows: Sequence[Demonstration | Prompt]) -> str:
+    """Hex sha256 over the rows as canonical JSON, one line each, in order: what a table is, whatever its bytes."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(canonical_json(dataclasses.asdict(row)).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,171 @@
+"""Plots of a report: paired differences, pass rates and learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from pipeline.pages.numbers import estimate_text, excludes_zero, metric_text, verdict
+from pipeline.pages.svg import Scale, colour, element, line, picture, scale_around, text, tick_step, tick_text
+from pipeline.pages.text import typographic
+
+WIDTH = 860
+LABELS_END, PLOT_END = 230, 600  # between them lies the plot, behind it the numbers
+ROW = 27
+AXIS = 58  # below a panel: ticks, the name of the axis, and which direction is better
+MAX_POINTS = 400  # of a curve; longer ones are averaged in buckets
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a chart."""
+
+    name: str
+    points: list[tuple[float, float]]
+    colour: int
+    dots: bool = False  # measured now and then, so that each point is shown
+
+
+def forest_plot(differences: Sequence[Mapping[str, Any]], colours: Mapping[str, int], title: str) -> Markup:
+    """Return the paired differences of one suite, one panel per unit, with the zero line and the better direction."""
+    panels: dict[tuple[str, bool | None], list[Mapping[str, Any]]] = {}
+    for entry in differences:
+        panels.setdefault((entry["unit"], entry["higher_is_better"]), []).append(entry)
+    parts: list[Markup] = []
+    top = 4.0
+    for (unit, higher_is_better), entries in panels.items():
+        parts += _forest_panel(entries, colours, top, unit, higher_is_better)
+        top += ROW * len(entries) + AXIS
+    return picture(WIDTH, top - 6, title, parts)
+
+
+def _forest_panel(
+    entries: Sequence[Mapping[str, Any]],
+    colours: Mapping[str, int],
+    top: float,
+    unit: str,
+    higher_is_better: bool | None,
+) -> list[Markup]:
+    factor = 100.0 if unit == "share" else 1.0
+    held = [entry[key] * factor for entry in entries for key in ("estimate", "low", "high") if entry[key] is not None]
+    scale = scale_around(held, LABELS_END, PLOT_END, include=0.0)
+    bottom = top + ROW * len(entries)
+    parts = _axis(scale, top, bottom, "percentage points" if unit == "share" else unit)
+    parts.append(line(scale(0), top, scale(0), bottom, "zero"))
+    if higher_is_better is not None:
+        x, anchor, words = (PLOT_END, "end", "better →") if higher_is_better else (LABELS_END, "start", "← better")
+        parts.append(text(x, bottom + 34, words, "direction", anchor))
+    for index, entry in enumerate(entries):
+        y = top + ROW * (index + 0.5)
+        parts += _forest_row(entry, colours, scale, y, factor, named=len(colours) > 2)
+    return parts
+
+
+def _forest_row(
+    entry: Mapping[str, Any], colours: Mapping[str, int], scale: Scale, y: float, factor: float, *, named: bool
+) -> list[Markup]:
+    label = f"{entry['metric']}, {entry['policy']}" if named else str(entry["metric"])
+    parts = [text(LABELS_END - 14, y + 4.5, label, "label", "end", limit=31)]
+    parts.append(text(PLOT_END + 16, y + 4.5, typographic(metric_text(entry)), f"number {verdict_class(entry)}"))
+    if entry["estimate"] is None:
+        return parts
+    own = colour(colours[entry["policy"]])
+    if entry["low"] is not None:
+        parts.append(line(scale(entry["low"] * factor), y, scale(entry["high"] * factor), y, f"whisker {own}"))
+    x = scale(entry["estimate"] * factor)
+    filled = "filled" if excludes_zero(entry) else "hollow"
+    parts.append(element("circle", element("title", verdict(entry)), cx=x, cy=y, r=5.5, class_=f"mark {filled} {own}"))
+    return parts
+
+
+def verdict_class(entry: Mapping[str, Any]) -> str:
+    """Return the style class of a verdict."""
+    return verdict(entry).replace(" ", "-")
+
+
+def bar_chart(rates: Sequence[Mapping[str, Any]], colours: Mapping[str, int], title: str) -> Markup:
+    """Return the share of items that pass each metric, one bar per policy with its interval."""
+    metrics = list(dict.fromkeys(entry["metric"] for entry in rates))
+    thickness, gap = 15, 12
+    height = thickness * len(colours) + gap
+    scale = Scale(0.0, 100.0, LABELS_END, PLOT_END)
+    bottom = 4 + height * len(metrics)
+    parts = _axis(scale, 4, bottom, "per cent of items")
+    for index, metric in enumerate(metrics):
+        entries = [entry for entry in rates if entry["metric"] == metric]
+        top = 4 + index * height + gap / 2
+        middle = top + thickness * len(entries) / 2
+        parts.append(text(LABELS_END - 14, middle + 4.5, metric, "label", "end", limit=31))
+        for row, entry in enumerate(entries):
+            parts += _bar(entry, colour(colours[entry["policy"]]), scale, top + row * thickness, thickness)
+    return picture(WIDTH, bottom + 44, title, parts)
+
+
+def _bar(entry: Mapping[str, Any], own: str, scale: Scale, top: float, thickness: float) -> list[Markup]:
+    if entry["estimate"] is None:
+        return [text(PLOT_END + 16, top + thickness - 3, "not estimable", "number")]
+    width = scale(entry["estimate"] * 100) - LABELS_END
+    parts = [element("rect", x=LABELS_END, y=top + 1, width=width, height=thickness - 2, class_=f"bar {own}")]
+    middle = top + thickness / 2
+    if entry["low"] is not None:
+        parts.append(line(scale(entry["low"] * 100), middle, scale(entry["high"] * 100), middle, "error"))
+    label = f"{entry['policy']}  {typographic(estimate_text(entry))}"
+    return [*parts, text(PLOT_END + 16, top + thickness - 3, label, "number small", limit=36)]
+
+
+def line_chart(series: Sequence[Series], title: str, x_name: str, *, from_zero: bool = False) -> Markup:
+    """Return up to two curves over one axis, with a legend where there are two."""
+    width, left, right, top, bottom = 330, 48, 322, 50, 190
+    points = [point for entry in series for point in entry.points]
+    horizontal = scale_around([x for x, _ in points], left, right)
+    vertical = scale_around([y for _, y in points], bottom, top, include=0.0 if from_zero else None)
+    if from_zero:
+        vertical = Scale(0.0, vertical.high, bottom, top)
+    parts = [text(4, 16, title, "caption")]
+    step = tick_step(vertical.high - vertical.low, 4)
+    for tick in vertical.ticks(4):
+        parts.append(line(left, vertical(tick), right, vertical(tick), "grid"))
+        parts.append(text(left - 7, vertical(tick) + 4, tick_text(tick, step), "tick", "end"))
+    step = tick_step(horizontal.high - horizontal.low, 5)
+    for tick in horizontal.ticks(5):
+        if tick >= 0 and tick == int(tick):
+            parts.append(text(horizontal(tick), bottom + 17, tick_text(tick, step), "tick", "middle"))
+    parts.append(text((left + right) / 2, bottom + 34, x_name, "tick", "middle"))
+    for index, entry in enumerate(series):
+        parts += _curve(entry, horizontal, vertical)
+        if len(series) > 1:
+            x = left + 110 * index
+            parts.append(line(x, 32, x + 16, 32, f"curve {colour(entry.colour)}"))
+            parts.append(text(x + 22, 36, entry.name, "tick", limit=14))
+    return picture(width, bottom + 40, title, parts)
+
+
+def _curve(entry: Series, horizontal: Scale, vertical: Scale) -> list[Markup]:
+    placed = [(horizontal(x), vertical(y)) for x, y in averaged(entry.points, MAX_POINTS)]
+    path = " ".join(f"{x:.2f},{y:.2f}" for x, y in placed)
+    parts = [element("polyline", points=path, class_=f"curve {colour(entry.colour)}")]
+    if entry.dots or len(placed) == 1:
+        parts += [element("circle", cx=x, cy=y, r=3, class_=f"mark filled {colour(entry.colour)}") for x, y in placed]
+    return parts
+
+
+def averaged(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """Return at most `most` points, each the mean of equally many neighbours (the last of fewer)."""
+    size = -(-len(points) // most)
+    if size <= 1:
+        return list(points)
+    buckets = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(sum(x for x, _ in bucket) / len(bucket), sum(y for _, y in bucket) / len(bucket)) for bucket in buckets]
+
+
+def _axis(scale: Scale, top: float, bottom: float, name: str) -> list[Markup]:
+    """Return grid lines, ticks and the name of a horizontal axis."""
+    step = tick_step(scale.high - scale.low, 6)
+    parts = [text((scale.start + scale.end) / 2, bottom + 34, name, "tick", "middle")]
+    for tick in scale.ticks():
+        parts.append(line(scale(tick), top, scale(tick), bottom, "grid"))
+        parts.append(text(scale(tick), bottom + 17, tick_text(tick, step), "tick", "middle"))
+    return parts

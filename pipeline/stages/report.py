@@ -1,0 +1,158 @@
+"""The last stage of an evaluation: samples of every policy and suite, joined into one report. No model is loaded."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.hashing import sha256_file
+from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.artifacts.outcome import StageOutcome
+from pipeline.config.evaluation import EvaluateConfig, SuiteConfig
+from pipeline.errors import ArtifactError
+from pipeline.evaluation.headline import summary_lines
+from pipeline.evaluation.joining import PolicySamples
+from pipeline.evaluation.report import Report, build_report, headline_metrics, to_json
+from pipeline.evaluation.samples import SAMPLES_FILE, read_samples, row_type
+from pipeline.pages.report_page import LineageEntry, StageCosts, StageCurves, report_page
+from pipeline.tracking.job import StageJob
+
+REPORT_FILE, PAGE_FILE, COSTS_FILE, METRICS_FILE = "report.json", "report.html", "costs.json", "metrics.jsonl"
+TABLE_COLUMNS = (
+    *("suite", "metric", "policy", "baseline", "n", "clusters"),
+    *("estimate", "low", "high", "unit", "higher_is_better", "method"),
+)
+
+
+def write_report(job: StageJob) -> StageOutcome:
+    """Write ``report.json``, the same bytes for the same samples, and the page that shows it."""
+    started = time.monotonic()
+    suites: Mapping[str, SuiteConfig] = job.params["suites"]
+    artifacts = job.inputs["samples"]
+    pairs = _pairs(job.params["samples"], artifacts)
+    samples = [
+        PolicySamples(
+            policy=policy,
+            suite=suite,
+            artifact=artifact.id,
+            rows=read_samples(artifact.file(SAMPLES_FILE), row_type(suites[suite].kind)),
+        )
+        for policy, suite, artifact in pairs
+    ]
+    report = build_report(samples, suites, job.section(EvaluateConfig), _provenance(pairs))
+    report_file = job.staging / REPORT_FILE
+    report_file.write_text(to_json(report), encoding="utf-8", newline="\n")
+    ancestors = lineage([*artifacts, *job.inputs.get("policy", [])])
+    page = report_page(
+        report,
+        curves=[curves for artifact in ancestors if (curves := _curves(artifact))],
+        costs=_costs(pairs, ancestors),
+        lineage=[_lineage_entry(artifact) for artifact in ancestors],
+    )
+    (job.staging / PAGE_FILE).write_text(page, encoding="utf-8", newline="\n")
+    job.run.table("metrics", TABLE_COLUMNS, [[entry[name] for name in TABLE_COLUMNS] for entry in report["metrics"]])
+    for line in summary_lines(report):
+        job.run.notice(line)
+    costs = {"wall_seconds": round(time.monotonic() - started, 3)}
+    (job.staging / COSTS_FILE).write_text(json.dumps(costs) + "\n", encoding="utf-8")
+    return StageOutcome(parts={"report": sha256_file(report_file)}, metrics=_summary(report))
+
+
+def lineage(artifacts: Sequence[Artifact]) -> list[Artifact]:
+    """Return the artifacts and all they were made from, parents first, as far as they lie beside each other.
+
+    An ancestor that was deleted or lies elsewhere is known by the id that its child's manifest holds.
+    """
+    found: dict[str, Artifact] = {}
+
+    def visit(artifact: Artifact) -> None:
+        if artifact.id in found:
+            return
+        for parent in sorted(artifact.manifest.parents, key=lambda parent: (parent.role, parent.id)):
+            folder = artifact.path.parent / parent.id
+            if parent.id not in found and folder.is_dir():
+                visit(Artifact.open(folder, expect=parent.kind, verify=False))
+        found[artifact.id] = artifact
+
+    for artifact in artifacts:
+        visit(artifact)
+    return list(found.values())
+
+
+def _pairs(named: Sequence[Mapping[str, str]], artifacts: Sequence[Artifact]) -> list[tuple[str, str, Artifact]]:
+    """Say which policy and suite each artifact of samples belongs to; both lists are in the order of the inputs."""
+    if len(named) != len(artifacts):
+        raise ArtifactError(
+            f"The report was promised {len(named)} artifacts of samples and was given {len(artifacts)}."
+        )
+    return [(entry["policy"], entry["suite"], artifact) for entry, artifact in zip(named, artifacts, strict=True)]
+
+
+def _provenance(pairs: Sequence[tuple[str, str, Artifact]]) -> dict[str, Any]:
+    """Return what each policy was, by ids and digests."""
+    policies: dict[str, str | None] = {}
+    for policy, _, artifact in pairs:
+        ids = [parent.id for parent in artifact.manifest.parents if parent.kind is ArtifactKind.policy]
+        policies[policy] = ids[0] if ids else None  # null is the base itself
+    datasets = {p.id for _, _, artifact in pairs for p in artifact.manifest.parents if p.kind is ArtifactKind.dataset}
+    bases = {(artifact.manifest.base or {}).get("digest") for _, _, artifact in pairs}
+    return {
+        "policies": policies,
+        "datasets": sorted(datasets),
+        "base": sorted(digest for digest in bases if digest is not None),
+    }
+
+
+def _curves(artifact: Artifact) -> StageCurves | None:
+    """Return the rows that a training stage recorded, if it made this artifact."""
+    trained = artifact.kind in (ArtifactKind.policy, ArtifactKind.reward_model)
+    if not trained or METRICS_FILE not in artifact.manifest.files:
+        return None
+    lines = artifact.file(METRICS_FILE).read_bytes().splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()]
+    return StageCurves(stage=artifact.manifest.stage, artifact=artifact.id, rows=rows)
+
+
+def _costs(pairs: Sequence[tuple[str, str, Artifact]], ancestors: Sequence[Artifact]) -> list[StageCosts]:
+    """Return what training and sampling took, with the wall time where nothing more was recorded."""
+    labels: dict[str, list[str]] = {}
+    for policy, suite, artifact in pairs:  # two suites that differ in their checks share one artifact
+        labels.setdefault(artifact.id, []).append(f"{suite}, {policy}")
+    costs = []
+    for artifact in ancestors:
+        values: dict[str, Any] = {"wall_seconds": artifact.manifest.wall_seconds}
+        if COSTS_FILE in artifact.manifest.files:
+            values |= json.loads(artifact.file(COSTS_FILE).read_text(encoding="utf-8"))
+        costs.append(
+            StageCosts(
+                label="; ".join(labels.get(artifact.id, [artifact.manifest.stage])), artifact=artifact.id, costs=values
+            )
+        )
+    return costs
+
+
+def _lineage_entry(artifact: Artifact) -> LineageEntry:
+    manifest = artifact.manifest
+    facts = {
+        "fingerprint": manifest.fingerprint,
+        "content_digest": manifest.content_digest,
+        "base": manifest.base,
+        "resolved": manifest.resolved,
+        "environment": manifest.environment,
+        "created": manifest.created,
+    }
+    return LineageEntry(
+        id=artifact.id,
+        kind=str(artifact.kind),
+        stage=manifest.stage,
+        parents=[(parent.role, parent.id) for parent in manifest.parents],
+        facts=facts,
+        config={name: value for name, value in manifest.config.items() if name != "fingerprint_inputs"},
+    )
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    return {**headline_metrics(report), "headline": report["headline"]["text"]}

@@ -1,0 +1,165 @@
+"""`runs sync`: brings what was mirrored offline to the server, once, and makes sure that it arrived."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts.locks import exclusive_lock
+from pipeline.errors import TrackingError
+from pipeline.tracking.mirror import UPLOAD_BYTES_PER_SECOND, MirrorFailed, MirrorProcess, client_environment
+from pipeline.tracking.mirrored import SPEC_SUFFIX, MirroredRun
+from pipeline.tracking.record import Record
+from pipeline.tracking.redaction import Redactor
+from pipeline.tracking.server import find_account, probe
+
+UPLOAD_SECONDS = 120.0  # per run, beside what its bytes take
+SERVER_SECONDS = 10.0  # for the first answer; more patient than training, which must not wait
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """What became of one mirrored run."""
+
+    run_id: str
+    name: str
+    run_folder: str
+    state: str  # "delivered", "delivered before" or "still running"
+    url: str | None = None
+    num_rows: int = 0  # that the server did not have
+
+
+def sync(outputs: Path, *, say: Callable[[str], None] = print) -> list[Delivery]:
+    """Deliver every mirrored run below `outputs` that the server does not have in full.
+
+    Rows are sent by W&B's own `wandb sync`; then the run is opened again to link its inputs and output, and read back.
+    An interrupted delivery goes on where it was: the server is asked first what it has.
+
+    Raises:
+        TrackingError: The server cannot be used, or a run did not arrive in full. Those before it are delivered.
+    """
+    outputs = outputs.absolute()
+    runs_folder = outputs / "runs"
+    if not runs_folder.is_dir():
+        return []
+    done = []
+    with exclusive_lock(runs_folder / "sync.lock", wait=True, notice=say):
+        runs = [MirroredRun.load(path) for path in runs_folder.glob(f"*/wandb/*{SPEC_SUFFIX}")]
+        if any(_is_pending(run) for run in runs):
+            _require_server()
+        for run in sorted(runs, key=lambda run: run.started):  # producers before their consumers
+            if _is_pending(run):
+                done.append(_deliver(run, outputs))
+                say(f"{run.name}: delivered {done[-1].num_rows} rows, {done[-1].url}")
+            else:
+                state = "delivered before" if run.delivered else "still running"
+                done.append(Delivery(run_id=run.run_id, name=run.name, run_folder=run.run_folder, state=state))
+    return done
+
+
+def _is_pending(run: MirroredRun) -> bool:
+    return not run.delivered and not (run.exit_code is None and _is_alive(run.pid))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process has taken the number
+        return False
+    return True
+
+
+def _require_server() -> None:
+    account = find_account()
+    if not account.api_key:
+        raise TrackingError(
+            f"No API key for {account.base_url}. Set WANDB_API_KEY, or log in with `wandb login`, then sync again."
+        )
+    problem = probe(account, SERVER_SECONDS)
+    if problem:
+        raise TrackingError(f"Nothing was delivered: {problem}. The runs are kept; sync again when it is reachable.")
+
+
+def _deliver(run: MirroredRun, outputs: Path) -> Delivery:
+    """Bring one run to the server, look whether it is there, and note it."""
+    folder, redactor = outputs / run.run_folder / "wandb", Redactor()
+    if run.exit_code is None:
+        run.exit_code = 1  # its process died
+    process = MirrorProcess(folder, redactor.text)
+    try:
+        num_bytes = run.output["bytes"] if run.output and run.upload_artifacts else 0
+        fragment = outputs / run.fragment if run.fragment else None
+        before = _ask(process, "look_up", spec=run.command(outputs))
+        if before["last_step"] is None and run.mode == "offline" and fragment and fragment.is_dir():
+            _wandb_sync(fragment, folder, run, redactor, UPLOAD_SECONDS + num_bytes / UPLOAD_BYTES_PER_SECOND)
+        # An interrupted delivery leaves such folders; two that begin in the same second would be one.
+        stale = [str(path) for path in folder.glob(f"run-*-{run.run_id}")]
+        opened = _ask(process, "open", spec=run.command(outputs, mode="online", superseded=stale))
+        finished = _ask(process, "finish", num_bytes=num_bytes, **run.command(outputs))
+        _require_arrival(run, outputs, finished, _ask(process, "look_up", spec=run.command(outputs)))
+    except MirrorFailed as failed:
+        raise TrackingError(
+            f"The run {run.name} ({run.run_id}, of {run.run_folder}) was not delivered in full: {failed}. "
+            f"Details: {folder / 'mirror.log'}. It is kept; `python -m pipeline runs sync` tries again."
+        ) from failed
+    finally:
+        process.end()
+    shutil.rmtree(opened["fragment"], ignore_errors=True)  # the lines that were sent; the record has them
+    run.entity, run.artifact_digest, run.delivered = opened["entity"], finished.get("artifact_digest"), True
+    run.save(outputs)
+    had = -1 if before["last_step"] is None else int(before["last_step"])
+    num_rows = len({row["step"] for row in Record(outputs / run.record).rows() if row["step"] > had})
+    return Delivery(
+        run_id=run.run_id, name=run.name, run_folder=run.run_folder, state="delivered", url=opened["url"],
+        num_rows=num_rows,
+    )  # fmt: skip
+
+
+def _ask(process: MirrorProcess, do: str, *, num_bytes: int = 0, **facts: Any) -> dict[str, Any]:
+    process.tell(do, **facts)
+    return process.wait(do, online=True, num_bytes=num_bytes, seconds=UPLOAD_SECONDS)
+
+
+def _wandb_sync(fragment: Path, folder: Path, run: MirroredRun, redactor: Redactor, seconds: float) -> None:
+    """Let W&B's own command send what its client wrote offline."""
+    command = [sys.executable, "-m", "wandb", "sync", "--yes", "--project", run.project]
+    command += ["--entity", run.entity] if run.entity else []
+    environment = {**client_environment(folder), "WANDB_SILENT": "false"}
+    try:
+        done = subprocess.run(
+            [*command, str(fragment)], env=environment, capture_output=True, text=True, timeout=seconds, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise MirrorFailed(f"`wandb sync` did not end within {seconds:.0f} s") from None
+    with (folder / "mirror.log").open("a", encoding="utf-8") as log:
+        log.write(redactor.text(done.stdout + done.stderr))
+    if done.returncode:
+        raise MirrorFailed(redactor.text(f"`wandb sync` ended with status {done.returncode}: {done.stderr[-500:]}"))
+
+
+def _require_arrival(run: MirroredRun, outputs: Path, finished: dict[str, Any], found: dict[str, Any]) -> None:
+    """Compare what the server says it has with what was to be sent: a lost upload is reported by nobody else.
+
+    Raises:
+        MirrorFailed: Something is missing.
+    """
+    steps = {row["step"] for row in Record(outputs / run.record).rows()}
+    missing = []
+    if steps and (found["last_step"] is None or found["last_step"] < max(steps)):
+        missing.append(f"rows after step {found['last_step']} (the record ends at step {max(steps)})")
+    if steps and found["num_rows"] < len(steps):
+        missing.append(f"{len(steps) - found['num_rows']} of {len(steps)} rows")
+    if run.output and (found["artifact_digest"] is None or found["artifact_digest"] != finished["artifact_digest"]):
+        missing.append(f"the artifact {run.output['id']}, which was not committed")
+    missing += [f"the link to the input {entry['id']}" for entry in run.inputs if entry["id"] not in found["inputs"]]
+    if missing:
+        raise MirrorFailed("the server lacks " + "; ".join(missing))

@@ -1,0 +1,119 @@
+"""What is known of a mirrored run: kept beside its W&B files until it is delivered, and afterwards as a receipt."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifacts.durable import write_durably
+from pipeline.tracking.redaction import Redactor
+
+if TYPE_CHECKING:
+    from pipeline.artifacts.artifact import Artifact
+
+SPEC_SUFFIX = ".run.json"
+
+
+@dataclass(kw_only=True)
+class MirroredRun:
+    """One run as it stands, or will stand, in W&B. Paths are relative to the outputs, which may be moved."""
+
+    run_id: str
+    project: str
+    entity: str | None  # None is the default entity of whoever delivers it
+    group: str
+    job_type: str
+    name: str
+    tags: list[str]
+    config: dict[str, Any]
+    upload_artifacts: bool
+    inputs: list[dict[str, Any]]  # described by `describe`, with the role beside it
+    run_folder: str
+    record: str  # metrics.jsonl, wherever it lies at the moment
+    pid: int
+    started: float  # seconds since 1970; producers are delivered before their consumers
+    mode: str  # "online" or "offline"
+    tables: dict[str, Any] = field(default_factory=dict)
+    output: dict[str, Any] | None = None
+    exit_code: int | None = None  # None while it runs, or when its process died
+    fragment: str | None = None  # the folder that the client wrote
+    artifact_digest: str | None = None  # of the output, as W&B computes it
+    delivered: bool = False
+
+    def file(self, outputs: Path) -> Path:
+        """Return where this description is kept."""
+        return outputs / self.run_folder / "wandb" / f"{self.run_id}{SPEC_SUFFIX}"
+
+    def save(self, outputs: Path) -> None:
+        """Write the description, so that a crash leaves the old one or the new one."""
+        path = self.file(outputs)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, json.dumps(asdict(self), indent=1, sort_keys=True))
+
+    @classmethod
+    def load(cls, path: Path) -> MirroredRun:
+        """Read a description."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def command(self, outputs: Path, **changes: Any) -> dict[str, Any]:
+        """Return what the mirror's process is told, with paths that it can open."""
+        told = asdict(self)
+        told["record"] = str(outputs / self.record)
+        told["inputs"] = [{**entry, "path": str(outputs / entry["path"])} for entry in self.inputs]
+        if self.output:
+            told["output"] = {**self.output, "path": str(outputs / self.output["path"])}
+        told["folder"] = str(outputs / self.run_folder)
+        return {**told, "superseded": [], "resume": "allow", "patience": 90.0, **changes}
+
+    def fragments(self, outputs: Path) -> list[Path]:
+        """Return every folder that the client wrote for this run, in this invocation or an earlier one."""
+        return sorted((outputs / "runs").glob(f"*/wandb/*run-*-{self.run_id}"))
+
+    def earlier(self, outputs: Path) -> list[Path]:
+        """Return the descriptions that earlier invocations left of the same run."""
+        found = (outputs / "runs").glob(f"*/wandb/{self.run_id}{SPEC_SUFFIX}")
+        return sorted(path for path in found if path != self.file(outputs))
+
+
+def relative(path: Path, outputs: Path) -> str:
+    """Return a path relative to the outputs, or absolute where it lies elsewhere."""
+    absolute, root = path.absolute(), outputs.absolute()
+    return os.path.relpath(absolute, root) if absolute.is_relative_to(root) else str(absolute)
+
+
+def describe(artifact: Artifact, outputs: Path, redactor: Redactor) -> dict[str, Any]:
+    """Return what W&B is told about an artifact."""
+    manifest = artifact.manifest
+    essentials = {
+        "kind": str(manifest.kind),
+        "stage": manifest.stage,
+        "version": manifest.version,
+        "fingerprint": manifest.fingerprint,
+        "content_digest": manifest.content_digest,
+        "parents": [{"role": parent.role, "kind": str(parent.kind), "id": parent.id} for parent in manifest.parents],
+        "metrics": manifest.metrics,
+        "created": manifest.created,
+    }
+    return {
+        "id": artifact.id,
+        "kind": str(manifest.kind),
+        "digest": manifest.content_digest,
+        "path": relative(artifact.path, outputs),
+        "bytes": sum(record.bytes for record in manifest.files.values()),
+        "metadata": redactor.value(essentials),
+    }
+
+
+def describe_inputs(
+    inputs: Mapping[str, Sequence[Artifact]], outputs: Path, redactor: Redactor
+) -> list[dict[str, Any]]:
+    """Return one entry per consumed artifact, with its role."""
+    return [
+        {"role": role, **describe(artifact, outputs, redactor)}
+        for role, artifacts in inputs.items()
+        for artifact in artifacts
+    ]

@@ -1,0 +1,102 @@
+"""Where speed is measured: ours and a peer do the same work in turns, each repetition in a process of its own.
+
+``python scripts/benchmark.py sft --repetitions 3 --rows 64 --json``
+
+Prints every repetition and the medians. With ``--json`` the last line is one JSON object with ``name``, ``ratio`` (our
+speed over the peer's as it comes), ``best_ratio`` (over the peer's fastest setting), ``memory_ratio`` (our peak memory
+over the peer's) and ``max_loss_difference`` (per step, on the same batches in float32).
+
+A benchmark is a `Benchmark` in `BENCHMARKS`: the names of its variants, a function that measures one of them, and a
+function that turns all measurements into the final object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from benchmarks import sft  # noqa: E402  (the path is set above)
+from benchmarks.benchmark import Benchmark, Measurement  # noqa: E402
+
+BENCHMARKS: dict[str, Benchmark] = {"sft": sft.BENCHMARK}
+RESULT = "benchmark-result: "  # a child's last line begins with this; libraries print lines of their own
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Measure speed and memory against a peer, on the same work.")
+    parser.add_argument("name", choices=sorted(BENCHMARKS))
+    parser.add_argument("--repetitions", type=int, default=3, help="of each variant; the median counts")
+    parser.add_argument("--rows", type=int, default=64, help="rows of work")
+    parser.add_argument("--batch-size", type=int, default=8, help="rows of one optimizer step, in one microbatch")
+    parser.add_argument("--model", type=Path, default=None, help="folder of a causal model; default: the embedded one")
+    parser.add_argument("--variants", nargs="*", default=None, help="measure only these, for a quick look")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--child", default=None, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def measure_in_child(variant: str, options: argparse.Namespace) -> Measurement:
+    """Run one repetition of one variant in its own process and return what it measured."""
+    command = [
+        sys.executable, str(Path(__file__).resolve()), options.name, "--child", variant,
+        "--rows", str(options.rows), "--batch-size", str(options.batch_size),
+        *(["--model", str(options.model)] if options.model else []),
+    ]  # fmt: skip
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(RESULT)]
+    if done.returncode or not lines:
+        sys.exit(f"{variant} ended with status {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return Measurement(**json.loads(lines[-1].removeprefix(RESULT)))
+
+
+def table(results: dict[str, list[Measurement]]) -> str:
+    """Return every repetition and the medians as text."""
+    head = f"{'variant':<22}{'tokens/s':>10}   {'each repetition':<28}{'peak GB':>8}  dtype"
+    lines = [head, "-" * len(head)]
+    for variant, repetitions in results.items():
+        speeds = [one.tokens_per_second for one in repetitions]
+        lines.append(
+            f"{variant:<22}{median(speeds):>10.0f}   {' '.join(f'{speed:.0f}' for speed in speeds):<28}"
+            f"{median(one.peak_bytes for one in repetitions) / 1e9:>8.2f}  {repetitions[0].dtype}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure in turns and print."""
+    options = arguments()
+    benchmark = BENCHMARKS[options.name]
+    if options.child is not None:
+        print(RESULT + json.dumps(vars(benchmark.measure(options.child, options))), flush=True)
+        return
+    variants = options.variants or list(benchmark.variants)
+    results: dict[str, list[Measurement]] = {variant: [] for variant in variants}
+    started = time.perf_counter()
+    for repetition in range(options.repetitions):
+        for variant in variants:
+            if variant in benchmark.measured_once and repetition:
+                continue
+            results[variant].append(measure_in_child(variant, options))
+            print(f"[{time.perf_counter() - started:5.0f} s] {variant}: {results[variant][-1].summary()}", flush=True)
+    print(table(results))
+    summary: dict[str, Any] = {"name": options.name, **benchmark.summarise(results)}
+    for key, value in summary.items():
+        print(f"{key}: {value}")
+    if options.json:
+        print(json.dumps(summary), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""A report of four items whose every number is counted by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from help_desk import EVALUATE, FIT, FORM, GOOD, LONG, PLAIN, SUITES, generated, help_desk, of, scored
+
+from pipeline.config.evaluation import CheckConfig, EvaluateConfig
+from pipeline.errors import ArtifactError, ConfigError, DataError
+from pipeline.evaluation.headline import summary_lines
+from pipeline.evaluation.joining import PolicySamples, join
+from pipeline.evaluation.measures import check_names
+from pipeline.evaluation.report import Report, build_report, headline_metrics, round_floats, to_json
+
+
+def report_of(samples: list[PolicySamples] | None = None, **changes: Any) -> Report:
+    return build_report(samples or help_desk(), SUITES, replace(EVALUATE, **changes), {"base": ["0" * 64]})
+
+
+def find(report: Report, metric: str, policy: str, baseline: str | None = None) -> dict[str, Any]:
+    (entry,) = [
+        entry
+        for entry in report["metrics"]
+        if (entry["metric"], entry["policy"], entry["baseline"]) == (metric, policy, baseline)
+    ]
+    return dict(entry)
+
+
+@pytest.mark.parametrize(
+    ("metric", "base", "tuned"),
+    [
+        ("all_checks", 1 / 4, 3 / 4),  # base: c; tuned: a, b, c
+        ("max_words", 3 / 4, 1.0),  # the long completion has ten words
+        ("regex", 2 / 4, 3 / 4),
+        ("finished", 3 / 4, 1.0),
+        ("completion_tokens", (2 + 10 + 5 + 2) / 4, (5 + 5 + 5 + 2) / 4),
+        ("nats_per_token", (4 + 2 + 3 + 3) / (2 + 4 + 2 + 2), (2 + 1 + 2 + 2.5) / 10),
+        ("bits_per_byte", 12 / math.log(2) / 32, 7.5 / math.log(2) / 32),
+    ],
+)
+def test_every_metric_and_its_difference(metric: str, base: float, tuned: float) -> None:
+    report = report_of()
+    assert find(report, metric, "base")["estimate"] == pytest.approx(base)
+    assert find(report, metric, "tuned")["estimate"] == pytest.approx(tuned)
+    difference = find(report, metric, "tuned", "base")
+    assert difference["estimate"] == pytest.approx(tuned - base)
+    assert difference["low"] < difference["estimate"] < difference["high"]
+    assert (difference["n"], difference["clusters"]) == (4, 4)
+
+
+def test_each_entry_says_its_unit_and_which_direction_is_better() -> None:
+    report = report_of()
+    said = {entry["metric"]: (entry["unit"], entry["higher_is_better"]) for entry in report["metrics"]}
+    assert said["all_checks"] == ("share", True)
+    assert said["completion_tokens"] == ("tokens", None)
+    assert said["bits_per_byte"] == ("bits/byte", False)
+    assert set(report["metrics"][0]) == {
+        "suite", "metric", "policy", "baseline", "n", "clusters", "estimate", "low", "high", "method",
+        "higher_is_better", "unit",
+    }  # fmt: skip
+
+
+def test_the_report_is_the_same_to_the_last_byte_whatever_the_order_of_the_rows() -> None:
+    first = to_json(report_of())
+    shuffled = [
+        replace(entry, rows=random.Random(1).sample(list(entry.rows), len(entry.rows))) for entry in help_desk()
+    ]
+    assert to_json(report_of(shuffled)) == first
+    changed = help_desk()
+    changed[1] = replace(changed[1], rows=[*list(changed[1].rows)[:-1], generated("d", GOOD)])
+    assert to_json(report_of(changed)) != first
+    assert json.loads(first)["policies"] == ["base", "tuned"]
+
+
+def test_floats_keep_ten_digits_and_nothing_that_is_not_finite_gets_in() -> None:
+    assert round_floats({"a": [1 / 3, -0.0, 123456789012.3]}) == {"a": [0.3333333333, 0.0, 123456789000.0]}
+    assert str(round_floats(-0.0)) == "0.0"
+    with pytest.raises(ValueError, match="holds no nan"):
+        round_floats([math.nan])
+
+
+def test_the_headline_says_who_is_better_and_how_sure() -> None:
+    rows = range(40)
+    base = of("base", "form", [generated(f"i{k:02}", PLAIN) for k in rows])
+    tuned = of("tuned", "form", [generated(f"i{k:02}", GOOD if k < 30 else PLAIN) for k in rows])
+    same = of("same", "form", [generated(f"i{k:02}", PLAIN) for k in rows])
+    report = build_report([base, tuned, same], {"form": FORM}, EVALUATE, {})
+    # 30 of 40 pass: centre 30/42, SE^2 = (30 * (12/42)^2 + 10 * (30/42)^2 + (12/42)^2 + (72/42)^2) / 42^2; t_39 = 2.0227.
+    variance = (30 * 12**2 + 10 * 30**2 + 12**2 + 72**2) / 42**4
+    low, high = (round(100 * (30 / 42 + sign * 2.0226909 * math.sqrt(variance))) for sign in (-1, 1))
+    first, second = report["headline"]["sentences"]
+    assert first == f"tuned beats base on items that pass all checks (form): +75 points [{low}, {high}], 40 items."
+    assert second.startswith("same cannot be told from base on items that pass all checks (form): 0 points [-")
+    assert [entry["verdict"] for entry in report["headline"]["verdicts"]] == ["better", "no clear difference"]
+    worse = build_report([base, tuned, same], {"form": FORM}, replace(EVALUATE, baseline="tuned"), {})
+    assert "base is worse than tuned on items that pass all checks (form): -75 points" in worse["headline"]["text"]
+
+
+def test_one_item_is_not_called_a_result() -> None:
+    samples = [of("base", "fit", [scored("a", 3.0)]), of("tuned", "fit", [scored("a", 1.0)])]
+    report = build_report(samples, {"fit": FIT}, EVALUATE, {})
+    assert "cannot be compared with base" in report["headline"]["text"]
+    assert "one cluster" in report["headline"]["text"]
+
+
+def test_a_single_policy_is_reported_without_a_comparison() -> None:
+    report = build_report(help_desk()[:1], {"form": FORM}, EVALUATE, {})
+    assert report["headline"]["text"].startswith("base: items that pass all checks (form) 25 % [")
+    assert report["headline"]["verdicts"] == []
+    assert all(entry["baseline"] is None for entry in report["metrics"])
+
+
+def test_items_without_a_result_are_counted_and_left_out_for_every_policy() -> None:
+    samples = help_desk()
+    rows = [generated("a", "", finish_reason=None, unscored="overlength"), *list(samples[0].rows)[1:]]
+    samples[0] = replace(samples[0], rows=rows)
+    report = report_of(samples)
+    base, tuned = (entry for entry in report["counts"] if entry["suite"] == "form")
+    assert (base["items"], base["compared"], base["excluded_for_others"]) == (4, 3, 0)
+    assert (base["unscored"], base["truncated"]) == ({"overlength": 1}, 1)
+    assert (tuned["items"], tuned["compared"], tuned["excluded_for_others"], tuned["unscored"]) == (4, 3, 1, {})
+    assert find(report, "all_checks", "tuned")["estimate"] == pytest.approx(2 / 3)  # b and c are left
+    for entry in report["counts"]:
+        assert entry["compared"] + entry["excluded_for_others"] + sum(entry["unscored"].values()) == entry["items"]
+
+
+def test_repeated_clusters_are_counted_as_clusters() -> None:
+    base = of("base", "form", [generated(i, PLAIN, cluster=i[0]) for i in ("a1", "a2", "b1", "b2")])
+    entry = find(build_report([base], {"form": FORM}, EVALUATE, {}), "regex", "base")
+    assert (entry["n"], entry["clusters"]) == (4, 2)
+    assert "effective number" in entry["method"]
+
+
+def test_other_items_are_refused_by_name() -> None:
+    base, tuned = help_desk()[:2]
+    fewer = replace(tuned, rows=list(tuned.rows)[1:])
+    with pytest.raises(ArtifactError, match="form: base and tuned were not given the same items. only base has: a"):
+        join([base, fewer], {"form": FORM}, EVALUATE)
+    other = replace(tuned, rows=[generated("a", GOOD, prompt="Another question?"), *list(tuned.rows)[1:]])
+    with pytest.raises(ArtifactError, match="the same id stands for different items: a"):
+        join([base, other], {"form": FORM}, EVALUATE)
+    with pytest.raises(ArtifactError, match="tuned has 0 sets of samples"):
+        join([*help_desk()[:1], *help_desk()[2:]], SUITES, EVALUATE)
+    with pytest.raises(ArtifactError, match="must hold one GenerationSample"):
+        join([replace(base, rows=help_desk()[2].rows)], {"form": FORM}, EVALUATE)
+
+
+def test_what_cannot_be_compared_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"evaluate.baseline: `old` is not among the policies \(base, tuned\)"):
+        report_of(baseline="old")
+    nothing = of("base", "form", [generated("a", "", finish_reason=None, unscored="overlength")])
+    with pytest.raises(DataError, match="no item has a result from every policy .overlength: 1"):
+        build_report([nothing], {"form": FORM}, EVALUATE, {})
+    samples = [of("base", "fit", [scored("a", 1.0)]), of("tuned", "fit", [scored("a", 1.0, tokens=3)])]
+    with pytest.raises(DataError, match="count the tokens of 1 items differently"):
+        build_report(samples, {"fit": FIT}, EVALUATE, {})
+    needs_reference = replace(FORM, checks=[CheckConfig(name="exact_match")])
+    with pytest.raises(DataError, match="suite form: item 'a': exact_match"):
+        build_report(help_desk()[:1], {"form": needs_reference}, EVALUATE, {})
+    with pytest.raises(ConfigError, match=r"suite form: checks\[0\]: there is no check 'max_word'"):
+        build_report(help_desk()[:1], {"form": replace(FORM, checks=[CheckConfig(name="max_word")])}, EVALUATE, {})
+
+
+def test_examples_are_regressions_improvements_and_unchanged_items_in_turn() -> None:
+    samples = [
+        of("base", "form", [generated("a", PLAIN), generated("b", LONG), generated("c", GOOD), generated("d", PLAIN)]),
+        of("tuned", "form", [generated("a", GOOD), generated("b", GOOD), generated("c", PLAIN), generated("d", PLAIN)]),
+    ]
+    chosen = build_report(samples, {"form": FORM}, EVALUATE, {})["examples"]
+    assert {entry["id"]: entry["change"] for entry in chosen} == {
+        "c": "regressed", "a": "improved", "b": "improved", "d": "unchanged",
+    }  # fmt: skip
+    three = build_report(samples, {"form": FORM}, EvaluateConfig(num_examples=3), {})["examples"]
+    assert [entry["change"] for entry in three] == ["regressed", "improved", "unchanged"]
+    first = chosen[0]["answers"]
+    assert [entry["policy"] for entry in first] == ["base", "tuned"]
+    assert first[1]["checks"] == [{"name": "max_words", "passed": True}, {"name": "regex", "passed": False}]
+    assert build_report(samples, {"form": FORM}, EvaluateConfig(num_examples=0), {})["examples"] == []
+
+
+def test_gains_and_losses_that_cancel_out_are_not_called_unchanged() -> None:
+    samples = [of(policy, "form", [generated("a", text)]) for policy, text in
+               (("base", PLAIN), ("up", GOOD), ("down", "one two three four five six seven"))]  # fmt: skip
+    assert build_report(samples, {"form": FORM}, EVALUATE, {})["examples"][0]["change"] == "regressed"
+
+
+def test_two_checks_of_one_name_stay_apart() -> None:
+    names = check_names([CheckConfig(name="regex"), CheckConfig(name="max_words"), CheckConfig(name="regex")])
+    assert names == ["regex_1", "max_words", "regex_2"]
+
+
+def test_the_summary_holds_every_metric_and_the_manifest_the_primary_ones() -> None:
+    report = report_of()
+    lines = summary_lines(report)
+    assert lines[0] == report["headline"]["text"]
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == [
+        "metric", "all_checks", "max_words", "regex", "finished", "completion_tokens",
+        "metric", "bits_per_byte", "nats_per_token",
+    ]  # fmt: skip
+    assert headline_metrics(report) == pytest.approx(
+        {
+            "form/all_checks/base": 0.25,
+            "form/all_checks/tuned": 0.75,
+            "form/all_checks/tuned_minus_base": 0.5,
+            "fit/bits_per_byte/base": 12 / math.log(2) / 32,
+            "fit/bits_per_byte/tuned": 7.5 / math.log(2) / 32,
+            "fit/bits_per_byte/tuned_minus_base": -4.5 / math.log(2) / 32,
+        }
+    )

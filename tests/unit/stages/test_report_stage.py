@@ -1,0 +1,128 @@
+"""The report stage on sealed artifacts: what it writes, and that it repeats to the byte."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from help_desk import EVALUATE, SUITES, help_desk
+
+from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.hashing import sha256_file, sha256_text
+from pipeline.artifacts.manifest import ArtifactKind, Parent
+from pipeline.artifacts.outcome import StageOutcome
+from pipeline.artifacts.store import Provenance, Store
+from pipeline.config.evaluation import EvaluateConfig
+from pipeline.config.shared import RuntimeConfig
+from pipeline.errors import ArtifactError
+from pipeline.evaluation.samples import write_samples
+from pipeline.stages.report import write_report
+from pipeline.tracking.job import StageJob
+from pipeline.tracking.run import Run
+
+
+class Recorder:
+    """Stands in for the running stage's record, which is what the stage tells things to."""
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+        self.tables: dict[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = {}
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        self.tables[name] = (columns, rows)
+
+
+def seal(
+    store: Store, stage: str, kind: ArtifactKind, name: str, files: dict[str, str], parents: list[Artifact]
+) -> Artifact:
+    fingerprint = sha256_text(name)
+    work = store.work(stage, fingerprint)
+    for file, content in files.items():
+        (work.staging / file).write_text(content, encoding="utf-8")
+    return store.seal(
+        work, kind=kind, stage=stage, version=1, fingerprint=fingerprint, config={"rank": 16}, outcome=StageOutcome(parts={}),
+        parents=[Parent(str(parent.kind), parent.kind, parent.id, {}) for parent in parents],
+        provenance=Provenance(base={"name": "tiny", "digest": "f" * 64}, wall_seconds=12.5),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> StageJob:
+    store = Store(tmp_path / "outputs")
+    dataset = seal(store, "curate", ArtifactKind.dataset, "dataset", {"counts.json": "{}"}, [])
+    curve = "".join(json.dumps({"step": step, "loss": 2.0 - step / 10}) + "\n" for step in range(5))
+    policy = seal(store, "sft", ArtifactKind.policy, "policy", {"metrics.jsonl": curve}, [dataset])
+    samples = []
+    for entry in help_desk():
+        write_samples(tmp_path / "rows.jsonl", entry.rows)
+        files = {"samples.jsonl": (tmp_path / "rows.jsonl").read_text(encoding="utf-8"), "costs.json": '{"tokens": 7}'}
+        parents = [dataset] if entry.policy == "base" else [dataset, policy]
+        samples.append(seal(store, "samples", ArtifactKind.samples, entry.artifact, files, parents))
+    return StageJob(
+        sections={EvaluateConfig: EVALUATE},
+        inputs={"samples": samples},
+        run=cast(Run, Recorder()),
+        work=store.work("report", "0" * 64),
+        runtime=RuntimeConfig(),
+        params={"suites": SUITES, "samples": [{"policy": e.policy, "suite": e.suite} for e in help_desk()]},
+    )
+
+
+def test_the_stage_writes_report_page_and_costs(job: StageJob) -> None:
+    outcome = write_report(job)
+    assert sorted(path.name for path in job.staging.iterdir()) == ["costs.json", "report.html", "report.json"]
+    assert outcome.parts == {"report": sha256_file(job.staging / "report.json")}
+    assert outcome.metrics["form/all_checks/tuned_minus_base"] == 0.5
+    report = json.loads((job.staging / "report.json").read_text(encoding="utf-8"))
+    dataset, policy = (entry for entry in (job.work.path.parents[1] / "artifacts").glob("*-*-*") if
+                       entry.name.startswith(("curate", "sft")) and entry.is_dir())  # fmt: skip
+    ids = sorted([dataset.name, policy.name])
+    assert report["provenance"]["policies"] == {"base": None, "tuned": ids[1]}
+    assert report["provenance"]["datasets"] == [ids[0]]
+    assert report["provenance"]["base"] == ["f" * 64]
+    page = (job.staging / "report.html").read_text(encoding="utf-8")
+    assert "Learning curves" in page
+    assert ids[0] in page
+    assert "wall seconds 12.5" in page
+
+
+def test_the_report_repeats_to_the_byte_and_names_no_path(job: StageJob) -> None:
+    write_report(job)
+    first = {name: (job.staging / name).read_bytes() for name in ("report.json", "report.html")}
+    write_report(job)
+    assert {name: (job.staging / name).read_bytes() for name in first} == first
+    for content in first.values():
+        assert str(job.work.path.parents[2]).encode() not in content
+
+
+def test_the_record_is_told_every_metric(job: StageJob) -> None:
+    write_report(job)
+    recorder = cast(Recorder, job.run)
+    columns, rows = recorder.tables["metrics"]
+    report = json.loads((job.staging / "report.json").read_text(encoding="utf-8"))
+    assert len(rows) == len(report["metrics"]) == 7 * 3
+    assert [dict(zip(columns, row, strict=True)) for row in rows] == report["metrics"]
+    assert recorder.notices[0] == report["headline"]["text"]
+
+
+def test_samples_that_nobody_named_are_refused(job: StageJob) -> None:
+    short = {**job.params, "samples": job.params["samples"][:-1]}
+    other = StageJob(
+        sections=job.sections, inputs=job.inputs, run=job.run, work=job.work, runtime=job.runtime, params=short
+    )
+    with pytest.raises(ArtifactError, match="promised 3 artifacts of samples and was given 4"):
+        write_report(other)
+
+
+def test_the_stage_imports_no_torch() -> None:
+    code = "import sys, pipeline.stages.report; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
