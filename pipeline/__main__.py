@@ -10,14 +10,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.commands.manual import COMMANDS, page
 from pipeline.errors import ConfigError, PipelineError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-COMPOSED_COMMANDS = ("train", "plan")
-COMMANDS = (*COMPOSED_COMMANDS, "runs")
-
 
 def main() -> None:
     """Run the command of ``sys.argv`` and exit with its status."""
@@ -47,8 +44,6 @@ def dispatch(arguments: list[str]) -> int:
         return complete(arguments)
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in {"-h", "--help", "help"} or {"-h", "--help"} & set(rest):
-        from pipeline.commands.manual import page
-
         print(page(command if command in COMMANDS else None))
         return 0
     if command in {"-V", "--version"}:

@@ -54,7 +54,7 @@ def measure_in_child(variant: str, options: argparse.Namespace) -> Measurement:
         "--rows", str(options.rows), "--batch-size", str(options.batch_size),
         *(["--model", str(options.model)] if options.model else []),
     ]  # fmt: skip
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith(RESULT)]
     if done.returncode or not lines:
         sys.exit(f"{variant} ended with status {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")

@@ -59,7 +59,7 @@ STAGES = {
             "curate",
             sections=(DataConfig, CurateConfig),
             reads_sources=True,
-            is_cheap=True,
+            runs_in_plan=True,
         ),
         _spec(
             "sft", ArtifactKind.policy, "train", sections=(SFTConfig,), consumes=(DATASET, POLICY), libraries=("numpy",)

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts.base_model import BaseModel, describe_folder
+from pipeline.artifacts.base_model import BaseModel, resolve_base
 from safetensors.numpy import load_file
 from tiny import make_tiny_model
 
@@ -30,6 +30,7 @@ from pipeline.config.shared import (
 from pipeline.config.stages import SFTConfig
 from pipeline.data.rows import Demonstration, Message
 from pipeline.data.tables import part_name, rows_digest, write_table
+from pipeline.stages.sft import train_sft
 from pipeline.tracking.job import StageJob
 from pipeline.tracking.session import TrackingSession
 
@@ -141,7 +142,29 @@ def make_workshop(folder: Path, *, num_train: int = 16, num_validation: int = 4)
         work, kind=ArtifactKind.dataset, stage="curate", version=1, fingerprint="c" * 64, parents=[], config={},
         outcome=StageOutcome(parts=parts),
     )  # fmt: skip
-    return Workshop(outputs=outputs, base=describe_folder(model_folder), dataset=dataset, model=model)
+    return Workshop(outputs=outputs, base=resolve_base(model, folder / "cache"), dataset=dataset, model=model)
+
+
+def open_workshop(folder: Path) -> Workshop:
+    """Take up a workshop that another process made."""
+    outputs, model_folder = folder / "outputs", folder / "model"
+    dataset = Store(outputs).open("curate-")
+    model = ModelConfig(source=ModelSource.hub, id=str(model_folder), dtype=DType.float32)
+    return Workshop(outputs=outputs, base=resolve_base(model, folder / "cache"), dataset=dataset, model=model)
+
+
+def train_and_seal(workshop: Workshop, config: SFTConfig, name: str) -> Artifact:
+    """Do what a run of the stage does: reuse the sealed artifact, or train under the lock and seal."""
+    store, fingerprint = workshop.store, workshop.fingerprint(name)
+    store.sweep()
+    with store.lock("sft", fingerprint):
+        artifact = store.current("sft", fingerprint)
+        if artifact is None:
+            work = workshop.work(name)
+            with workshop.job(config, name=name, work=work) as job:
+                artifact = workshop.seal(work, train_sft(job), name=name)
+    store.discard_sealed_work("sft", fingerprint)
+    return artifact
 
 
 def tensors(folder: Path) -> dict[str, Any]:

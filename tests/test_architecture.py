@@ -33,11 +33,11 @@ ALLOWED_IMPORTERS = {
     "wandb": {"tracking"},
     "trl": {"stages"},
     "hydra": {"config", "commands", "__main__"},
-    "jinja2": {"pages"},
+    "jinja2": {"pages", "data"},
 }
 FORBIDDEN = {
-    r"\beval\(": "eval",
-    r"\bexec\(": "exec",
+    r"(?<![\w.])eval\(": "eval",
+    r"(?<![\w.])exec\(": "exec",
     r"\bpickle\b": "pickle",
     r"\bdill\b": "dill",
     r"joblib\.load": "joblib.load",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.durable import write_durably
+from pipeline.artifacts.temporary import sweep
 
 BLOCK_BYTES = 1 << 20
 # A file that was written this recently may be written again within one tick of the file system's clock, with the
@@ -64,6 +65,7 @@ class FileHashes:
         if time.time() - status.st_mtime > SETTLED_SECONDS:
             known[str(path)] = [*stamp, digest]
             self._cache_file.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self._cache_file.parent)
             write_durably(self._cache_file, json.dumps(known, indent=1, sort_keys=True))
         return digest
 

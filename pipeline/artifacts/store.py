@@ -212,7 +212,8 @@ class Store:
 
     def sweep(self) -> list[Path]:
         """Remove the temporary files and folders of dead processes, and return their paths."""
-        return [path for folder in (self.outputs, self.work_root, self.artifact_root) for path in sweep(folder)]
+        runs = sorted(self.outputs.glob("runs/*/"))
+        return [path for folder in (self.outputs, self.work_root, self.artifact_root, *runs) for path in sweep(folder)]
 
     def _pointer(self, stage: str, fingerprint: str) -> Path:
         return self.artifact_root / f"{stage}-{fingerprint[:DIGITS]}.current"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
+from pipeline.commands.manual import COMMANDS, COMPOSED_COMMANDS
+
 
 def complete(arguments: list[str]) -> int:
     """Answer ``-sc install=bash`` and the queries that the installed shell function makes.
 
     Hydra's completer knows overrides but no commands, so the command is cut out of the line that it sees.
     """
-    from pipeline.__main__ import COMMANDS, COMPOSED_COMMANDS
-
     command = arguments[0] if arguments[0] in COMMANDS else ""
     flags = arguments[1:] if command else arguments
     line = os.environ.get("COMP_LINE", "")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+COMPOSED_COMMANDS = ("train", "plan")  # configured by configs/<command>.yaml
+COMMANDS = (*COMPOSED_COMMANDS, "runs")
+
 USAGE = """\
 usage: python -m pipeline <command> [+experiment=NAME] [key=value ...]
 

@@ -127,7 +127,7 @@ def _base(prepared: Prepared) -> BaseModel:
 
 
 def _show(report: Artifact, folder: Path, say: Callable[[str], None]) -> None:
-    from pipeline.evaluation.report import read_report, summary_lines
+    from pipeline.evaluation.summary import read_report, summary_lines
 
     say("")
     for line in summary_lines(read_report(report.file("report.json"))):

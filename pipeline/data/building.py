@@ -103,7 +103,8 @@ def _turns(value: Any, role: str, field: str) -> list[Any]:
     if isinstance(value, list):
         if not value:
             raise BadRowError(Reason.empty, f"{field} has no turns")
-        return _plain_turns(value)
+        plain: list[Any] = _plain_turns(value)
+        return plain
     text = check_text(value, field)
     if is_blank(text):
         raise BadRowError(Reason.empty, f"{field} has no visible text")
@@ -114,7 +115,7 @@ def _plain_turns(value: Any) -> Any:
     """Write turns of the form {from, value} as {role, content}; anything else is left for the check."""
     if not isinstance(value, list):
         return value
-    turns = []
+    turns: list[Any] = []
     for turn in value:
         if not (isinstance(turn, dict) and "from" in turn and "role" not in turn):
             turns.append(turn)

@@ -63,7 +63,7 @@ class Chat:
     @property
     def pad_id(self) -> int:
         """Id that fills tensors. It says nothing about masks."""
-        return int(self.tokenizer.pad_token_id)  # type: ignore[arg-type]
+        return int(self.tokenizer.pad_token_id)
 
     def with_system(self, messages: Sequence[Message]) -> list[Message]:
         """Put the system prompt first, unless there is none or the conversation brings its own."""
@@ -166,14 +166,14 @@ def load_chat(folder: Path, model: ModelConfig) -> Chat:
         ) from error
     end_ids = tokenizer.backend_tokenizer.encode(end_of_turn, add_special_tokens=False).ids
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-    control_ids = frozenset({*special, end_ids[-1], int(tokenizer.eos_token_id)})  # type: ignore[arg-type]
+    control_ids = frozenset({*special, end_ids[-1], int(tokenizer.eos_token_id)})
     texts = sorted((tokenizer.convert_ids_to_tokens(token) for token in control_ids), key=len, reverse=True)
     return Chat(
         tokenizer=tokenizer,
         system_prompt=model.system_prompt,
         end_of_turn=end_of_turn,
         end_of_turn_ids=tuple(end_ids),
-        stop_ids=tuple(dict.fromkeys([end_ids[-1], int(tokenizer.eos_token_id)])),  # type: ignore[arg-type]
+        stop_ids=tuple(dict.fromkeys([end_ids[-1], int(tokenizer.eos_token_id)])),
         control_ids=control_ids,
         notices=tuple(notices),
         _literal=re.compile("|".join([*(re.escape(text) for text in texts), _PLACEHOLDER.pattern])),

@@ -33,8 +33,8 @@ class Mapping:
 
     def describe(self) -> str:
         """Say what is read from where, for the log."""
-        read = ", ".join(f"{field} <- {column}" for field, column in self.columns.items())
-        return read + (f"; not read: {', '.join(self.ignored[:12])}" if self.ignored else "")
+        read = ", ".join(f"{field} <- {_shown(column)}" for field, column in self.columns.items())
+        return read + (f"; not read: {_listed(self.ignored)}" if self.ignored else "")
 
 
 def choose_columns(source: SourceConfig, key: str, present: Collection[str]) -> Mapping:
@@ -94,8 +94,8 @@ def _recognise(source: SourceConfig, key: str, present: Collection[str]) -> tupl
     needs_reply = source.table is TableName.demonstrations or source.reference_after is not None
     if needs_reply and (bad := [name for name in PREFERENCES if name in names]):
         raise DataError(
-            f"{source.path} has the column {bad[0]!r}: some of its completions may be ones not to imitate. If all are good, "
-            f"say so by naming columns, for example `{key}.columns: {{prompt: prompt, completion: {_reply(names)}}}`."
+            f"{source.path} has the column {bad[0]!r}: some of its completions may be ones not to imitate. If all are "
+            f"good, say so by naming columns, as in `{key}.columns: {{prompt: prompt, completion: {_reply(names)}}}`."
         )
     for name in ("messages", "conversations"):
         if name in names:
@@ -104,13 +104,13 @@ def _recognise(source: SourceConfig, key: str, present: Collection[str]) -> tupl
         if prompt in names and (completion in names or not needs_reply):
             columns = {"prompt": prompt}
             return Shape.pair, {**columns, "completion": completion} if needs_reply else columns
-    if "instruction" in names and ("output" in names or not needs_reply):
+    if "instruction" in names and "instances" not in names and ("output" in names or not needs_reply):
         columns = {"prompt": "instruction", **({"input": "input"} if "input" in names else {})}
         return Shape.instruction, {**columns, "completion": "output"} if needs_reply else columns
     if "text" in names:
         raise DataError(
-            f"{source.path} holds running text: in its columns ({_listed(present)}) nothing says where a prompt ends and "
-            f"a reply begins. Name columns in `{key}.columns`, as in {{prompt: question, completion: answer}}."
+            f"{source.path} holds running text: in its columns ({_listed(present)}) nothing says where a prompt ends "
+            f"and a reply begins. Name columns in `{key}.columns`, as in {{prompt: question, completion: answer}}."
         )
     raise DataError(
         f"{source.path} has the columns {_listed(present)}, which is none of: messages | conversations | prompt and "
@@ -125,5 +125,10 @@ def _reply(names: set[str]) -> str:
 
 def _listed(names: Collection[str]) -> str:
     """List column names, at most twenty of them."""
-    shown = [name[:60] for name in list(names)[:20]]
+    shown = [_shown(name) for name in list(names)[:20]]
     return ", ".join(shown) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "none"
+
+
+def _shown(name: str) -> str:
+    """Write a column's name so that it cannot steer a terminal or break its encoding."""
+    return "".join(character if character.isprintable() else "?" for character in name[:60])

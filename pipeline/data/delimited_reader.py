@@ -30,7 +30,7 @@ def read_delimited(path: Path, delimiter: str) -> Iterator[Record]:
             except csv.Error as error:
                 if "unexpected end of data" in str(error):
                     raise DataError(f"E_FORMAT: {path}:{line}: a quote opens here and never closes.") from error
-                problem = BadRowError(Reason.format, str(error))
+                problem = BadRowError(Reason.quoting, str(error))
             if header is None:
                 header = _header(path, cells, problem)
                 continue

@@ -104,11 +104,13 @@ def _fields(value: Any, problem: BadRowError | None) -> dict[str, Any]:
 def read_json(path: Path) -> Iterator[Record]:
     """Read a JSON array of objects, or a single object."""
     text = read_text(path)
-    is_array = text.lstrip().startswith("[")
-    position = _skip(text, text.index("[") + 1 if is_array else 0)
-    line, counted = 1, 0
+    position = _skip(text, int(text.startswith("\ufeff")))
+    is_array = text.startswith("[", position)
+    position = _skip(text, position + is_array)
+    line, offset, counted = 1, 0, 0
     while position < len(text) and text[position] != "]":
         line += text.count("\n", counted, position)
+        offset += len(text[counted:position].encode())
         counted = position
         try:
             value, end, problem = parse_json(text, position)
@@ -119,7 +121,6 @@ def read_json(path: Path) -> Iterator[Record]:
             fields = _fields(value, problem)
         except BadRowError as error:
             problem = error
-        offset = len(text[:position].encode()) if problem else None  # only where it will be shown
         yield Record(line=line, offset=offset, raw=text[position:end].encode(), fields=fields, problem=problem)
         position = _skip(text, end)
         if not is_array:

@@ -42,7 +42,7 @@ def lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def read_text(path: Path) -> str:
-    """Read a whole file as UTF-8.
+    """Read a whole file as UTF-8; a byte order mark stays.
 
     Raises:
         DataError: As for ``lines``, or it is not UTF-8.
@@ -52,7 +52,7 @@ def read_text(path: Path) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise _too_much(path)
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"E_ENCODING: {path} is not UTF-8 at byte {error.start}. Convert it to UTF-8.") from error
 
@@ -87,9 +87,9 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             yield plain
             return
         try:
-            with io.BufferedReader(gzip.GzipFile(fileobj=plain)) as stream:  # type: ignore[type-var]
+            with io.BufferedReader(gzip.GzipFile(fileobj=plain)) as stream:
                 _sniff(path, stream.peek(512)[:512], is_gzip=False)
-                yield stream  # type: ignore[misc]
+                yield stream
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(f"E_ARCHIVE: {path} is a damaged gzip file ({error}). Fetch it again.") from error
 

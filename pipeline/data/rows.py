@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, TypedDict
 
 MAX_ID_LENGTH = 200  # characters; longer ones are text that stands in the wrong column
+WEIGHT_KEYS = frozenset({"weight", "loss_weight", "train"})  # 1 or true is what happens anyway
 ROLES = ("system", "user", "assistant")
 # Keys of a message that change what it means. Reading on without them would train on something else than the file says.
 MEANINGFUL_KEYS = frozenset(
@@ -31,7 +32,7 @@ class Reason(StrEnum):
     range = "E_RANGE"  # a number that no float and no sane integer holds
     depth = "E_DEPTH"  # nested deeper than the parser goes
     too_long = "E_TOOLONG"  # a single row of more than `lines.MAX_ROW_BYTES`
-    format = "E_FORMAT"  # a CSV row that breaks CSV's quoting
+    quoting = "E_FORMAT"  # a CSV row that breaks CSV's quoting
     schema = "E_SCHEMA"  # a field is missing or of the wrong type
     role = "E_ROLE"  # an unknown role, or turns in an impossible order
     empty = "E_EMPTY"  # a user or assistant turn without a visible character
@@ -125,7 +126,7 @@ def check_message(value: Any, where: str) -> Message:
     if not isinstance(value, dict):
         raise BadRowError(Reason.schema, f"{where} is {_kind(value)}, not an object with role and content")
     for key in sorted(MEANINGFUL_KEYS & value.keys()):
-        if value[key] not in (None, [], {}, ""):
+        if value[key] not in (None, [], {}, "") and not (key in WEIGHT_KEYS and value[key] == 1):
             raise BadRowError(Reason.schema, f"{where} carries {key!r}, which training here would ignore")
     for key in ("role", "content"):
         if key not in value:

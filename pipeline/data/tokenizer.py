@@ -7,6 +7,7 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerFast
 
+from pipeline.config.paths import find_file
 from pipeline.errors import ConfigError, ModelError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -56,7 +57,7 @@ def has_chatml(tokenizer: PreTrainedTokenizerFast) -> bool:
 def _template(tokenizer: PreTrainedTokenizerFast, chat_template: str | None) -> str:
     """Choose the chat template: the user's file, the tokenizer's own, or ours."""
     if chat_template is not None:
-        path = Path(chat_template).expanduser()
+        path = find_file(chat_template)
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -78,7 +79,7 @@ def _pad_token(tokenizer: PreTrainedTokenizerFast) -> str:
     taken = {tokenizer.eos_token, tokenizer.bos_token}
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     own = [] if tokenizer.pad_token is None else [tokenizer.pad_token]
-    vocabulary = tokenizer.get_vocab()
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
     for candidate in [*own, *(name for name in PAD_NAMES if name in vocabulary), *special]:
         if candidate not in taken and candidate not in template:
             return str(candidate)

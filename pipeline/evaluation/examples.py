@@ -18,8 +18,8 @@ def choose_examples(suite: JoinedSuite, measures: Sequence[Measure], num_example
 
     The change of an item is the mean over the policies that are not the baseline: of the number of checks passed for
     a generation suite, of the bits per byte saved for a likelihood suite. An item is unchanged where no policy changed
-    it; where gains and losses cancel out it counts as a regression, which is what a reader looks for. Equal changes are ordered by a hash of the
-    id, so that the choice is the same every time and prefers no topic.
+    it; where gains and losses cancel out it counts as a regression, which is what a reader looks for. Equal changes
+    are ordered by a hash of the id, so that the choice is the same every time and prefers no topic.
     """
     changes = _changes(suite, measures)
     means = [sum(by_policy) / max(1, len(by_policy)) for by_policy in changes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.pages.numbers import counted, estimate_text, interval_text, metric_text, verdict
+from pipeline.pages.numbers import counted, estimate_text, interval_text, verdict
 
 METRIC_WORDS = {"all_checks": "items that pass all checks", "finished": "finished completions"}
 
@@ -40,33 +40,6 @@ def headline(
             for entry in differences
         ]
     return {"text": " ".join(sentences), "sentences": sentences, "verdicts": verdicts}
-
-
-def summary_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return the report as lines for a terminal: the headline, then one table per suite."""
-    lines = [report["headline"]["text"], ""]
-    for suite in report["suites"]:
-        items = f"{suite['compared']:,} of {counted(suite['items'], 'item')}"
-        lines.append(f"{suite['name']} ({items}; {report['confidence']:.0%} intervals)")
-        entries = [entry for entry in report["metrics"] if entry["suite"] == suite["name"]]
-        rows = [
-            ["metric", *report["policies"], *(f"{other} - {report['baseline']}" for other in report["policies"][1:])]
-        ]
-        rows += [_summary_row(name, entries) for name in dict.fromkeys(entry["metric"] for entry in entries)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines += [
-            "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        lines.append("")
-    return lines[:-1]
-
-
-def _summary_row(metric: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    own = [entry for entry in entries if entry["metric"] == metric]
-    absolute = [metric_text(entry) for entry in own if entry["baseline"] is None]
-    differences = [f"{metric_text(entry)} {verdict(entry)}" for entry in own if entry["baseline"] is not None]
-    return [metric, *absolute, *differences]
 
 
 def _clause(entry: Mapping[str, Any], index: int) -> str:

@@ -14,8 +14,8 @@ from pipeline.evaluation.examples import choose_examples
 from pipeline.evaluation.headline import headline
 from pipeline.evaluation.joining import JoinedSuite, PolicySamples, join
 from pipeline.evaluation.measures import Measure, check_names, estimates, measure
+from pipeline.evaluation.summary import FORMAT_VERSION
 
-FORMAT_VERSION = 1
 SIGNIFICANT_DIGITS = 10  # beyond them two machines may differ
 Report = dict[str, Any]
 

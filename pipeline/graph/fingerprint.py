@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.hashing import FileHashes, sha256_json, sha256_text
 from pipeline.checks.registry import files_read
-from pipeline.config.data import DataConfig, SourceFormat
+from pipeline.config.data import DataConfig
 from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.paths import find_file
 from pipeline.config.root import Config
 from pipeline.config.shared import ModelConfig
-from pipeline.errors import ArtifactError, ConfigError, DataError
+from pipeline.data.sources import source_digests, source_name
+from pipeline.errors import ArtifactError, ConfigError
 from pipeline.graph.wiring import Node
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def fingerprint_inputs(node: Node, inputs: Inputs, around: Surroundings) -> dict
             raise ValueError(f"the node {node.name!r} uses the base model, which was not resolved")
         table.update(_base_identity(around.base, around.config.model))
     if spec.reads_sources:
-        table.update(_source_digests(around.config.data, around.hashes))
+        _use_content_of_sources(table, around.config.data, around.hashes)
     if spec.runs_checks:
         table.update({f"plugin {name}": digest for name, digest in around.plugins.items()})
         table.update(_check_files(node.params["suites"], around.hashes))
@@ -146,23 +147,12 @@ def _chat_template(base: BaseModel, model: ModelConfig) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _source_digests(data: DataConfig, hashes: FileHashes) -> dict[str, str]:
-    """Digest the source files, so that a row that is edited in place is seen."""
-    table = {}
+def _use_content_of_sources(table: dict[str, Any], data: DataConfig, hashes: FileHashes) -> None:
+    """Put what the source files contain in place of where they lie, so that an edited row is seen and a move is not."""
     for index, source in enumerate(data.sources):
-        if source.format == SourceFormat.hub:
-            continue  # its id, subset, split and revision are in the section
-        path = find_file(source.path)
-        if not path.exists():
-            raise DataError(
-                f"data.sources[{index}].path: there is no {source.path}, neither in the working directory nor in the "
-                "project. Correct the path, or the `data=` choice that names it."
-            )
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in files:
-            name = file.relative_to(path.parent).as_posix()
-            table[f"source {index} {name}"] = hashes.sha256(file)
-    return table
+        del table[f"data.sources.{index}.path"]
+        table[f"data.sources.{index}.name"] = source_name(source, data)
+    table.update({f"{key} content": digest for key, digest in source_digests(data, hashes).items()})
 
 
 def _check_files(suites: Mapping[str, SuiteConfig], hashes: FileHashes) -> dict[str, str]:

@@ -42,7 +42,7 @@ class StageSpec:
     uses_base: bool = False  # reads the base model's weights, tokenizer or chat template
     runs_checks: bool = False  # of the suites: the files that they read count, and the plugins that define them
     reads_sources: bool = False  # reads the files that `data.sources` names
-    is_cheap: bool = False  # needs no weights, so that `plan` runs it
+    runs_in_plan: bool = False  # needs no weights, and what comes after cannot be planned without it
 
 
 TRAINING_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
@@ -58,7 +58,7 @@ STAGES: dict[str, StageSpec] = {
             entry="pipeline.stages.curate:curate",
             sections=(DataConfig, CurateConfig),
             reads_sources=True,
-            is_cheap=True,
+            runs_in_plan=True,
         ),
         StageSpec(
             name="sft",
@@ -101,7 +101,6 @@ STAGES: dict[str, StageSpec] = {
             consumes=(Consumes(role="samples", kind=ArtifactKind.samples, parts=("*",)),),
             libraries=("numpy", "scipy"),
             runs_checks=True,
-            is_cheap=True,
         ),
     )
 }

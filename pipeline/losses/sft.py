@@ -19,5 +19,7 @@ def sft_loss(logprobs: Tensor, num_items: int) -> Tensor:
         A scalar in nats per token; zero with a gradient of zero where the microbatch supervises nothing.
     """
     if num_items < max(1, logprobs.numel()):
-        raise ValueError(f"num_items is {num_items}, but this microbatch alone has {logprobs.numel()} supervised tokens")
+        raise ValueError(
+            f"num_items is {num_items}, but this microbatch alone has {logprobs.numel()} supervised tokens"
+        )
     return -logprobs.sum() / num_items

@@ -1,4 +1,4 @@
-"""Turn the embedded GGUF file into a folder of safetensors and tokenizer.json: ``python -m pipeline.models.conversion``.
+"""Turn a GGUF file into safetensors and tokenizer.json: ``python -m pipeline.models.conversion``.
 
 It runs in a process of its own, so that the commands which only need the folder's identity never import torch.
 """
@@ -81,7 +81,7 @@ def _pre_tokenizer_name(source: Path) -> str | None:
 def _split_digits_first(tokenizer: PreTrainedTokenizerBase) -> None:
     from tokenizers import pre_tokenizers
 
-    backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend = tokenizer.backend_tokenizer
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )

@@ -62,7 +62,10 @@ def output_head(model: nn.Module) -> OutputHead:
         )
     config = causal.config.get_text_config()
     return OutputHead(
-        weight=layer.weight, bias=layer.bias, scale=_logit_scale(config), softcap=_positive(config, "final_logit_softcapping")
+        weight=layer.weight,
+        bias=layer.bias,
+        scale=_logit_scale(config),
+        softcap=_positive(config, "final_logit_softcapping"),
     )
 
 
@@ -103,6 +106,6 @@ def check_head(model: nn.Module) -> None:
     difference = (logits - expected).abs().max().item() if logits.shape == expected.shape else float("inf")
     if not difference <= tolerance * max(scale, 1.0):
         raise ModelError(
-            f"{type(causal).__name__} does something to its logits that this pipeline does not know: backbone and head, "
-            f"applied one after the other, differ from the whole model by {difference:.3g}. It cannot be trained here."
+            f"{type(causal).__name__} does something to its logits that this pipeline does not know: backbone and "
+            f"head, applied one after the other, differ from the whole model by {difference:.3g}. It cannot be trained here."
         )

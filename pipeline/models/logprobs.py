@@ -161,7 +161,9 @@ def completion_logprobs(
         raise ValueError(f"temperature is {temperature}; a log-probability needs one above 0")
     if bias is not None and bias.requires_grad:
         raise ValueError("the bias of the output head requires a gradient, which is not computed")
-    head = OutputHead(weight=weight.detach(), bias=None if bias is None else bias.detach(), scale=scale, softcap=softcap)
+    head = OutputHead(
+        weight=weight.detach(), bias=None if bias is None else bias.detach(), scale=scale, softcap=softcap
+    )
     # Autocast would cast what is already in the dtype chosen here, and refuses `out=`.
     with torch.autocast(hidden.device.type, enabled=False):
         result: Tensor = _CompletionLogprobs.apply(

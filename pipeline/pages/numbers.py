@@ -87,6 +87,16 @@ def verdict(entry: Mapping[str, Any]) -> str:
     return "better" if (entry["estimate"] > 0) == entry["higher_is_better"] else "worse"
 
 
+def cost_text(name: str, value: Any) -> str:
+    """Write one cost with its name as words: ``wall seconds 412``, ``peak memory 1.25 GB``."""
+    words = name.replace("_", " ")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"{words} {'unknown' if value is None else value}"
+    if name.endswith("_bytes"):
+        return f"{words.removesuffix(' bytes')} {compact(value / 1e9)} GB"
+    return f"{words} {compact(value)}"
+
+
 def counted(number: int, noun: str) -> str:
     """Write a count with its noun: ``1 item``, ``24 items``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

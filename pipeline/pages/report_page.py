@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.pages.charts import Series, bar_chart, forest_plot, line_chart, verdict_class
-from pipeline.pages.numbers import compact, counted, estimate_text, interval_text, metric_text, verdict
+from pipeline.pages.numbers import compact, cost_text, counted, estimate_text, interval_text, metric_text, verdict
 from pipeline.pages.svg import colour
 from pipeline.pages.text import typographic, visible
 
@@ -87,6 +87,7 @@ def report_page(
         lineage=lineage,
         changes=CHANGES,
         counted=counted,
+        cost_text=cost_text,
     )
 
 

@@ -22,8 +22,9 @@ def visible(text: str) -> str:
 
 
 def typographic(number: str) -> str:
-    """Write the hyphens of a number as minus signs."""
-    return re.sub(r"-(?=[\d.])", "\N{MINUS SIGN}", number)
+    """Write the hyphens of a number as minus signs, and keep an interval on one line."""
+    whole = re.sub(r"\[[^\[\]]*\]", lambda found: found.group().replace(" ", "\N{NO-BREAK SPACE}"), number)
+    return re.sub(r"-(?=[\d.])", "\N{MINUS SIGN}", whole)
 
 
 def _picture(character: str) -> str:

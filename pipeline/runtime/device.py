@@ -46,7 +46,11 @@ def choose_device(runtime: RuntimeConfig) -> torch.device:
 
     if runtime.num_threads is not None:
         torch.set_num_threads(runtime.num_threads)
-    available = {Device.cuda: torch.cuda.is_available(), Device.mps: torch.backends.mps.is_available(), Device.cpu: True}
+    available = {
+        Device.cuda: torch.cuda.is_available(),
+        Device.mps: torch.backends.mps.is_available(),
+        Device.cpu: True,
+    }
     if runtime.device is Device.auto:
         return torch.device(next(device.value for device, is_there in available.items() if is_there))
     if not available[runtime.device]:

@@ -13,7 +13,6 @@ from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig
 from pipeline.errors import ArtifactError
-from pipeline.evaluation.headline import summary_lines
 from pipeline.evaluation.joining import PolicySamples
 from pipeline.evaluation.report import Report, build_report, headline_metrics, to_json
 from pipeline.evaluation.samples import SAMPLES_FILE, read_samples, row_type
@@ -54,8 +53,7 @@ def write_report(job: StageJob) -> StageOutcome:
     )
     (job.staging / PAGE_FILE).write_text(page, encoding="utf-8", newline="\n")
     job.run.table("metrics", TABLE_COLUMNS, [[entry[name] for name in TABLE_COLUMNS] for entry in report["metrics"]])
-    for line in summary_lines(report):
-        job.run.notice(line)
+    job.run.notice(report["headline"]["text"])
     costs = {"wall_seconds": round(time.monotonic() - started, 3)}
     (job.staging / COSTS_FILE).write_text(json.dumps(costs) + "\n", encoding="utf-8")
     return StageOutcome(parts={"report": sha256_file(report_file)}, metrics=_summary(report))

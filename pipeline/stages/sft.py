@@ -26,13 +26,15 @@ from pipeline.models.logprobs import supervised_logprobs
 from pipeline.models.scoring import score
 from pipeline.runtime.device import choose_device
 from pipeline.stages.batches import CompletionCollator, order_dataset
-from pipeline.stages.callbacks import StepMeter
 from pipeline.stages.course import Milestones, make_milestones
+from pipeline.stages.finite import StepMeter
 from pipeline.stages.order import training_order
 from pipeline.stages.training import (
     Attempt,
+    align_special_tokens,
     begin_attempt,
     microbatches,
+    require_one_device,
     resolve_dtype,
     run_trainer,
     stage_policy,
@@ -44,7 +46,7 @@ from pipeline.tracking.job import StageJob
 SECTION = "sft"
 
 
-class SFTTrainer(trl.SFTTrainer):
+class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]  # untyped upstream
     """TRL's loop with our loss: the head is applied to supervised positions alone, in chunks.
 
     Only ``compute_loss`` is overridden. `tests/numerics/test_sft_parity.py` holds it against TRL's own.
@@ -86,6 +88,7 @@ def train_sft(job: StageJob) -> StageOutcome:
     rows = load_rows(job, config)
     attempt = begin_attempt(job)
     device = choose_device(job.runtime)
+    require_one_device(device)
     dtype = resolve_dtype(job, device)
     model = initial_policy(job, config, dtype)
     milestones = make_milestones(
@@ -181,8 +184,11 @@ def _counted(counts: EncodingCounts) -> str:
 def initial_policy(job: StageJob, config: SFTConfig, dtype: DType) -> PeftModel:
     """Return the given policy, or the base with a new adapter."""
     base = load_base(job.base, job.section(ModelConfig), job.runtime, dtype)
-    policy = job.one("policy")
-    return add_lora(base, config.lora, config.seed) if policy is None else load_policy(base, policy)
+    given = job.one("policy")
+    policy = add_lora(base, config.lora, config.seed) if given is None else load_policy(base, given, trainable=True)
+    # A sealed adapter names its base without a path, and peft asks the hub about such a name at every save.
+    policy.active_peft_config.base_model_name_or_path = str(job.base.folder)
+    return policy
 
 
 def make_trainer(
@@ -190,6 +196,7 @@ def make_trainer(
 ) -> SFTTrainer:
     """Build the trainer over the whole run's rows, in their order."""
     switch_telemetry_off()
+    align_special_tokens(model, rows.chat.tokenizer)
     order = training_order(
         [len(row.input_ids) for row in rows.train],
         num_epochs=config.num_epochs,

@@ -14,10 +14,9 @@ import huggingface_hub.constants
 import torch
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
 
 from pipeline.artifacts.checkpoints import Checkpoint
-from pipeline.artifacts.durable import storage_errors
 from pipeline.artifacts.temporary import discard
 from pipeline.config.shared import DType, ModelConfig, OptimizerConfig, Schedule
 from pipeline.errors import CheckpointError, ConfigError
@@ -25,8 +24,10 @@ from pipeline.models.loading import adapter_digest, save_adapter
 from pipeline.runtime.device import probe_dtype
 from pipeline.runtime.seeds import seed_everything
 from pipeline.runtime.signals import StopRequest
-from pipeline.stages.callbacks import Checkpoints, FiniteUpdates, Record, StepMeter, StopAtSignal, Validation
+from pipeline.stages.callbacks import Record, StopAtSignal, Validation
 from pipeline.stages.course import Course, Milestones
+from pipeline.stages.finite import FiniteUpdates, StepMeter
+from pipeline.stages.saving import Checkpoints
 from pipeline.tracking.job import StageJob
 
 ADAPTER_FOLDER = "adapter"
@@ -139,6 +140,27 @@ def switch_telemetry_off() -> None:
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # the variable was read when the library was imported
 
 
+def align_special_tokens(model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the tokenizer's special tokens into the model's configurations, as every trainer does with a warning."""
+    for config in (model.config.get_text_config(), model.generation_config):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            token = getattr(tokenizer, name)
+            if token is not None:
+                setattr(config, name, token)
+
+
+def require_one_device(device: torch.device) -> None:
+    """Refuse several GPUs in one process, which the trainer would spread each batch over.
+
+    Raises:
+        ConfigError: More than one GPU is visible and no launcher started one process for each.
+    """
+    if device.type == "cuda" and torch.cuda.device_count() > 1 and "WORLD_SIZE" not in os.environ:
+        raise ConfigError(
+            f"{torch.cuda.device_count()} GPUs are visible to this process. Choose one: CUDA_VISIBLE_DEVICES=0."
+        )
+
+
 def require_one_process(trainer: Trainer) -> None:
     """Refuse to train in another set-up than the one that was asked for.
 
@@ -178,30 +200,35 @@ def run_trainer(
         Interrupted: A signal asked for the end. The last optimizer step is saved.
         TrainingDivergedError: Too many updates in a row were not finite.
     """
-    job, course = attempt.job, attempt.course
+    job, course, folder = attempt.job, attempt.course, Path(trainer.args.output_dir)
     require_one_process(trainer)
     trainer.remove_callback(PrinterCallback)
+    saving = Checkpoints(job.work.checkpoints, course, milestones, keep=keep_checkpoints, keep_best=keep_best)
     with StopRequest() as stop:
         # The order counts: whatever may end the training comes before what saves its last step.
         watchers: list[TrainerCallback] = [
             FiniteUpdates(meter, course, job.run, max_in_a_row=max_nonfinite_steps, section=section),
             Validation(measure, course, milestones, job.run, patience=patience),
             StopAtSignal(stop),
-            Checkpoints(job.work.checkpoints, course, milestones, keep=keep_checkpoints, keep_best=keep_best),
+            saving,
             Record(meter, course, milestones, job.run),
         ]
         for watcher in watchers:
             trainer.add_callback(watcher)
         seed_everything(seed)  # whatever was drawn until here does not move the first step; a resume restores its own
-        with storage_errors(job.work.path):
+        try:
             trainer.train(resume_from_checkpoint=None if attempt.checkpoint is None else str(attempt.checkpoint.path))
+        except Exception:
+            saving.explain(folder)
+            raise
+        finally:
+            discard(folder)
         if stop.signal_number is not None:
             name, step = signal.Signals(stop.signal_number).name, trainer.state.global_step
             raise stop.interrupted(
                 f"Stopped by {name} after step {step} of {milestones.num_steps}, which is saved. "
                 "The same command goes on from there."
             )
-    discard(Path(trainer.args.output_dir))
 
 
 def stage_policy(attempt: Attempt, model: PeftModel, *, keep_best: bool) -> tuple[int, str]:

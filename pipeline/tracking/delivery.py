@@ -35,11 +35,16 @@ class Delivery:
     num_rows: int = 0  # that the server did not have
 
 
-def sync(outputs: Path, *, say: Callable[[str], None] = print) -> list[Delivery]:
+def sync(outputs: Path, *, say: Callable[[str], None] = print, seconds: float = UPLOAD_SECONDS) -> list[Delivery]:
     """Deliver every mirrored run below `outputs` that the server does not have in full.
 
     Rows are sent by W&B's own `wandb sync`; then the run is opened again to link its inputs and output, and read back.
     An interrupted delivery goes on where it was: the server is asked first what it has.
+
+    Args:
+        outputs: The folder of all state.
+        say: Takes one line per delivered run.
+        seconds: What one run may take, beside the time for its bytes at the slowest rate.
 
     Raises:
         TrackingError: The server cannot be used, or a run did not arrive in full. Those before it are delivered.
@@ -48,18 +53,29 @@ def sync(outputs: Path, *, say: Callable[[str], None] = print) -> list[Delivery]
     runs_folder = outputs / "runs"
     if not runs_folder.is_dir():
         return []
-    done = []
+    done, problems = [], []
     with exclusive_lock(runs_folder / "sync.lock", wait=True, notice=say):
         runs = [MirroredRun.load(path) for path in runs_folder.glob(f"*/wandb/*{SPEC_SUFFIX}")]
         if any(_is_pending(run) for run in runs):
             _require_server()
-        for run in sorted(runs, key=lambda run: run.started):  # producers before their consumers
-            if _is_pending(run):
-                done.append(_deliver(run, outputs))
-                say(f"{run.name}: delivered {done[-1].num_rows} rows, {done[-1].url}")
-            else:
-                state = "delivered before" if run.delivered else "still running"
-                done.append(Delivery(run_id=run.run_id, name=run.name, run_folder=run.run_folder, state=state))
+        with _Courier(outputs, seconds) as courier:
+            for run in sorted(runs, key=lambda run: run.started):  # producers before their consumers
+                if not _is_pending(run):
+                    state = "delivered before" if run.delivered else "still running"
+                    done.append(Delivery(run_id=run.run_id, name=run.name, run_folder=run.run_folder, state=state))
+                    continue
+                try:
+                    done.append(courier.deliver(run))
+                except MirrorFailed as failed:
+                    problems.append(f"{run.name} ({run.run_id}, of {run.run_folder}): {failed}")
+                else:
+                    say(f"{run.name}: delivered {done[-1].num_rows} rows, {done[-1].url}")
+    if problems:
+        listed = "\n".join(f"  {line}" for line in problems)
+        raise TrackingError(
+            f"{len(problems)} run(s) were not delivered in full:\n{listed}\nThey are kept; "
+            "`python -m pipeline runs sync` tries again. Details are in wandb/mirror.log of their run folders."
+        )
     return done
 
 
@@ -88,44 +104,62 @@ def _require_server() -> None:
         raise TrackingError(f"Nothing was delivered: {problem}. The runs are kept; sync again when it is reachable.")
 
 
-def _deliver(run: MirroredRun, outputs: Path) -> Delivery:
-    """Bring one run to the server, look whether it is there, and note it."""
-    folder, redactor = outputs / run.run_folder / "wandb", Redactor()
-    if run.exit_code is None:
-        run.exit_code = 1  # its process died
-    process = MirrorProcess(folder, redactor.text)
-    try:
+class _Courier:
+    """Delivers one run after the other through one process."""
+
+    def __init__(self, outputs: Path, seconds: float) -> None:
+        self._outputs, self._seconds = outputs, seconds
+        self._redactor = Redactor()
+        self._process: MirrorProcess | None = None
+
+    def __enter__(self) -> _Courier:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._process:
+            self._process.end()
+
+    def deliver(self, run: MirroredRun) -> Delivery:
+        """Bring one run to the server, look whether it is there, and note it.
+
+        Raises:
+            MirrorFailed: It did not arrive in full.
+        """
+        outputs, folder = self._outputs, self._outputs / run.run_folder / "wandb"
+        if run.exit_code is None:
+            run.exit_code = 1  # its process died
         num_bytes = run.output["bytes"] if run.output and run.upload_artifacts else 0
+        limit = self._seconds + num_bytes / UPLOAD_BYTES_PER_SECOND
         fragment = outputs / run.fragment if run.fragment else None
-        before = _ask(process, "look_up", spec=run.command(outputs))
+        told = run.command(outputs)
+        before = self._ask("look_up", limit, folder, spec=told)
         if before["last_step"] is None and run.mode == "offline" and fragment and fragment.is_dir():
-            _wandb_sync(fragment, folder, run, redactor, UPLOAD_SECONDS + num_bytes / UPLOAD_BYTES_PER_SECOND)
+            _wandb_sync(fragment, folder, run, self._redactor, limit)
         # An interrupted delivery leaves such folders; two that begin in the same second would be one.
         stale = [str(path) for path in folder.glob(f"run-*-{run.run_id}")]
-        opened = _ask(process, "open", spec=run.command(outputs, mode="online", superseded=stale))
-        finished = _ask(process, "finish", num_bytes=num_bytes, **run.command(outputs))
-        _require_arrival(run, outputs, finished, _ask(process, "look_up", spec=run.command(outputs)))
-    except MirrorFailed as failed:
-        raise TrackingError(
-            f"The run {run.name} ({run.run_id}, of {run.run_folder}) was not delivered in full: {failed}. "
-            f"Details: {folder / 'mirror.log'}. It is kept; `python -m pipeline runs sync` tries again."
-        ) from failed
-    finally:
-        process.end()
-    shutil.rmtree(opened["fragment"], ignore_errors=True)  # the lines that were sent; the record has them
-    run.entity, run.artifact_digest, run.delivered = opened["entity"], finished.get("artifact_digest"), True
-    run.save(outputs)
-    had = -1 if before["last_step"] is None else int(before["last_step"])
-    num_rows = len({row["step"] for row in Record(outputs / run.record).rows() if row["step"] > had})
-    return Delivery(
-        run_id=run.run_id, name=run.name, run_folder=run.run_folder, state="delivered", url=opened["url"],
-        num_rows=num_rows,
-    )  # fmt: skip
+        opened = self._ask("open", limit, folder, spec={**told, "mode": "online", "superseded": stale})
+        finished = self._ask("finish", limit, folder, **told)
+        _require_arrival(run, outputs, finished, self._ask("look_up", limit, folder, spec=told))
+        shutil.rmtree(opened["fragment"], ignore_errors=True)  # the lines that were sent; the record has them
+        run.entity, run.artifact_digest, run.delivered = opened["entity"], finished.get("artifact_digest"), True
+        run.save(outputs)
+        had = -1 if before["last_step"] is None else int(before["last_step"])
+        num_rows = len({row["step"] for row in Record(outputs / run.record).rows() if row["step"] > had})
+        return Delivery(
+            run_id=run.run_id, name=run.name, run_folder=run.run_folder, state="delivered", url=opened["url"],
+            num_rows=num_rows,
+        )  # fmt: skip
 
-
-def _ask(process: MirrorProcess, do: str, *, num_bytes: int = 0, **facts: Any) -> dict[str, Any]:
-    process.tell(do, **facts)
-    return process.wait(do, online=True, num_bytes=num_bytes, seconds=UPLOAD_SECONDS)
+    def _ask(self, do: str, seconds: float, place: Path, /, **facts: Any) -> dict[str, Any]:
+        if self._process is None:
+            self._process = MirrorProcess(place, self._redactor.text)
+        self._process.tell(do, **facts)
+        try:
+            return self._process.wait(do, online=True, seconds=seconds)
+        except MirrorFailed:
+            self._process.end(patience=0)  # the next run starts with a process that owes no answer
+            self._process = None
+            raise
 
 
 def _wandb_sync(fragment: Path, folder: Path, run: MirroredRun, redactor: Redactor, seconds: float) -> None:

@@ -97,7 +97,7 @@ class Mirror:
         self.flush()
         self.run.summary.update(self._newest)
         for name, table in command["tables"].items():
-            self.run.summary[name] = wandb.Table(columns=table["columns"], data=table["rows"])
+            self.run.summary[name] = wandb.Table(columns=table["columns"], data=table["rows"], allow_mixed_types=True)
         if self.online:
             for entry in command["inputs"]:
                 self._use(entry)
@@ -199,7 +199,9 @@ def serve(channel: Channel) -> None:
                     channel.answer(done="look_up", **look_up(command["spec"]))
             except Exception as error:  # the only way out of this process; the parent turns it into a notice
                 traceback.print_exc()
-                channel.answer(failed=command["do"], reason=f"{type(error).__name__}: {error}"[:500])
+                channel.answer(
+                    failed=command["do"], reason=f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+                )
         if mirror:
             mirror.follow()
     threading.Timer(ORPHAN_SECONDS, os._exit, (1,)).start()

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from pipeline.stages.callbacks import StepMeter
+from pipeline.stages.finite import StepMeter
 
 
 class CountingCollator:

@@ -40,7 +40,6 @@ SAME_BATCHES = ("ours_same_batches", "trl_same_batches")  # float32, rows in one
 def measure(variant: str, options: argparse.Namespace) -> Measurement:
     """Train once over the rows, without saving or validating anything."""
     from benchmarks.clock import Clock, CountingCollator
-
     from pipeline.runtime.memory import peak_memory_bytes
 
     with tempfile.TemporaryDirectory() as folder:
@@ -63,12 +62,12 @@ def measure(variant: str, options: argparse.Namespace) -> Measurement:
 def _trainer(variant: str, options: argparse.Namespace, folder: Path) -> tuple[Any, Any, str, dict[str, Any]]:
     """Build the trainer of one variant over encoded rows that are the same for all."""
     import transformers
-
     from pipeline.artifacts.base_model import cache_folder, resolve_base
+    from pipeline.runtime.allocator import keep_memory
+
     from pipeline.config.shared import ModelConfig, ModelSource, RuntimeConfig
     from pipeline.config.stages import OverlengthPolicy
     from pipeline.data.encode import encode_rows, load_chat
-    from pipeline.runtime.allocator import keep_memory
 
     transformers.utils.logging.set_verbosity_error()
     if options.model is None:
@@ -101,7 +100,7 @@ def _ours(
     from pipeline.config.stages import SFTConfig
     from pipeline.models.loading import add_lora, load_base
     from pipeline.runtime.device import choose_device, probe_dtype
-    from pipeline.stages.callbacks import StepMeter
+    from pipeline.stages.finite import StepMeter
     from pipeline.stages.sft import SFTRows, make_trainer
     from pipeline.stages.training import trainer_arguments
 

@@ -112,7 +112,7 @@ def test_bfloat16_stays_within_its_own_rounding() -> None:
 
 
 def test_a_shifted_target_would_be_noticed() -> None:
-    """Negative control: the tolerances above tell a token from its neighbour, and a wrong temperature from a right one."""
+    """Negative control: the tolerances above see a wrong token and a wrong temperature."""
     hidden, weight, targets, _ = problem()
     ours = completion_logprobs(hidden, weight, targets)
     assert (ours - definition(hidden, weight, targets.roll(1))).abs().median() > 1.0
@@ -139,7 +139,9 @@ def test_no_rows_give_no_values_and_a_zero_gradient() -> None:
 def test_differentiating_twice_is_refused() -> None:
     hidden, weight, targets, _ = problem()
     hidden.requires_grad_()
-    (gradient,) = torch.autograd.grad(completion_logprobs(hidden, weight, targets).square().sum(), hidden, create_graph=True)
+    (gradient,) = torch.autograd.grad(
+        completion_logprobs(hidden, weight, targets).square().sum(), hidden, create_graph=True
+    )
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
 

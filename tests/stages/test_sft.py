@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -21,7 +22,7 @@ from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.shared import LoRAConfig, OptimizerConfig
 from pipeline.config.stages import OverlengthPolicy, SFTConfig
 from pipeline.data.encode import encode_rows, load_chat
-from pipeline.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingDivergedError
+from pipeline.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError, TrainingDivergedError
 from pipeline.stages import sft
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -444,6 +445,24 @@ def test_a_signal_saves_the_step_and_ends_with_the_shells_status(
     outcome, work = run(workshop, small_config(), name)
     assert outcome.parts == uninterrupted[0].parts
     assert [row["step"] for row in metric_rows(work / "metrics.jsonl")] == list(range(9))
+
+
+def test_a_disk_that_takes_no_more_is_named_and_the_checkpoint_before_is_intact(
+    workshop: Workshop, uninterrupted: tuple[StageOutcome, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the size of files stands for the full disk: the optimizer's state has twice the adapter's 32 kB."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch:
+        Stop(patch, 3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1])))
+        try:
+            with pytest.raises(StorageError, match=r"bytes are needed\).*goes on from the last checkpoint") as caught:
+                run(workshop, small_config(), "full")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.exit_status == 7
+    folder = workshop.outputs / "work" / f"sft-{workshop.fingerprint('full')[:16]}" / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == ["step-00000002"]
+    assert run(workshop, small_config(), "full")[0].parts == uninterrupted[0].parts
 
 
 def test_rotation_keeps_the_newest_and_the_best(workshop: Workshop) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,10 @@ from help_desk import EVALUATE, FIT, FORM, GOOD, LONG, PLAIN, SUITES, generated,
 
 from pipeline.config.evaluation import CheckConfig, EvaluateConfig
 from pipeline.errors import ArtifactError, ConfigError, DataError
-from pipeline.evaluation.headline import summary_lines
 from pipeline.evaluation.joining import PolicySamples, join
 from pipeline.evaluation.measures import check_names
 from pipeline.evaluation.report import Report, build_report, headline_metrics, round_floats, to_json
+from pipeline.evaluation.summary import read_report, summary_lines
 
 
 def report_of(samples: list[PolicySamples] | None = None, **changes: Any) -> Report:
@@ -91,7 +92,7 @@ def test_the_headline_says_who_is_better_and_how_sure() -> None:
     tuned = of("tuned", "form", [generated(f"i{k:02}", GOOD if k < 30 else PLAIN) for k in rows])
     same = of("same", "form", [generated(f"i{k:02}", PLAIN) for k in rows])
     report = build_report([base, tuned, same], {"form": FORM}, EVALUATE, {})
-    # 30 of 40 pass: centre 30/42, SE^2 = (30 * (12/42)^2 + 10 * (30/42)^2 + (12/42)^2 + (72/42)^2) / 42^2; t_39 = 2.0227.
+    # 30 of 40 pass, and the two pseudo-items: centre 30/42, residuals 12, -30, 12 and -72 over 42; t_39 = 2.0227.
     variance = (30 * 12**2 + 10 * 30**2 + 12**2 + 72**2) / 42**4
     low, high = (round(100 * (30 / 42 + sign * 2.0226909 * math.sqrt(variance))) for sign in (-1, 1))
     first, second = report["headline"]["sentences"]
@@ -163,7 +164,7 @@ def test_what_cannot_be_compared_is_an_error_with_a_remedy() -> None:
     needs_reference = replace(FORM, checks=[CheckConfig(name="exact_match")])
     with pytest.raises(DataError, match="suite form: item 'a': exact_match"):
         build_report(help_desk()[:1], {"form": needs_reference}, EVALUATE, {})
-    with pytest.raises(ConfigError, match=r"suite form: checks\[0\]: there is no check 'max_word'"):
+    with pytest.raises(ConfigError, match=r"suite form: checks\[0\]: there is no check .max_word."):
         build_report(help_desk()[:1], {"form": replace(FORM, checks=[CheckConfig(name="max_word")])}, EVALUATE, {})
 
 
@@ -213,3 +214,13 @@ def test_the_summary_holds_every_metric_and_the_manifest_the_primary_ones() -> N
             "fit/bits_per_byte/tuned_minus_base": -4.5 / math.log(2) / 32,
         }
     )
+
+
+def test_a_written_report_is_read_back_and_another_file_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(to_json(report_of()), encoding="utf-8")
+    assert read_report(path) == report_of()
+    for content in ("{", "[]", '{"format_version": 2}'):
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(ArtifactError, match="Run the evaluation again"):
+            read_report(path)

@@ -83,7 +83,7 @@ def test_an_edited_row_reruns_what_reads_its_split(chain: Chain) -> None:
     chain.run()
     write_source(chain.source, test="another question")
     assert ran(chain.run()) == ["curate", "samples-answers-base", "samples-answers-sft", "report"]
-    assert "source 0 rows.txt changed" in chain.line("curate", "running")
+    assert "data.sources[0] content changed" in chain.line("curate", "running")
     write_source(chain.source, test="another question", train="another lesson")
     assert ran(chain.run()) == ["curate", "sft", "samples-answers-sft", "report"]
     assert "input dataset: demonstrations/train changed" in chain.line("sft", "running")
@@ -165,6 +165,9 @@ def test_outputs_can_move_as_a_whole_and_artifacts_one_by_one(chain: Chain, tmp_
     for pointer in (tmp_path / "new" / "artifacts").glob("*.current"):
         pointer.unlink()
     chain.outputs = tmp_path / "new"
+    assert ran(chain.run()) == []
+    (tmp_path / "sources").mkdir()
+    chain.source = chain.source.rename(tmp_path / "sources" / "rows.txt")
     assert ran(chain.run()) == []
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.pages.numbers import compact, counted, decimals_for, fixed, metric_text, verdict
+from pipeline.pages.numbers import compact, cost_text, counted, decimals_for, fixed, metric_text, verdict
 from pipeline.pages.text import typographic, visible
 
 
@@ -22,7 +22,7 @@ def entry(estimate: float | None, low: float | None, high: float | None, **chang
         (0.60, 0.63, 0.61, 3),  # half-width 0.015: a leading 1 gets two
         (48.0, 76.0, 62.0, 0),
         (0.004, 1.2, 0.6, 3),  # with one decimal the lower limit would read 0.0, and it is not zero
-        (-0.2, 0.0, -0.1, 1),
+        (-0.5, 0.0, -0.25, 1),  # a limit of exactly zero asks for nothing more
         (None, None, 1.5, 2),
         (None, None, 0.0, 0),
     ],
@@ -49,8 +49,11 @@ def test_decimals(low: float | None, high: float | None, estimate: float, decima
         (compact(1.0), "1"),
         (compact(9999999), "1e7"),
         (counted(1, "item"), "1 item"),
+        (cost_text("peak_memory_bytes", 1_250_000_000), "peak memory 1.25 GB"),
+        (cost_text("tokens_per_second", None), "tokens per second unknown"),
+        (cost_text("device", "cpu"), "device cpu"),
         (counted(2400, "item"), "2,400 items"),
-        (typographic("-0.31 [-0.36, 2e-4]"), "−0.31 [−0.36, 2e−4]"),
+        (typographic("-0.31 [-0.36, 2e-4]"), "−0.31 [−0.36,\N{NO-BREAK SPACE}2e−4]"),
         (typographic("held-out bits"), "held-out bits"),
     ],
 )

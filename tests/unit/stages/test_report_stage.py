@@ -48,7 +48,8 @@ def seal(
     for file, content in files.items():
         (work.staging / file).write_text(content, encoding="utf-8")
     return store.seal(
-        work, kind=kind, stage=stage, version=1, fingerprint=fingerprint, config={"rank": 16}, outcome=StageOutcome(parts={}),
+        work, kind=kind, stage=stage, version=1, fingerprint=fingerprint, config={"rank": 16},
+        outcome=StageOutcome(parts={}),
         parents=[Parent(str(parent.kind), parent.kind, parent.id, {}) for parent in parents],
         provenance=Provenance(base={"name": "tiny", "digest": "f" * 64}, wall_seconds=12.5),
     )  # fmt: skip

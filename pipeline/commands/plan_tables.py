@@ -1,0 +1,119 @@
+"""The tables of `plan`: rows, tokens, steps, memory and time, counted by the code that the stages run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow.parquet
+
+from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.base_model import BaseModel
+from pipeline.commands.runs import print_table, size
+from pipeline.config.root import Config
+from pipeline.data.encode import EncodingCounts, encode_rows, load_chat
+from pipeline.data.rows import Demonstration
+from pipeline.data.tables import part_name, read_table
+from pipeline.graph.estimates import remembered_rate, sft_memory
+from pipeline.graph.fingerprint import result_config
+from pipeline.graph.resolution import Resolution
+from pipeline.graph.wiring import Node
+from pipeline.runtime.environment import environment
+from pipeline.stages.order import num_optimizer_steps
+
+
+def print_rows(dataset: Artifact) -> None:
+    """Print how many rows each table and split has."""
+    rows = []
+    for part in sorted(dataset.manifest.parts):
+        table, _, split = part.partition("/")
+        count = pyarrow.parquet.read_metadata(dataset.file(f"{part}.parquet")).num_rows
+        rows.append([table, split, f"{count:,}"])
+    print_table("TABLE SPLIT ROWS", rows, nothing=f"{dataset.id} has no rows")
+
+
+def print_sft(node: Node, resolution: Resolution) -> None:
+    """Print tokens, steps, memory and time of supervised fine-tuning."""
+    config, base = resolution.config, resolution.base_for(node)
+    if base is None or any(source.node and source.node not in resolution.made for source in node.inputs["dataset"]):
+        return
+    counts = count_tokens(config, base, resolution.inputs(node)["dataset"][0])
+    header = "STAGE SPLIT ROWS KEPT DROPPED TRUNCATED TOKENS SUPERVISED LONGEST"
+    print_table(header, [[node.name, split, *_cells(count)] for split, count in counts.items()])
+    for split, count in counts.items():
+        if count.dropped:
+            reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(count.dropped.items()))
+            print(f"{node.name}: dropped of {split}: {reasons}")
+    sft, train = config.sft, counts["train"]
+    if not train.encoded:
+        print(f"{node.name}: no train row is left; raise sft.max_length or set sft.overlength=truncate\n")
+        return
+    steps = num_optimizer_steps(
+        train.encoded, num_epochs=sft.num_epochs, batch_size=sft.batch_size, max_steps=sft.max_steps
+    )
+    memory = sft_memory(base.folder, sft, config.model.dtype, config.model.quantization, train.longest)
+    millions = f"base {memory.base_parameters / 1e6:.1f} M parameters, adapter {memory.adapter_parameters / 1e6:.2f} M"
+    parts = f"base {size(memory.base)}, adapter and optimizer {size(memory.adapter)}, "
+    parts += f"activations {size(memory.activations)}, head {size(memory.head)}"
+    print(f"{node.name}: {steps:,} optimizer steps of {sft.batch_size} rows; {millions}")
+    print(f"{node.name}: memory about {size(memory.total)} ({parts}); right to about a half")
+    tokens = train.total_tokens * min(steps * sft.batch_size / train.encoded, sft.num_epochs)
+    print(f"{node.name}: {_time_of_tokens(node, resolution, base, tokens)}\n")
+
+
+def count_tokens(config: Config, base: BaseModel, dataset: Artifact) -> dict[str, EncodingCounts]:
+    """Encode the demonstrations as the stage will and return what becomes of them, by split."""
+    chat = load_chat(base.folder, config.model)
+    for notice in chat.notices:
+        print(notice)
+    counts = {}
+    for split in ("train", "validation"):
+        if part_name("demonstrations", split) in dataset.manifest.parts:
+            rows = read_table(dataset, "demonstrations", split, Demonstration)
+            counts[split] = encode_rows(rows, chat, config.sft.max_length, config.sft.overlength).counts
+    return counts
+
+
+def print_samples(nodes: Sequence[Node], states: Sequence[str], resolution: Resolution) -> None:
+    """Print how many items each suite asks, and how long as many took before."""
+    rows = []
+    for node, state in zip(nodes, states, strict=True):
+        suite, base, source = node.params["suite"], resolution.base_for(node), node.inputs["dataset"][0]
+        dataset = resolution.made.get(source.node or "")
+        if source.reference is not None:
+            dataset = resolution.reference(source.reference)
+        if base is None or dataset is None:
+            continue
+        num_rows = pyarrow.parquet.read_metadata(dataset.file(f"{suite.table}/{suite.split}.parquet")).num_rows
+        items = min(num_rows, suite.limit or num_rows)
+        same = {"suite": result_config(suite)}
+        known = remembered_rate(resolution.store, node.spec.name, "items", environment(), base.digest, same)
+        time = "unknown" if known is None else f"about {span(items / known[0])}"
+        rows.append([suite.name, node.params["policy_name"], f"{items:,}", state, "-" if state == "cached" else time])
+    if rows:
+        print_table("SUITE POLICY ITEMS STATE TIME", rows)
+
+
+def _time_of_tokens(node: Node, resolution: Resolution, base: BaseModel, tokens: float) -> str:
+    known = remembered_rate(resolution.store, node.spec.name, "processed_tokens", environment(), base.digest, {})
+    if known is None:
+        return f"time unknown for {tokens:,.0f} tokens: this machine has sealed no such run with this base yet"
+    rate, artifact = known
+    return (
+        f"about {span(tokens / rate)} for {tokens:,.0f} tokens at {rate:,.0f} tokens/s, validation and loading "
+        f"included, as {artifact.id} took"
+    )
+
+
+def span(seconds: float) -> str:
+    """Return a span of time in the two units that read best."""
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min {int(seconds % 60)} s" if minutes else f"{seconds:.0f} s"
+
+
+def _cells(counts: EncodingCounts) -> list[str]:
+    dropped = sum(counts.dropped.values())
+    numbers = [counts.given, counts.encoded, dropped, counts.truncated, counts.total_tokens]
+    numbers += [counts.supervised_tokens, counts.longest]
+    return [f"{number:,}" for number in numbers]

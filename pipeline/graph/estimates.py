@@ -1,0 +1,126 @@
+"""What a training run will need, from the shapes in the base model's files and from runs that this machine has made.
+
+The memory model is deliberately small and says so: it counts what grows with the model and the batch, and is right to
+about a half. Time is never modelled; it is what an earlier run of the same stage on this machine took per token.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.store import Store
+from pipeline.config.shared import DType, LoRAConfig, Quantization
+from pipeline.config.stages import SFTConfig
+from pipeline.errors import ModelError
+
+PROCESS_BYTES = 600_000_000  # interpreter and libraries
+ADAPTER_BYTES = 16  # per trained parameter: value, gradient and two moments, each in fp32
+HEAD_CHUNK = 128  # positions whose logits exist at one time
+NOT_ADAPTED = ("*embed*", "*lm_head*", "*wte*", "*wpe*", "*norm*")  # what "all-linear" leaves out
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes by what they are for."""
+
+    base_parameters: int
+    adapter_parameters: int
+    base: int
+    adapter: int
+    activations: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        """Everything, with the process itself."""
+        return PROCESS_BYTES + self.base + self.adapter + self.activations + self.head
+
+
+def weight_shapes(folder: Path) -> dict[str, list[int]]:
+    """Read names and shapes of all tensors from the headers of the safetensors files of a model."""
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > path.stat().st_size:
+                raise ModelError(f"{path} is not a safetensors file: its header is longer than the file.")
+            header = json.loads(file.read(length))
+        shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    return shapes
+
+
+def adapter_parameters(shapes: Shapes, lora: LoRAConfig) -> int:
+    """Count the parameters of a low-rank adapter: rank x (inputs + outputs) for every adapted matrix."""
+    return sum(
+        lora.rank * (shape[0] + shape[1])
+        for name, shape in shapes.items()
+        if len(shape) == 2 and _is_adapted(name.removesuffix(".weight"), lora.targets)
+    )
+
+
+def activation_values(config: Mapping[str, Any], length: int, *, checkpointing: bool) -> int:
+    """Return how many values the backward pass keeps per token.
+
+    Per layer: 16 vectors of the hidden size, 4 of the feed-forward size and 3 rows of attention scores per head. With
+    activation checkpointing: one vector of the hidden size per layer, and one layer in full.
+    """
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    feed_forward = config.get("intermediate_size") or 4 * hidden
+    per_layer: int = 16 * hidden + 4 * feed_forward + 3 * config["num_attention_heads"] * length
+    values: int = per_layer + layers * hidden if checkpointing else layers * per_layer
+    return values
+
+
+def sft_memory(folder: Path, sft: SFTConfig, dtype: DType, quantization: Quantization, longest: int) -> MemoryEstimate:
+    """Estimate the peak of supervised fine-tuning, which its batch of the longest rows decides."""
+    shapes = weight_shapes(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    base_parameters = sum(math.prod(shape) for shape in shapes.values())
+    trained = adapter_parameters(shapes, sft.lora)
+    # `auto` is bfloat16 or float32 by a probe of this machine; the larger is assumed.
+    width = 2 if dtype in {DType.bfloat16, DType.float16} else 4
+    values = activation_values(config, longest, checkpointing=sft.activation_checkpointing)
+    return MemoryEstimate(
+        base_parameters=base_parameters,
+        adapter_parameters=trained,
+        base=base_parameters // 2 if quantization == Quantization.nf4 else base_parameters * width,
+        adapter=trained * ADAPTER_BYTES,
+        activations=sft.microbatch_size * longest * values * width,
+        head=HEAD_CHUNK * int(config["vocab_size"]) * (width + 4),
+    )
+
+
+def remembered_rate(
+    store: Store, stage: str, metric: str, machine: Mapping[str, Any], base_digest: str, params: Mapping[str, Any]
+) -> tuple[float, Artifact] | None:
+    """Return how much of a metric per second the newest comparable artifact of a stage was made with.
+
+    Comparable is: the same base on a machine with the same processor and the same number of cores, and (for stages
+    that run several times) the same suite.
+    """
+    for artifact in reversed(store.artifacts()):
+        manifest = artifact.manifest
+        amount = float(manifest.metrics.get(metric) or 0)
+        same_machine = all(manifest.environment.get(key) == machine.get(key) for key in ("cpu", "cpu_count"))
+        same_base = (manifest.base or {}).get("digest") == base_digest
+        same_params = all(manifest.config.get("params", {}).get(key) == value for key, value in params.items())
+        usable = amount > 0 and manifest.wall_seconds > 0
+        if manifest.stage == stage and usable and same_machine and same_base and same_params:
+            return amount / manifest.wall_seconds, artifact
+    return None
+
+
+def _is_adapted(module: str, targets: Sequence[str]) -> bool:
+    if list(targets) == ["all-linear"]:
+        return not any(fnmatchcase(module, pattern) for pattern in NOT_ADAPTED)
+    return any(module == target or module.endswith(f".{target}") for target in targets)

@@ -1,0 +1,196 @@
+"""Base models from vetted folders, adapters on them, and adapters on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.base_model import BaseModel
+from pipeline.artifacts.hashing import sha256_json
+from pipeline.config.shared import Attention, DType, LoRAConfig, ModelConfig, Quantization, RuntimeConfig
+from pipeline.errors import ModelError
+from pipeline.models.head import output_head
+from pipeline.runtime.device import choose_device
+
+ADAPTER_FOLDER = "adapter"  # of a policy artifact
+WEIGHTS_NAME, CONFIG_NAME = "adapter_model.safetensors", "adapter_config.json"
+ALL_LINEAR = "all-linear"
+POLICY = "default"  # peft's name for the adapter that acts
+# What of an adapter's configuration decides its output; the rest says how it was made or where its base lies.
+SHAPE_KEYS = ("r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "rank_pattern", "alpha_pattern", "bias")
+
+
+def quantization_problem(model: ModelConfig, device_type: str) -> str | None:
+    """Return why the configured quantization is not to be had on this device, or None."""
+    if model.quantization is Quantization.none:
+        return None
+    if device_type != "cuda":
+        return (
+            f"model.quantization={model.quantization.value} needs a CUDA device and this run is on {device_type}. "
+            "Set model.quantization=none."
+        )
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        return "model.quantization=nf4 needs bitsandbytes: `python -m pip install -e .[cuda]`."
+    return None
+
+
+def load_base(base: BaseModel, model: ModelConfig, runtime: RuntimeConfig, dtype: DType) -> PreTrainedModel:
+    """Load a vetted base, frozen and in evaluation mode.
+
+    Args:
+        base: Where it lies and what it is.
+        model: Attention and quantization.
+        runtime: The device.
+        dtype: Number format of the weights, already resolved.
+
+    Raises:
+        ModelError: Weights are missing or left over, or the quantization is not to be had here.
+    """
+    device = choose_device(runtime)
+    problem = quantization_problem(model, device.type)
+    if problem:
+        raise ModelError(problem)
+    extra: dict[str, Any] = {}
+    if model.quantization is Quantization.nf4:  # not run on a GPU
+        from transformers import BitsAndBytesConfig
+
+        extra["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, dtype.value),
+        )
+        extra["device_map"] = {"": device}
+    logging.disable_progress_bar()
+    loaded, report = AutoModelForCausalLM.from_pretrained(
+        str(base.folder),
+        dtype=getattr(torch, dtype.value),
+        attn_implementation=_attention(model.attention, device),
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **extra,
+    )
+    faults = {key: sorted(map(str, values))[:5] for key, values in report.items() if values}
+    if faults:
+        raise ModelError(
+            f"The weights in {base.folder} do not fit its config.json: {faults}. The folder is incomplete or mixed."
+        )
+    loaded.requires_grad_(False)
+    loaded.eval()
+    loaded.generation_config = type(loaded.generation_config)()  # the model's own sampling defaults must not leak in
+    return cast(PreTrainedModel, loaded if "device_map" in extra else loaded.to(device))
+
+
+def _attention(attention: Attention, device: torch.device) -> str:
+    if attention is not Attention.auto:
+        return attention.value
+    return "eager" if device.type == "cpu" else "sdpa"
+
+
+def linear_module_names(model: nn.Module) -> list[str]:
+    """Return the last part of the name of every linear layer but the output head."""
+    head = output_head(model).weight
+    names = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if _is_linear(module) and module.weight is not head
+    }
+    return sorted(names)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Linear4bit"
+
+
+def add_lora(model: PreTrainedModel, config: LoRAConfig, seed: int) -> PeftModel:
+    """Put a new trainable adapter on a frozen base. Its weights are fp32, whatever the base's are.
+
+    The adapter starts as the identity (B is zero); A is drawn from ``seed`` alone.
+
+    Raises:
+        ModelError: A target is no linear module of this model, or is its output head.
+    """
+    known = linear_module_names(model)
+    wanted = known if config.targets == [ALL_LINEAR] else list(config.targets)
+    unknown = sorted(set(wanted) - set(known))
+    if unknown:
+        raise ModelError(
+            f"sft.lora.targets: {', '.join(unknown)} is no linear module of this model below its output head. "
+            f"Its linear modules: {', '.join(known)}; or write {ALL_LINEAR}."
+        )
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        use_rslora=config.rslora,
+        use_dora=config.dora,
+        target_modules=sorted(wanted),
+        bias="none",
+    )
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        policy = cast(PeftModel, get_peft_model(model, lora, adapter_name=POLICY, autocast_adapter_dtype=True))
+    finally:
+        torch.random.set_rng_state(state)
+    _require_float32(policy)
+    return policy
+
+
+def load_policy(model: PreTrainedModel, policy: Artifact, *, trainable: bool = False) -> PeftModel:
+    """Put the adapter of a sealed policy on its base."""
+    folder = policy.path / ADAPTER_FOLDER
+    loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=POLICY, is_trainable=trainable)
+    _require_float32(loaded)
+    if not trainable:
+        loaded.eval()
+    return cast(PeftModel, loaded)
+
+
+def _require_float32(policy: PeftModel) -> None:
+    for name, parameter in policy.named_parameters():
+        if "lora_" in name and parameter.dtype != torch.float32:
+            raise ModelError(f"The adapter weight {name} is {parameter.dtype}, and adapters are trained in float32.")
+
+
+def save_adapter(policy: PeftModel, folder: Path) -> None:
+    """Write the adapter so that plain ``PeftModel.from_pretrained(base, folder)`` loads it.
+
+    The same weights give the same bytes, and no path of this machine is in them.
+    """
+    policy.save_pretrained(str(folder), selected_adapters=[POLICY], safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)  # a model card with nothing filled in
+    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = Path(str(config["base_model_name_or_path"])).name
+    config["target_modules"] = sorted(config["target_modules"])
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    tensors = load_file(folder / WEIGHTS_NAME)
+    save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, folder / WEIGHTS_NAME)
+
+
+def adapter_digest(folder: Path) -> str:
+    """Return the digest of what an adapter computes: its tensors and the shape that its configuration gives them."""
+    digest = hashlib.sha256()
+    tensors = load_file(folder / WEIGHTS_NAME)
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    shape = {key: config.get(key) for key in SHAPE_KEYS}
+    return sha256_json({"tensors": digest.hexdigest(), "shape": shape})

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import fake_stages
+import pytest
+from fake_stages import make_config, make_suites
+
+from pipeline.artifacts.base_model import BaseModel
+from pipeline.artifacts.hashing import FileHashes
+from pipeline.config.evaluation import CheckConfig
+from pipeline.config.fields import option
+from pipeline.config.root import Config
+from pipeline.config.shared import DType, ModelConfig, ModelSource
+from pipeline.graph.fingerprint import Surroundings, fingerprint, fingerprint_inputs, result_config, section_of
+from pipeline.graph.reasons import differences
+from pipeline.graph.spec import STAGES
+from pipeline.graph.wiring import nodes_for
+
+
+class Colour(StrEnum):
+    red = "red"
+
+
+@dataclass
+class Inner:
+    rate: float = 0.5
+    speed: int = option(3, affects_results=False)
+
+
+@dataclass
+class Outer:
+    inner: Inner = option(factory=Inner)
+    many: list[Inner] = option(factory=lambda: [Inner(), Inner(rate=1.0)])
+    colour: Colour = Colour.red
+    path: Path = Path("a/b")
+    log_every: int = option(1, affects_results=False)
+
+
+def test_a_section_becomes_json_without_what_affects_no_result() -> None:
+    assert result_config(Outer()) == {
+        "inner": {"rate": 0.5},
+        "many": [{"rate": 0.5}, {"rate": 1.0}],
+        "colour": "red",
+        "path": "a/b",
+    }
+
+
+def test_runtime_and_tracking_affect_no_result_at_all() -> None:
+    config = Config()
+    assert result_config(config.runtime) == {}
+    assert result_config(config.tracking) == {}
+    assert section_of(config, ModelConfig)[0] == "model"
+    with pytest.raises(KeyError):
+        section_of(config, Outer)
+
+
+BASE = BaseModel(
+    name="tiny",
+    folder=Path("/models/tiny"),
+    digest="a" * 64,
+    tokenizer_digest="b" * 64,
+    chat_template="{{ messages }}",
+    context_length=512,
+    vocab_size=512,
+    hidden_size=64,
+    architecture="LlamaForCausalLM",
+    source="/models/tiny",
+)
+
+
+def table(
+    tmp_path: Path, name: str = "samples-answers-base", config: Config | None = None, base: BaseModel = BASE
+) -> dict[str, Any]:
+    """Inputs of a real stage whose data set is left out."""
+    config = config or real_config(tmp_path)
+    nodes, problems = nodes_for(config, make_suites(), STAGES)
+    assert problems == []
+    node = next(node for node in nodes if node.name == name)
+    around = Surroundings(config=config, hashes=FileHashes(tmp_path / "hashes.json"), base=base, plugins={})
+    return fingerprint_inputs(replace(node, inputs={}), {}, around)
+
+
+def real_config(tmp_path: Path) -> Config:
+    config = make_config(tmp_path / "outputs", fake_stages.write_source(tmp_path / "rows.txt"))
+    config.model = ModelConfig(id="tiny")
+    return config
+
+
+def test_moving_or_renaming_the_base_changes_nothing(tmp_path: Path) -> None:
+    config = real_config(tmp_path)
+    config.model = ModelConfig(id="/elsewhere/tiny", source=ModelSource.hub, revision="main")
+    moved = replace(BASE, folder=Path("/elsewhere/tiny"), source="/elsewhere/tiny", name="other")
+    assert table(tmp_path, config=config, base=moved) == table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"digest": "c" * 64}, "base weights"),
+        ({"tokenizer_digest": "c" * 64}, "base tokenizer"),
+        ({"chat_template": "other"}, "chat template"),
+        ({"context_length": 1024}, "base context length"),
+    ],
+)
+def test_what_the_base_is_counts(tmp_path: Path, change: dict[str, Any], key: str) -> None:
+    before, after = table(tmp_path), table(tmp_path, base=replace(BASE, **change))
+    assert [name for name in before if before[name] != after[name]] == [key]
+    assert fingerprint(before) != fingerprint(after)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("system_prompt", "Be brief."), ("dtype", DType.float32), ("context_length", 64)]
+)
+def test_how_the_base_is_used_counts(tmp_path: Path, field: str, value: Any) -> None:
+    config = real_config(tmp_path)
+    setattr(config.model, field, value)
+    before, after = table(tmp_path), table(tmp_path, config=config)
+    assert [name for name in before if before[name] != after[name]] == [f"model.{field}"]
+
+
+def test_dtype_counts_as_configured(tmp_path: Path) -> None:
+    assert table(tmp_path)["model.dtype"] == "auto"
+
+
+def test_a_template_file_counts_by_its_text(tmp_path: Path) -> None:
+    config = real_config(tmp_path)
+    (tmp_path / "one.jinja").write_text("{{ messages }}")
+    config.model.chat_template = str(tmp_path / "one.jinja")
+    assert table(tmp_path, config=config) == table(tmp_path)  # the base's own text
+    (tmp_path / "one.jinja").write_text("other")
+    assert table(tmp_path, config=config)["chat template"] != table(tmp_path)["chat template"]
+
+
+def test_every_result_affecting_key_of_a_stage_is_in_its_table(tmp_path: Path) -> None:
+    sft = table(tmp_path, "sft")
+    kept = {
+        "sft.lora.rank",
+        "sft.optimizer.learning_rate",
+        "sft.seed",
+        "sft.max_length",
+        "library torch",
+        "library trl",
+    }
+    assert kept <= sft.keys()
+    left_out = {"sft.save_every", "sft.keep_checkpoints", "runtime.outputs", "seed", "name"}
+    assert not left_out & sft.keys()
+    for item in fields(real_config(tmp_path).sft):
+        covered = any(key == f"sft.{item.name}" or key.startswith(f"sft.{item.name}.") for key in sft)
+        assert covered == item.metadata.get("affects_results", True), item.name
+
+
+def test_a_file_that_a_check_reads_counts_for_the_report_alone(tmp_path: Path, repository: Path) -> None:
+    sheet = tmp_path / "sheet.yaml"
+    sheet.write_bytes((repository / "data" / "helpdesk" / "fact_sheet.yaml").read_bytes())
+    suites = make_suites()
+    suites["answers"].checks = [CheckConfig(name="facts_only", params={"fact_sheet": str(sheet)})]
+
+    def tables() -> list[dict[str, Any]]:
+        nodes, _ = nodes_for(real_config(tmp_path), suites, STAGES)
+        hashes = FileHashes(tmp_path / "hashes.json")
+        around = Surroundings(config=real_config(tmp_path), hashes=hashes, base=BASE, plugins={"mine.py": "d" * 64})
+        return [fingerprint_inputs(replace(node, inputs={}), {}, around) for node in nodes]
+
+    before = tables()
+    sheet.write_bytes(sheet.read_bytes() + b"\n# another line\n")
+    after = tables()
+    assert [b == a for b, a in zip(before, after, strict=True)] == [True, True, True, True, False]
+    assert differences(before[-1], after[-1]) == ["check answers facts_only: sheet.yaml changed"]
+    assert ["plugin mine.py" in entry for entry in before] == [False, False, False, False, True]
+
+
+def test_differences_name_keys_and_hide_digests() -> None:
+    before = {"rate": 0.1, "input dataset: a/train": "a" * 64, "gone": 1, "flag": True, "same": 1}
+    after = {"rate": 0.2, "input dataset: a/train": "b" * 64, "flag": False, "same": 1, "plugin x": "c" * 64}
+    assert differences(before, after) == [
+        "rate: 0.1 -> 0.2",
+        "input dataset: a/train changed",
+        "flag: true -> false",
+        "plugin x is new",
+        "gone: no longer 1",
+    ]
+    assert differences(before, dict(before)) == []

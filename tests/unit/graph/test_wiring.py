@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import fake_stages
+import pytest
+from fake_stages import make_config, make_suites
+
+from pipeline.config.evaluation import SuiteConfig
+from pipeline.config.root import Config
+from pipeline.graph.spec import STAGES
+from pipeline.graph.wiring import Node, nodes_for
+
+
+def config(*stages: str) -> Config:
+    return make_config(Path("outputs"), Path("rows.txt"), stages)
+
+
+def wire(config: Config, suites: dict[str, SuiteConfig] | None = None) -> tuple[dict[str, Node], list[str]]:
+    nodes, problems = nodes_for(config, make_suites() if suites is None else suites, fake_stages.STAGES)
+    return {node.name: node for node in nodes}, problems
+
+
+def sources(node: Node, role: str) -> list[str | None]:
+    return [source.node or source.reference for source in node.inputs[role]]
+
+
+def test_the_real_stages_are_wired_by_kind() -> None:
+    nodes, problems = nodes_for(config("curate", "sft", "evaluate"), make_suites("a", "b"), STAGES)
+    assert problems == []
+    wired = {node.name: node for node in nodes}
+    assert list(wired) == [
+        "curate",
+        "sft",
+        "samples-a-base",
+        "samples-a-sft",
+        "samples-b-base",
+        "samples-b-sft",
+        "report",
+    ]
+    assert sources(wired["sft"], "dataset") == ["curate"]
+    assert sources(wired["sft"], "policy") == []  # the base
+    assert sources(wired["samples-a-base"], "policy") == []
+    assert sources(wired["samples-b-sft"], "policy") == ["sft"]
+    assert wired["samples-a-sft"].reads["dataset"] == ("demonstrations/test",)
+    assert sources(wired["report"], "samples") == list(wired)[2:6]
+    assert wired["report"].params["samples"][3] == {"policy": "sft", "suite": "b"}
+
+
+def test_a_default_holds_only_where_its_stage_is_in_the_chain() -> None:
+    with_sft, _ = wire(config("curate", "sft", "dpo"))
+    assert sources(with_sft["dpo"], "policy") == ["sft"]
+    without, problems = wire(config("curate", "dpo"))
+    assert problems == []
+    assert sources(without["dpo"], "policy") == []
+
+
+def test_evaluate_follows_every_training_and_no_mere_curation() -> None:
+    assert list(wire(config("curate", "sft"))[0])[-1] == "report"
+    assert list(wire(config("curate"))[0]) == ["curate"]
+
+
+def test_overrides_name_stages_ids_and_paths() -> None:
+    asked = config("curate", "sft", "dpo", "evaluate")
+    asked.inputs.sft.policy = "sft-0123"
+    asked.inputs.evaluate.policy = ["dpo", "base", "/policies/mine"]
+    nodes, problems = wire(asked)
+    assert problems == []
+    assert sources(nodes["sft"], "policy") == ["sft-0123"]
+    assert nodes["sft"].inputs["policy"][0].key == "inputs.sft.policy"
+    policies = [node.params["policy_name"] for name, node in nodes.items() if name.startswith("samples")]
+    assert policies == ["dpo", "base", "mine"]
+    assert sources(nodes["samples-answers-mine"], "policy") == ["/policies/mine"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "inputs", "expected"),
+    [
+        ((), {}, "stages: none is named"),
+        (("curate", "sftt"), {}, "there is no stage 'sftt'. Stages: curate, sft, dpo, evaluate"),
+        (("curate", "samples"), {}, "there is no stage 'samples'"),
+        (("curate", "sft", "sft"), {}, "'sft' is named twice"),
+        (("curate", "evaluate", "sft"), {}, "'evaluate' comes last"),
+        (("sft",), {}, "inputs.sft.dataset: 'sft' needs a dataset. Name the stage 'curate' before it"),
+        (("sft", "curate"), {}, "inputs.sft.dataset: 'sft' needs a dataset"),
+        (("evaluate",), {}, "inputs.evaluate.dataset: 'evaluate' needs a dataset"),
+        (("curate", "sft"), {"sft.policy": "dpo"}, "inputs.sft.policy=dpo: 'dpo' does not run before 'sft'"),
+        (("curate", "sft"), {"sft.policy": "curate"}, "'curate' makes a dataset, and a policy is needed"),
+        (("curate", "sft"), {"evaluate.policy": ["sft", "base", "sft"]}, "two of them are called 'sft'"),
+        (("curate", "sft"), {"evaluate.policy": ["sft"]}, "evaluate.baseline=base: it is not among the policies"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_key(
+    stages: tuple[str, ...], inputs: dict[str, str | list[str]], expected: str
+) -> None:
+    asked = config(*stages)
+    for key, value in inputs.items():
+        stage, _, role = key.partition(".")
+        setattr(getattr(asked.inputs, stage), role, value)
+    problems = wire(asked)[1]
+    assert any(expected in problem for problem in problems), problems
+
+
+def test_problems_are_collected() -> None:
+    asked = config("sft", "typo")
+    asked.force = ["dpo"]
+    asked.evaluate.baseline = "gold"
+    problems = wire(asked, {})[1]
+    keys = {problem.split(":")[0].split("=")[0] for problem in problems}
+    assert keys == {
+        "stages",
+        "force",
+        "inputs.sft.dataset",
+        "inputs.evaluate.dataset",
+        "evaluate.baseline",
+        "evaluate.suites",
+    }
+
+
+def test_an_input_that_is_given_needs_no_stage() -> None:
+    asked = config("sft")
+    asked.inputs.sft.dataset = asked.inputs.evaluate.dataset = "curate-0123"
+    nodes, problems = wire(asked)
+    assert problems == []
+    assert sources(nodes["sft"], "dataset") == ["curate-0123"]
+
+
+def test_the_smaller_limit_holds() -> None:
+    asked = config("curate", "evaluate")
+    suites = make_suites("few", "many", "all")
+    suites["few"].limit, suites["many"].limit = 3, 100
+    asked.evaluate.limit = 10
+    nodes, _ = wire(asked, suites)
+    limits = [node.params["suite"].limit for name, node in nodes.items() if name.startswith("samples")]
+    assert limits == [3, 10, 10]
+    asked.evaluate.limit = None
+    nodes, _ = wire(asked, suites)
+    assert [node.params["suite"].limit for name, node in nodes.items() if name.startswith("samples")] == [3, 100, None]
+    assert suites["many"].limit == 100  # the configuration itself stays as it was
+
+
+def test_names_of_nodes_are_plain_path_components() -> None:
+    asked = config("curate", "evaluate")
+    asked.inputs.evaluate.policy = ["base", "/a/../..", "weird name/.."]
+    nodes, _ = wire(asked)
+    assert all("/" not in name and not name.startswith(".") for name in nodes)
