@@ -81,7 +81,7 @@ def compose_and_run(command: str, arguments: list[str]) -> int:
         if job.mode is RunMode.MULTIRUN:
             from pipeline.commands.sweep import run_child
 
-            statuses.append(run_child(command, job, arguments))
+            statuses.append(run_child(command, composed, job, arguments))
             return
         from pipeline.commands.train import execute
 

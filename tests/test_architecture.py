@@ -38,8 +38,8 @@ ALLOWED_IMPORTERS = {
 FORBIDDEN = {
     r"(?<![\w.])eval\(": "eval",
     r"(?<![\w.])exec\(": "exec",
-    r"\bpickle\b": "pickle",
-    r"\bdill\b": "dill",
+    r"\b(import|from) pickle\b|\bpickle\.": "pickle",
+    r"\b(import|from) dill\b|\bdill\.": "dill",
     r"joblib\.load": "joblib.load",
     r"weights_only\s*=\s*False": "weights_only=False",
     r"trust_remote_code\s*=\s*True": "trust_remote_code=True",

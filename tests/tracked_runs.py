@@ -89,7 +89,8 @@ def recorded(path: Path) -> list[tuple[int, Row]]:
 def inspect(fragment: Path) -> tuple[list[tuple[int, Row]], list[Row]]:
     """Read an offline run with W&B's own reader: its history, and all its records."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(fragment)]
-    environment = {**os.environ, "WANDB_DIR": str(fragment), "WANDB_CONFIG_DIR": str(fragment)}
+    places = {f"WANDB_{kind}": str(fragment) for kind in ("DIR", "CONFIG_DIR", "CACHE_DIR", "DATA_DIR")}
+    environment = {**os.environ, **places}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     records = [json.loads(line, parse_constant=str) for line in done.stdout.splitlines() if line.strip()]
     return steps_and_values(entry["history"]["item"] for entry in records if "history" in entry), records

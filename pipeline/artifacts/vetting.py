@@ -25,7 +25,9 @@ UNSAFE_SUFFIXES = frozenset(
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", INDEX)
 # Private keys that transformers itself writes, and that only carry a name or a flag.
-HARMLESS_PRIVATE_KEYS = frozenset({"_name_or_path", "_commit_hash", "_attn_implementation_autoset"})
+HARMLESS_PRIVATE_KEYS = frozenset(
+    {"_name_or_path", "_commit_hash", "_attn_implementation_autoset", "_from_model_config"}
+)
 # Implementations that are part of transformers. Any other name would be fetched from the hub and run.
 BUILT_IN_IMPLEMENTATIONS = frozenset(
     {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "grouped_mm", "batched_mm"}

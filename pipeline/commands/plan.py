@@ -75,7 +75,8 @@ def walk(nodes: Sequence[Node], resolution: Resolution) -> list[Planned]:
         upstream = [source.node for sources in node.inputs.values() for source in sources if source.node in unmade]
         if upstream:
             unmade[node.name] = node
-            planned.append(Planned(node=node, state=UNKNOWN, reason=f"until {', '.join(map(str, upstream))} has run"))
+            more = f" and {len(upstream) - 1} more" if len(upstream) > 1 else ""
+            planned.append(Planned(node=node, state=UNKNOWN, reason=f"until {upstream[0]}{more} has run"))
             continue
         table = resolution.table(node, resolution.inputs(node))
         digest = fingerprint(table)

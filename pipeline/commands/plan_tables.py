@@ -56,6 +56,9 @@ def print_sft(node: Node, resolution: Resolution) -> None:
     parts += f"activations {size(memory.activations)}, head {size(memory.head)}"
     print(f"{node.name}: {steps:,} optimizer steps of {sft.batch_size} rows; {millions}")
     print(f"{node.name}: memory about {size(memory.total)} ({parts}); right to about a half")
+    if node.name in resolution.made:
+        print(f"{node.name}: cached, so nothing is trained\n")
+        return
     tokens = train.total_tokens * min(steps * sft.batch_size / train.encoded, sft.num_epochs)
     print(f"{node.name}: {_time_of_tokens(node, resolution, base, tokens)}\n")
 

@@ -5,28 +5,42 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.commands.composing import flags_in
+from pipeline.config.shared import TrackingConfig
+from pipeline.tracking.server import DECISION_VARIABLE, decide
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 JOB_NUMBER = "PIPELINE_JOB_NUMBER"
 SWEEP = "PIPELINE_SWEEP"
 
 
-def run_child(command: str, job: Any, arguments: list[str]) -> int:
+def run_child(command: str, composed: DictConfig, job: Any, arguments: list[str]) -> int:
     """Run one job of a sweep as a subprocess and return its exit status.
 
     Args:
         command: ``train`` or ``plan``.
+        composed: The job's configuration.
         job: Hydra's own section of the composed configuration.
         arguments: What the sweep was started with; its flags are passed on, its overrides replaced by the job's.
     """
     overrides = list(job.overrides.task)
     print(f"\n#{job.job.num}: {' '.join(overrides)}", flush=True)
+    if command == "train" and DECISION_VARIABLE not in os.environ:  # asked once, for all jobs
+        os.environ[DECISION_VARIABLE] = decide(_tracking(composed))[0].value
     environment = {**os.environ, JOB_NUMBER: str(job.job.num), SWEEP: os.path.basename(job.sweep.dir)}
     flags = [flag for flag in flags_in(arguments) if flag not in {"-m", "--multirun"}]
     child = [sys.executable, "-m", "pipeline", command, *flags, *overrides]
     return subprocess.run(child, env=environment, check=False).returncode
+
+
+def _tracking(composed: DictConfig) -> TrackingConfig:
+    from omegaconf import OmegaConf
+
+    return cast("TrackingConfig", OmegaConf.to_object(composed.tracking))
 
 
 def failed_table(statuses: list[int]) -> str:

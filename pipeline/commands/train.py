@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,9 +100,9 @@ def train(prepared: Prepared, again: str) -> int:
     folder.write_config(logged)
     if config.tracking.group is None:
         config.tracking.group = os.environ.get(SWEEP, folder.path.name)
-    say: Callable[[str], None] = _printer(folder.path / "run.log")
-    say(f"run folder  {folder.path}")
     with TrackingSession(config.tracking, store.outputs, folder.path, logged) as session:
+        say = session.notice
+        say(f"run folder  {folder.path}")
         done = run_nodes(
             prepared.nodes,
             config=config,
@@ -114,10 +113,11 @@ def train(prepared: Prepared, again: str) -> int:
             plugins=prepared.plugins,
             folder=folder,
             say=say,
+            again=again,
         )
-    report = next((step.artifact for step in reversed(done) if step.artifact.kind == "report"), None)
-    if report is not None:
-        _show(report, folder.path, say)
+        report = next((step.artifact for step in reversed(done) if step.artifact.kind == "report"), None)
+        if report is not None:
+            _show(report, folder.path, say)
     return 0
 
 
@@ -134,14 +134,3 @@ def _show(report: Artifact, folder: Path, say: Callable[[str], None]) -> None:
         say(line)
     say("")
     say(f"report      {folder / 'report.html'}")
-
-
-def _printer(log: Path) -> Callable[[str], None]:
-    """Return a function that prints a line and appends it to the run's log."""
-
-    def say(line: str) -> None:
-        print(line, file=sys.stdout, flush=True)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    return say

@@ -39,7 +39,8 @@ def unknown_key(path: str, schema: type) -> str | None:
 
     Keys below a list or a dict are open and always accepted here; OmegaConf checks them later.
     """
-    current, walked = schema, []
+    current = schema
+    walked: list[str] = []
     for part in path.split("."):
         hints = get_type_hints(current)
         if part not in hints:

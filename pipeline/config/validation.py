@@ -10,9 +10,7 @@ from pipeline.config.data import SourceFormat
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.paths import find_file
 from pipeline.config.root import Config
-from pipeline.config.suggestions import near_miss
 
-STAGE_ORDER = ("curate", "sft", "evaluate")
 SYMBOLS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 HOLDS = {
     "ge": lambda value, bound: value >= bound,
@@ -26,11 +24,11 @@ SHARED_SECTIONS = ("inputs", "model", "data", "tracking", "runtime")
 def problems_in(config: Config | SuiteConfig) -> list[str]:
     """Return one line per problem, each starting with the key; empty if there is none.
 
-    Only the sections of listed stages are looked at.
+    Only the sections of listed stages are looked at. The stages themselves are checked when they are wired.
     """
     if isinstance(config, SuiteConfig):
         return [*out_of_bounds(config, ""), *_suite_problems(config)]
-    problems = list(_stage_list_problems(config))
+    problems = [f"plugins: there is no file {file}." for file in config.plugins if not find_file(file).is_file()]
     for entry in fields(config):
         value = getattr(config, entry.name)
         if entry.name in config.stages or entry.name in SHARED_SECTIONS:
@@ -62,25 +60,6 @@ def out_of_bounds(section: Any, prefix: str) -> Iterator[str]:
             for name, bound in entry.metadata.get("bounds", {}).items():
                 if not HOLDS[name](value, bound):
                     yield f"{key}={value}: must be {SYMBOLS[name]} {bound:g}."
-
-
-def _stage_list_problems(config: Config) -> Iterator[str]:
-    if not config.stages:
-        yield "stages: no stage is named; choose an experiment with `+experiment=sft`."
-    for stage in config.stages:
-        if stage not in STAGE_ORDER:
-            yield f"stages: there is no stage `{stage}`.{near_miss(stage, STAGE_ORDER)} Stages: {', '.join(STAGE_ORDER)}."
-    known = [stage for stage in config.stages if stage in STAGE_ORDER]
-    if len(set(known)) != len(known):
-        yield f"stages={known}: a stage is named twice."
-    if sorted(set(known), key=STAGE_ORDER.index) != list(dict.fromkeys(known)):
-        yield f"stages={known}: the order is {', '.join(STAGE_ORDER)}."
-    for stage in config.force:
-        if stage not in config.stages:
-            yield f"force: `{stage}` is not among the stages that run ({', '.join(config.stages)})."
-    for file in config.plugins:
-        if not find_file(file).is_file():
-            yield f"plugins: there is no file {file}."
 
 
 def _source_problems(config: Config) -> Iterator[str]:

@@ -229,12 +229,12 @@ def _injected_system_turn(tokenizer: PreTrainedTokenizerFast) -> str:
     turns = [first, Message(role="assistant", content=_REPLY_PROBE), Message(role="user", content=_NEXT_PROBE)]
     between = render(tokenizer, turns).partition(_REPLY_PROBE)[2].partition(_NEXT_PROBE)[0]
     head = render(tokenizer, [first]).partition(_USER_PROBE)[0]
+    for token in tokenizer.added_tokens_decoder.values():
+        head, between = head.replace(str(token), "\0"), between.replace(str(token), "\0")
     shared = 0  # the heading of a user turn ends what precedes the first one and what precedes the second
     while shared < min(len(head), len(between)) and head[-1 - shared] == between[-1 - shared]:
         shared += 1
-    rest = head[: len(head) - shared]
-    for token in tokenizer.added_tokens_decoder.values():
-        rest = rest.replace(str(token), "\n")
+    rest = head[: len(head) - shared].replace("\0", "\n")
     lines = [line for line in rest.strip().splitlines() if line.strip() not in {"", "system", "user"}]
     return " ".join(lines)
 

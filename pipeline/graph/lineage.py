@@ -90,6 +90,9 @@ def delete(store: Store, leftovers: Iterable[Leftover]) -> None:
             raise LockError(f"{lock.stem} is being made by {describe_holder(lock)}. Prune when it is done.")
     for leftover in leftovers:
         discard(leftover.path)
+    for lock in sorted(store.work_root.glob("*.lock")):
+        if not lock.with_suffix("").exists():  # whoever takes such a lock meanwhile sees that its file is gone
+            lock.unlink()
     for pointer in sorted(store.artifact_root.glob("*.current")):
         if not (store.artifact_root / pointer.read_text(encoding="utf-8").strip()).is_dir():
             pointer.unlink()

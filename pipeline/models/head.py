@@ -107,5 +107,6 @@ def check_head(model: nn.Module) -> None:
     if not difference <= tolerance * max(scale, 1.0):
         raise ModelError(
             f"{type(causal).__name__} does something to its logits that this pipeline does not know: backbone and "
-            f"head, applied one after the other, differ from the whole model by {difference:.3g}. It cannot be trained here."
+            f"head, applied one after the other, differ from the whole model by {difference:.3g}. "
+            "It cannot be trained here."
         )

@@ -19,7 +19,7 @@ from pipeline.artifacts.base_model import BaseModel
 from pipeline.artifacts.hashing import sha256_json
 from pipeline.config.shared import Attention, DType, LoRAConfig, ModelConfig, Quantization, RuntimeConfig
 from pipeline.errors import ModelError
-from pipeline.models.head import output_head
+from pipeline.models.head import check_head, output_head, underlying_model
 from pipeline.runtime.device import choose_device
 
 ADAPTER_FOLDER = "adapter"  # of a policy artifact
@@ -92,7 +92,11 @@ def load_base(base: BaseModel, model: ModelConfig, runtime: RuntimeConfig, dtype
     loaded.requires_grad_(False)
     loaded.eval()
     loaded.generation_config = type(loaded.generation_config)()  # the model's own sampling defaults must not leak in
-    return cast(PreTrainedModel, loaded if "device_map" in extra else loaded.to(device))
+    # What peft calls the base of an adapter: no path of this machine may end up in a sealed file.
+    loaded.name_or_path = loaded.config.name_or_path = base.name
+    loaded = loaded if "device_map" in extra else loaded.to(device)
+    check_head(loaded)
+    return cast(PreTrainedModel, loaded)
 
 
 def _attention(attention: Attention, device: torch.device) -> str:
@@ -129,7 +133,7 @@ def add_lora(model: PreTrainedModel, config: LoRAConfig, seed: int) -> PeftModel
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         raise ModelError(
-            f"sft.lora.targets: {', '.join(unknown)} is no linear module of this model below its output head. "
+            f"`lora.targets`: {', '.join(unknown)} is no linear module of this model below its output head. "
             f"Its linear modules: {', '.join(known)}; or write {ALL_LINEAR}."
         )
     lora = LoraConfig(
@@ -142,12 +146,9 @@ def add_lora(model: PreTrainedModel, config: LoRAConfig, seed: int) -> PeftModel
         target_modules=sorted(wanted),
         bias="none",
     )
-    state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    try:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
         policy = cast(PeftModel, get_peft_model(model, lora, adapter_name=POLICY, autocast_adapter_dtype=True))
-    finally:
-        torch.random.set_rng_state(state)
     _require_float32(policy)
     return policy
 
@@ -173,10 +174,13 @@ def save_adapter(policy: PeftModel, folder: Path) -> None:
 
     The same weights give the same bytes, and no path of this machine is in them.
     """
-    policy.save_pretrained(str(folder), selected_adapters=[POLICY], safe_serialization=True)
+    # No embedding is ever trained; asked to find that out by itself, peft would ask the hub about the base's name.
+    policy.save_pretrained(
+        str(folder), selected_adapters=[POLICY], safe_serialization=True, save_embedding_layers=False
+    )
     (folder / "README.md").unlink(missing_ok=True)  # a model card with nothing filled in
     config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = Path(str(config["base_model_name_or_path"])).name
+    config["base_model_name_or_path"] = underlying_model(policy).name_or_path
     config["target_modules"] = sorted(config["target_modules"])
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     tensors = load_file(folder / WEIGHTS_NAME)

@@ -47,7 +47,7 @@ class _ChunkedHead:
             wide.copy_(raw)
         if self.head.bias is not None:
             wide.add_(self.head.bias)
-        if self.slope is None:
+        if self.slope is None or self.head.softcap is None:
             return _multiply(wide, self.head.scale / self.temperature)
         wide.mul_(self.head.scale / self.head.softcap).tanh_()
         torch.mul(wide, wide, out=self.slope[:num_rows]).neg_().add_(1.0)
@@ -103,14 +103,15 @@ class _CompletionLogprobs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_logprobs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_logprobs: Tensor) -> tuple[Tensor | None, ...]:
         saved = list(ctx.saved_tensors)
         grad_hidden = grad_weight = None
         if ctx.has_unit_gradient:
             unit_gradient = saved.pop(0)
             grad_hidden = (unit_gradient * grad_logprobs.unsqueeze(1)).to(unit_gradient.dtype)
         if ctx.needs_input_grad[1]:
-            grad_weight = _weight_gradient(ctx.head, ctx.chunk_size, ctx.temperature, *saved, grad_logprobs)
+            hidden, targets = saved
+            grad_weight = _weight_gradient(ctx.head, ctx.chunk_size, ctx.temperature, hidden, targets, grad_logprobs)
         return grad_hidden, grad_weight, None, None, None, None
 
 
@@ -166,9 +167,9 @@ def completion_logprobs(
     )
     # Autocast would cast what is already in the dtype chosen here, and refuses `out=`.
     with torch.autocast(hidden.device.type, enabled=False):
-        result: Tensor = _CompletionLogprobs.apply(
+        result: Tensor = _CompletionLogprobs.apply(  # type: ignore[no-untyped-call]
             hidden.to(weight.dtype), weight, targets, head, chunk_size, temperature
-        )  # type: ignore[no-untyped-call]
+        )
     return result
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from pipeline.artifacts.durable import write_durably
 from pipeline.artifacts.hashing import sha256_file
 from pipeline.artifacts.outcome import StageOutcome
+from pipeline.config.data import TableName
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.shared import ModelConfig
 from pipeline.config.stages import OverlengthPolicy
@@ -102,8 +103,11 @@ def load_items(job: StageJob, suite: SuiteConfig, chat: Chat) -> list[Item]:
     dataset = job.one("dataset")
     if dataset is None:
         raise DataError(f"The suite {suite.name} got no data set. Name `curate` in `stages`, or set `inputs.evaluate.dataset`.")
-    row_type: type[Prompt] | type[Demonstration] = Demonstration if suite.table == "demonstrations" else Prompt
-    rows: list[Prompt] | list[Demonstration] = read_table(dataset, suite.table.value, suite.split, row_type)
+    rows: Sequence[Prompt | Demonstration]
+    if suite.table is TableName.demonstrations:
+        rows = read_table(dataset, suite.table.value, suite.split, Demonstration)
+    else:
+        rows = read_table(dataset, suite.table.value, suite.split, Prompt)
     chosen = sorted(rows, key=lambda row: hashlib.sha256(row.id.encode()).hexdigest())[: suite.limit]
     encode = _encode_likelihood if suite.kind is SuiteKind.likelihood else _encode_prompt
     items = [encode(row, chat, job.base.context_length, suite) for row in sorted(chosen, key=lambda row: row.id)]

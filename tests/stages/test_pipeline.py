@@ -96,9 +96,10 @@ def test_the_policy_loads_in_plain_peft(made: Path) -> None:
 
 def test_an_unchanged_rerun_reuses_everything_without_torch(copy: Path) -> None:
     before = last_report(copy)
+    arguments = ["train", *SMALL, f"model.id={copy / 'model'}", f"data.path={copy / 'rows.jsonl'}"]
     script = (
         "import sys\nfrom pipeline.__main__ import run\n"
-        f"status = run({['train', *SMALL, f'model.id={copy / "model"}', f'data.path={copy / "rows.jsonl"}']!r})\n"
+        f"status = run({arguments!r})\n"
         "print('TORCH', 'torch' in sys.modules, 'STATUS', status)\n"
     )
     started = time.monotonic()

@@ -141,6 +141,7 @@ def test_prune_deletes_what_no_run_reaches_and_only_when_asked(
     assert f"deleted 3 folders, {total:,} bytes" in capsys.readouterr().out
     assert {artifact.id for artifact in store.artifacts()} == kept
     assert len(list(store.artifact_root.glob("*.current"))) == len(kept)
+    assert list(store.work_root.iterdir()) == []  # locks of finished stages
     assert runs(outputs, "verify") == 0
 
 

@@ -14,8 +14,9 @@ from fake_stages import make_config, make_suites, run_chain, write_source
 
 from pipeline.artifacts.store import Store
 from pipeline.config.root import Config
-from pipeline.errors import ArtifactError, ConfigError, DataError, Interrupted, LockError, StorageError
+from pipeline.errors import ArtifactError, DataError, Interrupted, LockError, StorageError
 from pipeline.graph.execution import Executed
+from pipeline.graph.run_folder import RunFolder, linked_ids
 
 
 class Chain:
@@ -298,5 +299,38 @@ def test_a_second_process_waits_or_leaves_and_reuses(chain: Chain, wait: bool) -
         assert first.wait(timeout=30) == 0
 
 
-def test_config_errors_are_not_confused_with_missing_artifacts() -> None:
-    assert (ConfigError.exit_status, ArtifactError.exit_status) == (2, 4)
+def test_of_several_processes_at_once_one_makes_each_artifact(chain: Chain, tmp_path: Path) -> None:
+    script = Path(fake_stages.__file__)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{script.parent}:{script.parents[1]}",
+        fake_stages.STEP_LOG: str(tmp_path / "steps"),
+    }
+    command = [sys.executable, str(script), str(chain.outputs), str(chain.source)]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0, 0]
+    assert (tmp_path / "steps").read_text().split() == ["1", "2", "3", "4", "5", "6"]
+    sealed = [line.split()[0] for output in outputs for line in output.splitlines() if line.split()[1:2] == ["sealed"]]
+    assert sorted(sealed) == sorted(NODES)
+    assert len(Store(chain.outputs).artifacts()) == len(NODES)
+    assert len(list((chain.outputs / "runs").iterdir())) == 4
+
+
+def test_run_folders_never_share_a_name_or_leave_theirs(tmp_path: Path) -> None:
+    folders = [RunFolder.create(tmp_path, "../strange name", "3").path for _ in range(20)]
+    assert len(set(folders)) == 20
+    assert {path.parent for path in folders} == {tmp_path / "runs"}
+    assert all(path.name.split("_", 2)[2].startswith("strange-name_3") for path in folders)
+
+
+def test_where_links_are_not_possible_the_list_remains(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    done = chain.run(chain.config("curate"))
+    assert linked_ids(chain.folder.path) == {"curate": done["curate"].artifact.id}
+    assert list((chain.folder.path / "artifacts").iterdir()) == []

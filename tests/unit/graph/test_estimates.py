@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import make_tiny_model
+
+from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.artifacts.outcome import StageOutcome
+from pipeline.artifacts.store import Provenance, Store
+from pipeline.config.shared import DType, LoRAConfig, Quantization
+from pipeline.config.stages import SFTConfig
+from pipeline.errors import ModelError
+from pipeline.graph.estimates import (
+    activation_values,
+    adapter_parameters,
+    remembered_rate,
+    sft_memory,
+    weight_shapes,
+)
+
+# The tiny model: hidden 64, feed-forward 128, keys and values 32, two layers, vocabulary 512.
+PER_LAYER = 64 * 64 + 32 * 64 + 32 * 64 + 64 * 64 + 3 * 64 * 128 + 2 * 64
+PARAMETERS = 512 * 64 + 2 * PER_LAYER + 64
+INS_AND_OUTS = (64 + 64) + (64 + 32) + (64 + 32) + (64 + 64) + 3 * (64 + 128)  # q, k, v, o, then the feed-forward
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def test_shapes_come_from_the_header(model: Path) -> None:
+    shapes = weight_shapes(model)
+    assert shapes["model.layers.1.mlp.down_proj.weight"] == [64, 128]
+    memory = sft_memory(model, SFTConfig(), DType.float32, Quantization.none, 100)
+    assert memory.base_parameters == PARAMETERS == 106_816
+    assert memory.base == 4 * PARAMETERS
+
+
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        weight_shapes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (["all-linear"], 4 * 2 * INS_AND_OUTS),
+        (["q_proj"], 4 * 2 * 128),
+        (["q_proj", "down_proj"], 4 * 2 * (128 + 192)),
+        (["proj"], 0),  # whole names only
+    ],
+)
+def test_adapter_parameters(model: Path, targets: list[str], expected: int) -> None:
+    assert adapter_parameters(weight_shapes(model), LoRAConfig(rank=4, targets=targets)) == expected
+
+
+def test_activations_grow_with_layers_and_shrink_with_checkpointing() -> None:
+    config = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    one_layer = 16 * 64 + 4 * 128 + 3 * 4 * 10
+    assert activation_values(config, 10, checkpointing=False) == 2 * one_layer
+    assert activation_values(config, 10, checkpointing=True) == one_layer + 2 * 64
+
+
+def test_memory_follows_its_parts(model: Path) -> None:
+    sft = SFTConfig(microbatch_size=8)
+    wide = sft_memory(model, sft, DType.auto, Quantization.none, 100)
+    narrow = sft_memory(model, sft, DType.bfloat16, Quantization.none, 100)
+    assert (narrow.base, narrow.activations) == (wide.base // 2, wide.activations // 2)
+    assert narrow.adapter == wide.adapter == 16 * 2 * INS_AND_OUTS * 16
+    half = sft_memory(model, replace(sft, microbatch_size=4), DType.bfloat16, Quantization.none, 100)
+    assert half.activations == narrow.activations // 2
+    assert half.total < narrow.total
+
+
+def test_a_rate_is_remembered_for_the_same_machine_and_base(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    machine = {"cpu": "this one", "cpu_count": 2}
+    for digit, tokens, environment, base in (
+        ("a", 1000, machine, "base"),
+        ("b", 9000, {**machine, "cpu_count": 64}, "base"),
+        ("c", 7000, machine, "other base"),
+    ):
+        work = store.work("sft", digit * 64)
+        (work.staging / "x").write_text(digit)
+        store.seal(
+            work, kind=ArtifactKind.policy, stage="sft", version=1, fingerprint=digit * 64, parents=[], config={},
+            outcome=StageOutcome(parts={}, metrics={"processed_tokens": tokens}),
+            provenance=Provenance(base={"digest": base}, environment=environment, wall_seconds=10.0),
+        )  # fmt: skip
+    found = remembered_rate(store, "sft", "processed_tokens", machine, "base", {})
+    assert found is not None
+    assert found[0] == 100.0
+    assert json.loads((found[1].path / "manifest.json").read_text())["fingerprint"] == "a" * 64
+    assert remembered_rate(store, "dpo", "processed_tokens", machine, "base", {}) is None
+    assert remembered_rate(store, "sft", "items", machine, "base", {}) is None
+    assert remembered_rate(store, "sft", "processed_tokens", machine, "base", {"suite": "x"}) is None
