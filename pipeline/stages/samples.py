@@ -108,15 +108,20 @@ def load_items(job: StageJob, suite: SuiteConfig, chat: Chat) -> list[Item]:
         rows = read_table(dataset, suite.table.value, suite.split, Demonstration)
     else:
         rows = read_table(dataset, suite.table.value, suite.split, Prompt)
-    chosen = sorted(rows, key=lambda row: hashlib.sha256(row.id.encode()).hexdigest())[: suite.limit]
+    chosen = sorted(rows, key=_place)[: suite.limit]
     encode = _encode_likelihood if suite.kind is SuiteKind.likelihood else _encode_prompt
-    items = [encode(row, chat, job.base.context_length, suite) for row in sorted(chosen, key=lambda row: row.id)]
+    items = [encode(row, chat, job.base.context_length, suite) for row in sorted(chosen, key=_row_id)]
     reasons = [item.unscored for item in items if item.unscored is not None]
     counted = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons))) or "none"
     job.run.notice(f"{suite.name}: {len(rows)} rows, {len(items)} items taken, unscored: {counted}")
     if len(reasons) == len(items):
         raise DataError(f"The suite {suite.name} has no item that can be scored ({counted} of {len(items)} items).")
     return items
+
+
+def _place(row: Prompt | Demonstration) -> str:
+    """Order rows by something that says nothing about them, so that the first few are a fair sample."""
+    return hashlib.sha256(row.id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _encode_prompt(row: Prompt | Demonstration, chat: Chat, context_length: int, suite: SuiteConfig) -> Item:
@@ -126,6 +131,10 @@ def _encode_prompt(row: Prompt | Demonstration, chat: Chat, context_length: int,
         return Item(row=row, tokens=[], unscored="template_not_prefix")
     fits = len(tokens) + suite.sampling.max_new_tokens <= context_length
     return Item(row=row, tokens=tokens, unscored=None if fits else "overlength")
+
+
+def _row_id(row: Prompt | Demonstration) -> str:
+    return row.id
 
 
 def _encode_likelihood(row: Prompt | Demonstration, chat: Chat, context_length: int, suite: SuiteConfig) -> Item:
