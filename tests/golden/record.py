@@ -31,7 +31,7 @@ def sft_losses(folder: Path, *, learning_rate_factor: float = 1.0) -> list[float
     work = workshop.work("golden")
     with workshop.job(replace(config, optimizer=optimizer), name="golden", work=work) as job:
         train_sft(job)
-    return [row["loss"] for row in metric_rows(work.path) if "loss" in row]
+    return [row["loss"] for row in metric_rows(work.metrics) if "loss" in row]
 
 
 def main() -> None:
