@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.evaluation import SuiteConfig
-from pipeline.config.root import Config
+from pipeline.config.root import EVALUATE, Config, with_evaluation
 from pipeline.config.suggestions import explain_unknown_key, near_miss
 from pipeline.config.validation import problems_in
 from pipeline.errors import ConfigError
@@ -45,9 +45,7 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
         ConfigError: a value has the wrong type or an interpolation leads nowhere.
     """
     unresolved = cast("dict[str, Any]", OmegaConf.to_container(composed, resolve=False))
-    stages = list(composed.stages)
-    if "evaluate" not in stages and any(stage not in {"ingest", "curate"} for stage in stages):
-        composed = cast("DictConfig", OmegaConf.merge(composed, {"stages": [*stages, "evaluate"]}))
+    composed = cast("DictConfig", OmegaConf.merge(composed, {"stages": with_evaluation(list(composed.stages))}))
     missing = sorted(OmegaConf.missing_keys(composed))
     for key in missing:  # filled with something, so that the rest can be checked and told in the same report
         OmegaConf.update(composed, key, "demonstrations" if key.endswith(".table") else "")
@@ -59,7 +57,7 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
     problems = [f"{key}: has no value; add `{key}=…`" for key in missing]
     problems.extend(problem for problem in problems_in(config) if not problem.startswith(tuple(missing)))
     suites: dict[str, SuiteConfig] = {}
-    if "evaluate" in config.stages:
+    if EVALUATE in config.stages:
         for name in config.evaluate.suites:
             try:
                 suites[name] = load_suite(name, search_path)

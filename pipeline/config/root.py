@@ -41,6 +41,16 @@ class InputsConfig:
     evaluate: EvaluateInputs = option(factory=EvaluateInputs)
 
 
+EVALUATE = "evaluate"
+DATA_STAGES = frozenset({"ingest", "curate"})  # an experiment of these alone has no policy to evaluate
+
+
+def with_evaluation(stages: list[str]) -> list[str]:
+    """Return the stages, ending with `evaluate` where any of them makes something that can be evaluated."""
+    trains = any(stage not in DATA_STAGES for stage in stages)
+    return [*stages, EVALUATE] if trains and EVALUATE not in stages else list(stages)
+
+
 @dataclass(kw_only=True)
 class Config:
     """Root of the configuration of `train` and `plan`."""

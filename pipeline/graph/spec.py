@@ -12,7 +12,6 @@ from pipeline.config.data import CurateConfig, DataConfig
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.stages import SFTConfig
 
-EVALUATE = "evaluate"  # a stage of the configuration that becomes many nodes: samples per policy and suite, one report
 BASE = "base"  # the base model as a policy: no adapter, no artifact
 
 

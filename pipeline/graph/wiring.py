@@ -15,10 +15,8 @@ from typing import Any
 
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig
-from pipeline.config.root import Config
-from pipeline.graph.spec import BASE, EVALUATE, STAGES, Consumes, StageSpec
-
-DATA_STAGES = frozenset({"ingest", "curate"})  # an experiment of these alone ends without `evaluate`
+from pipeline.config.root import EVALUATE, Config, with_evaluation
+from pipeline.graph.spec import BASE, STAGES, Consumes, StageSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +65,7 @@ def nodes_for(
             chain.append(stage)
     if not config.stages:
         problems.append("stages: none is named. Add an experiment, for example `+experiment=sft`.")
-    if any(stage not in DATA_STAGES for stage in chain) and EVALUATE not in chain:
-        chain.append(EVALUATE)
+    chain = with_evaluation(chain)
     if EVALUATE in chain and chain[-1] != EVALUATE:
         problems.append(f"stages: {EVALUATE!r} comes last, because it compares what the others made.")
     problems += [

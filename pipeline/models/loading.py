@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -146,7 +149,7 @@ def add_lora(model: PreTrainedModel, config: LoRAConfig, seed: int) -> PeftModel
         target_modules=sorted(wanted),
         bias="none",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _peft_asks_for_an_old_name():
         torch.manual_seed(seed)
         policy = cast(PeftModel, get_peft_model(model, lora, adapter_name=POLICY, autocast_adapter_dtype=True))
     _require_float32(policy)
@@ -156,11 +159,20 @@ def add_lora(model: PreTrainedModel, config: LoRAConfig, seed: int) -> PeftModel
 def load_policy(model: PreTrainedModel, policy: Artifact, *, trainable: bool = False) -> PeftModel:
     """Put the adapter of a sealed policy on its base."""
     folder = policy.path / ADAPTER_FOLDER
-    loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=POLICY, is_trainable=trainable)
+    with _peft_asks_for_an_old_name():
+        loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=POLICY, is_trainable=trainable)
     _require_float32(loaded)
     if not trainable:
         loaded.eval()
     return cast(PeftModel, loaded)
+
+
+@contextmanager
+def _peft_asks_for_an_old_name() -> Iterator[None]:
+    """Keep quiet about an attribute of transformers that peft 0.21 still reads under its former name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
 
 
 def _require_float32(policy: PeftModel) -> None:
@@ -184,7 +196,7 @@ def save_adapter(policy: PeftModel, folder: Path) -> None:
     config["target_modules"] = sorted(config["target_modules"])
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     tensors = load_file(folder / WEIGHTS_NAME)
-    save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, folder / WEIGHTS_NAME)
+    save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, folder / WEIGHTS_NAME, {"format": "pt"})
 
 
 def adapter_digest(folder: Path) -> str:

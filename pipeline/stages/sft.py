@@ -24,6 +24,7 @@ from pipeline.losses.sft import sft_loss
 from pipeline.models.loading import add_lora, load_base, load_policy
 from pipeline.models.logprobs import supervised_logprobs
 from pipeline.models.scoring import score
+from pipeline.runtime.allocator import keep_memory
 from pipeline.runtime.device import choose_device
 from pipeline.stages.batches import CompletionCollator, order_dataset
 from pipeline.stages.course import Milestones, make_milestones
@@ -85,6 +86,7 @@ def train_sft(job: StageJob) -> StageOutcome:
     """
     config = job.section(SFTConfig)
     microbatch_size, accumulation_steps = microbatches(config.batch_size, config.microbatch_size, section=SECTION)
+    keep_memory()
     rows = load_rows(job, config)
     attempt = begin_attempt(job)
     device = choose_device(job.runtime)

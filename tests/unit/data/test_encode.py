@@ -98,9 +98,7 @@ def turns(*texts: str) -> list[Message]:
 def demonstration(*texts: str, row_id: str = "row") -> Demonstration:
     messages = turns(*texts)
     first = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
-    return Demonstration(
-        id=row_id, source="s", licence=None, prompt=messages[:first], completion=messages[first:]
-    )
+    return Demonstration(id=row_id, source="s", licence=None, prompt=messages[:first], completion=messages[first:])
 
 
 def encoded(row: Demonstration, chat: Chat) -> Encoded:
@@ -145,7 +143,11 @@ U, A = "<|im_start|>user\n", "<|im_start|>assistant\n"
             f"{U}Hi<|im_end|>\n{A}[[Ho<|im_end|>]]\n{U}And?<|im_end|>\n{A}[[<think></think>So.<|im_end|>]]",
         ),
         (CLOSING, ["Hi", "Ho"], f"{U}Hi<|im_end|>\n{A}[[Ho<|im_end|>]]"),
-        (SPACED, ["Hi", "Ho", "And?", "So."], "[INST] Hi [/INST][[ Ho <|im_end|>]][INST] And? [/INST][[ So. <|im_end|>]]"),
+        (
+            SPACED,
+            ["Hi", "Ho", "And?", "So."],
+            "[INST] Hi [/INST][[ Ho <|im_end|>]][INST] And? [/INST][[ So. <|im_end|>]]",
+        ),
     ],
 )
 def test_every_reply_and_its_end_is_supervised_and_nothing_else(
@@ -162,11 +164,7 @@ def test_every_reply_and_its_end_is_supervised_and_nothing_else(
 def test_generation_continues_the_very_tokens_of_training(chat_of: ChatOf, template: str, texts: list[str]) -> None:
     chat = chat_of(template)
     result = encoded(demonstration(*texts), chat)
-    starts = [
-        index
-        for index, on in enumerate(result.completion_mask)
-        if on and not result.completion_mask[index - 1]
-    ]
+    starts = [index for index, on in enumerate(result.completion_mask) if on and not result.completion_mask[index - 1]]
     assert len(starts) == len(texts) // 2
     for number, start in enumerate(starts):
         assert encode_prompt(turns(*texts[: 2 * number + 1]), chat) == result.input_ids[:start]

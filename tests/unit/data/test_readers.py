@@ -170,11 +170,7 @@ def test_a_json_file_is_an_array_or_one_object(tmp_path: Path, content: bytes) -
 
 def test_cells_stay_the_text_that_they_are(tmp_path: Path) -> None:
     content = (
-        b"\xef\xbb\xbfid,prompt,completion\r\n"
-        b'007,None,"a, ""b""\nc"\r\n'
-        b"N/A,null,=1+1\r\n"
-        b"\r\n"
-        b"2024-01-31,true, x\r\n"
+        b'\xef\xbb\xbfid,prompt,completion\r\n007,None,"a, ""b""\nc"\r\nN/A,null,=1+1\r\n\r\n2024-01-31,true, x\r\n'
     )
     found = records(tmp_path, "rows.csv", content)
     assert [record.fields for record in found] == [

@@ -15,7 +15,9 @@ from pipeline.errors import DataError
 QUESTION, REPLY = Message(role="user", content="Why? \u2028 日本"), Message(role="assistant", content="So.\r\n")
 ROWS = [
     Demonstration(id="007", source="x/a", licence="MIT", prompt=[QUESTION], completion=[REPLY], reference="None"),
-    Demonstration(id="b", source="x/a", licence=None, prompt=[QUESTION], completion=[REPLY, QUESTION, REPLY], topic="t"),
+    Demonstration(
+        id="b", source="x/a", licence=None, prompt=[QUESTION], completion=[REPLY, QUESTION, REPLY], topic="t"
+    ),
 ]
 PROMPT = Prompt(id="p", source="x/p", licence=None, prompt=[QUESTION])
 

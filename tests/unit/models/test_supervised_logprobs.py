@@ -46,7 +46,9 @@ ROWS = [
 ]
 
 
-def batch(rows: list[tuple[list[int], list[int]]], side: str = "right", extra: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def batch(
+    rows: list[tuple[list[int], list[int]]], side: str = "right", extra: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     longest = max(len(ids) for ids, _ in rows) + extra
     columns: list[list[list[int]]] = [[], [], []]
     for ids, mask in rows:
@@ -87,13 +89,18 @@ def test_equals_the_logits_of_the_whole_model_wherever_the_padding_is(
 def test_an_adapter_that_is_not_the_identity_changes_the_result(folder: Path) -> None:
     plain, adapted = load(folder), with_adapter(load(folder))
     with torch.no_grad():
-        difference = supervised_logprobs(plain, *batch(ROWS)).logprobs - supervised_logprobs(adapted, *batch(ROWS)).logprobs
+        difference = (
+            supervised_logprobs(plain, *batch(ROWS)).logprobs - supervised_logprobs(adapted, *batch(ROWS)).logprobs
+        )
     assert difference.abs().max() > 1e-2
 
 
 def test_gradients_of_the_adapter_are_those_of_the_plain_cross_entropy(folder: Path) -> None:
     gradients = []
-    for function in (lambda model: supervised_logprobs(model, *batch(ROWS)).logprobs, lambda model: row_by_row(model, ROWS)):
+    for function in (
+        lambda model: supervised_logprobs(model, *batch(ROWS)).logprobs,
+        lambda model: row_by_row(model, ROWS),
+    ):
         model = with_adapter(load(folder))
         function(model).mean().backward()
         gradients.append({name: value.grad for name, value in model.named_parameters() if value.requires_grad})
@@ -105,7 +112,9 @@ def test_gradients_of_the_adapter_are_those_of_the_plain_cross_entropy(folder: P
 
 
 @pytest.mark.parametrize("options", [{}, {"dora": True}])
-def test_a_bfloat16_base_keeps_its_activations_and_trains_a_float32_adapter(folder: Path, options: dict[str, Any]) -> None:
+def test_a_bfloat16_base_keeps_its_activations_and_trains_a_float32_adapter(
+    folder: Path, options: dict[str, Any]
+) -> None:
     seen: list[torch.dtype] = []
     model = with_adapter(load(folder, torch.bfloat16), **options)
     layer = next(module for name, module in model.named_modules() if name.endswith("q_proj.lora_A.default"))
@@ -150,7 +159,7 @@ def variant(config: PretrainedConfig) -> PreTrainedModel:
     for parameter in model.parameters():
         if parameter.ndim == 2:
             nn.init.normal_(parameter, std=0.2)
-    return model.eval()
+    return model.requires_grad_(False).eval()
 
 
 def variants() -> dict[str, Callable[[], PretrainedConfig]]:
