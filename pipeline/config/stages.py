@@ -23,8 +23,8 @@ class SFTConfig:
     optimizer: OptimizerConfig = option(factory=OptimizerConfig)
     num_epochs: int = option(3, ge=1)  # passes over the train rows
     max_steps: int | None = option(None, ge=1)  # optimizer steps; ends earlier than num_epochs
-    batch_size: int = option(16, ge=1)  # sequences per optimizer step, over all processes
-    microbatch_size: int = option(8, ge=1)  # sequences per backward pass on one device
+    batch_size: int = option(8, ge=1)  # sequences per optimizer step, over all processes
+    microbatch_size: int = option(4, ge=1)  # sequences per backward pass on one device
     max_length: int = option(1024, ge=8)  # tokens per sequence
     overlength: OverlengthPolicy = OverlengthPolicy.drop
     group_by_length: bool = True  # batches of similar length, so that little is padding

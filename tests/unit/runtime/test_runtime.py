@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config.shared import Device, DType, RuntimeConfig
+from pipeline.errors import ConfigError
+from pipeline.runtime.allocator import keep_memory
+from pipeline.runtime.environment import environment, source_state
+from pipeline.runtime.memory import peak_memory_bytes
+from pipeline.runtime.seeds import seed_everything
+from pipeline.runtime.signals import StopRequest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run_python(code: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **changes},
+    )
+
+
+def test_the_runtime_imports_without_torch() -> None:
+    modules = ", ".join(f"pipeline.runtime.{path.stem}" for path in (ROOT / "pipeline/runtime").glob("[a-z]*.py"))
+    code = f"import sys, {modules}\npipeline.runtime.environment.environment()\nassert 'torch' not in sys.modules"
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_first_signal_is_noted_and_the_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        assert stop.signal_number is None
+        with pytest.raises(ValueError, match="no signal"):
+            stop.interrupted("too early")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal_number == signal.SIGTERM
+        assert stop.interrupted("stopped").exit_status == 143
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_signal_ends_the_process_at_once(number: signal.Signals) -> None:
+    done = run_python(
+        "import os, time\nfrom pipeline.runtime.signals import StopRequest\n"
+        f"with StopRequest():\n    os.kill(os.getpid(), {int(number)})\n    print('still here', flush=True)\n"
+        f"    os.kill(os.getpid(), {int(number)})\n    time.sleep(60)\n    print('too late')\n"
+    )
+    assert done.returncode == -number
+    assert done.stdout == "still here\n"
+
+
+def test_peak_memory_sees_what_was_used_and_freed() -> None:
+    before = peak_memory_bytes()
+    block = bytearray(os.urandom(1 << 20)) * 256
+    assert len(block) == 256 << 20
+    del block
+    assert peak_memory_bytes() - before > 200 << 20
+    assert peak_memory_bytes() > 10 << 20
+
+
+def test_peak_memory_is_not_that_of_the_parent() -> None:
+    block = bytearray(b"x") * (512 << 20)
+    done = run_python("from pipeline.runtime.memory import peak_memory_bytes; print(peak_memory_bytes())")
+    del block
+    assert 0 < int(done.stdout) < 256 << 20
+
+
+def test_one_seed_sets_every_source() -> None:
+    import torch
+
+    def draw(seed: int) -> tuple[float, float, float]:
+        seed_everything(seed)
+        return random.random(), float(np.random.random()), float(torch.rand(()))
+
+    assert draw(2**40 + 3) == draw(2**40 + 3)
+    assert all(a != b for a, b in zip(draw(1), draw(2), strict=True))
+
+
+def test_a_device_that_is_not_there_is_refused_by_its_key() -> None:
+    import torch
+
+    from pipeline.runtime.device import choose_device
+
+    assert choose_device(RuntimeConfig(device=Device.cpu)).type == "cpu"
+    there = {Device.cuda: torch.cuda.is_available(), Device.mps: torch.backends.mps.is_available()}
+    missing = next(device for device, is_there in there.items() if not is_there)
+    with pytest.raises(ConfigError, match=r"runtime\.device is .*runtime\.device=auto"):
+        choose_device(RuntimeConfig(device=missing))
+
+
+def test_the_probe_takes_the_faster_format_once_and_draws_no_random_numbers() -> None:
+    import torch
+
+    from pipeline.runtime.device import SPEEDUP_WORTH_HAVING, probe_dtype
+
+    state = torch.random.get_rng_state()
+    probe = probe_dtype(torch.device("cpu"))
+    faster = probe.bfloat16_gflops > SPEEDUP_WORTH_HAVING * probe.float32_gflops
+    assert probe.dtype is (DType.bfloat16 if faster else DType.float32)
+    assert min(probe.float32_gflops, probe.bfloat16_gflops) > 0
+    assert probe_dtype(torch.device("cpu")) is probe
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert str(probe).startswith(probe.dtype.value)
+
+
+def test_the_environment_names_versions_and_fits_into_a_manifest() -> None:
+    facts = json.loads(json.dumps(environment()))
+    import torch
+
+    assert facts["libraries"]["torch"] == torch.__version__
+    assert facts["cpu"]
+    assert facts["python"] == sys.version.split()[0]
+
+
+def test_the_state_of_the_source(tmp_path: Path) -> None:
+    assert source_state(tmp_path) is None
+
+    def git(*arguments: str) -> None:
+        subprocess.run(
+            ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *arguments],
+            check=True, capture_output=True,
+        )  # fmt: skip
+
+    git("init")
+    assert source_state(tmp_path) is None  # no commit yet
+    (tmp_path / "file").write_text("a")
+    git("add", "file")
+    git("commit", "-m", "first")
+    clean = source_state(tmp_path)
+    assert clean is not None
+    assert clean["dirty"] is False
+    assert len(str(clean["commit"])) == 40
+    (tmp_path / "file").write_text("b")
+    assert source_state(tmp_path) == {**clean, "dirty": True}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc's mallopt")
+def test_large_blocks_are_reused_after_keep_memory() -> None:
+    """Counted in page faults: 20 times 64 MB are 16,384 pages each where every block is mapped anew."""
+    code = (
+        "import resource, sys, numpy\nfrom pipeline.runtime.allocator import keep_memory\n"
+        "if sys.argv[1:] == ['keep']: assert keep_memory()\n"
+        "numpy.ones(1 << 26, dtype=numpy.uint8)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(20): numpy.ones(1 << 26, dtype=numpy.uint8)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    faults = {}
+    for mode in ("keep", "plain"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, mode], capture_output=True, text=True, check=True, cwd=ROOT,
+            env={**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0", "OPENBLAS_NUM_THREADS": "1"},
+        )  # fmt: skip
+        faults[mode] = int(done.stdout)
+    assert faults["plain"] > 100 * max(faults["keep"], 1)
+
+
+def test_keep_memory_says_whether_it_worked() -> None:
+    assert keep_memory() is sys.platform.startswith("linux")
