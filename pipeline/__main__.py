@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, PipelineError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+
 def main() -> None:
     """Run the command of ``sys.argv`` and exit with its status."""
     sys.exit(run(sys.argv[1:]))

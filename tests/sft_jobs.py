@@ -10,10 +10,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts.base_model import BaseModel, resolve_base
 from safetensors.numpy import load_file
 from tiny import make_tiny_model
 
+from pipeline.artifacts.base_model import BaseModel, resolve_base
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Artifact, Store, WorkFolder

@@ -28,7 +28,20 @@ LAYERS: list[set[str]] = [
     {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-TORCH_FREE = {"errors", "config", "artifacts", "tracking", "statistics", "checks", "pages", "data", "labels", "graph", "commands", "__main__"}
+TORCH_FREE = {
+    "errors",
+    "config",
+    "artifacts",
+    "tracking",
+    "statistics",
+    "checks",
+    "pages",
+    "data",
+    "labels",
+    "graph",
+    "commands",
+    "__main__",
+}
 ALLOWED_IMPORTERS = {
     "wandb": {"tracking"},
     "trl": {"stages"},
@@ -99,13 +112,19 @@ def test_the_layer_check_sees_an_import_that_points_right() -> None:
 def test_no_function_is_longer_than_sixty_lines(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    too_long = {node.name: node.end_lineno - node.lineno + 1 for node in functions if node.end_lineno and node.end_lineno - node.lineno >= 60}
+    too_long = {
+        node.name: node.end_lineno - node.lineno + 1
+        for node in functions
+        if node.end_lineno and node.end_lineno - node.lineno >= 60
+    }
     assert too_long == {}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_unsafe_is_called(path: Path) -> None:
-    code = "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#"))
+    code = "\n".join(
+        line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")
+    )
     tree = ast.parse(code)
     prose = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     for text in sorted(prose, key=len, reverse=True):

@@ -124,7 +124,8 @@ def _bind(name: str, factory: CheckFactory, params: Mapping[str, Any], where: st
         if key not in signature:
             names = ", ".join(signature) or "none"
             raise ConfigError(
-                f"{where}: the check `{name}` has no parameter `{key}`.{near_miss(str(key), signature)} It takes: {names}."
+                f"{where}: the check `{name}` has no parameter `{key}`.{near_miss(str(key), signature)} "
+                f"It takes: {names}."
             )
     missing = [key for key, entry in signature.items() if entry.default is entry.empty and key not in params]
     if missing:

@@ -1,4 +1,4 @@
-"""Hydra behind one function: overrides are checked first, so that every mistyped key is told at once and with its like."""
+"""Hydra behind one function: overrides are checked first, and every mistyped one is told at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 # Flags of Hydra that take a value in the next argument.
-VALUE_FLAGS = frozenset({"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"})
+VALUE_FLAGS = frozenset(
+    {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
+)
 
 
 def overrides_in(arguments: list[str]) -> list[str]:
@@ -66,7 +68,9 @@ def check_overrides(arguments: list[str]) -> None:
             choices = sorted({file.stem for base in (root, *extra) for file in (base / key).glob("*.yaml")})
             value = override.value()
             if isinstance(value, str) and value not in choices:
-                problems.append(f"`{text}`: {key} has no choice `{value}`.{near_miss(value, choices)} It has: {', '.join(choices)}.")
+                problems.append(
+                    f"`{text}`: {key} has no choice `{value}`.{near_miss(value, choices)} It has: {', '.join(choices)}."
+                )
             elif key == "experiment" and not text.startswith(("+", "~")):
                 problems.append(f"`{text}`: an experiment is added, so write `+{text}`.")
             continue

@@ -59,7 +59,11 @@ def experiments() -> str:
 
     lines = []
     for file in sorted(Path(configs_folder() / "experiment").glob("*.yaml")):
-        comments = [line.lstrip("# ").rstrip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+        comments = [
+            line.lstrip("# ").rstrip()
+            for line in file.read_text(encoding="utf-8").splitlines()
+            if line.startswith("# ")
+        ]
         text = next((comment for comment in comments if not comment.startswith("@package")), "")
         lines.append(f"  +experiment={file.stem:<12} {text}")
     return "\n".join(lines)

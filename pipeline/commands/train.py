@@ -61,7 +61,9 @@ def prepare(composed: DictConfig, search_path: list[Path], arguments: list[str])
     nodes, wiring_problems = nodes_for(config, loaded.suites)
     problems.extend(wiring_problems)
     if problems:
-        raise ConfigError(f"{len(problems)} problem(s) in the configuration:\n" + "\n".join(f"  {line}" for line in problems))
+        raise ConfigError(
+            f"{len(problems)} problem(s) in the configuration:\n" + "\n".join(f"  {line}" for line in problems)
+        )
     return Prepared(
         composed=loaded,
         nodes=nodes,
@@ -82,9 +84,7 @@ def execute(command: str, composed: DictConfig, search_path: list[Path], argumen
     try:
         return train(prepared, again)
     except Interrupted as error:
-        raise Interrupted(
-            f"{error}\nGo on with: {again}", signal_number=error.exit_status - 128
-        ) from error
+        raise Interrupted(f"{error}\nGo on with: {again}", signal_number=error.exit_status - 128) from error
 
 
 def train(prepared: Prepared, again: str) -> int:

@@ -76,7 +76,9 @@ def load_suite(name: str, search_path: list[Path]) -> SuiteConfig:
     path = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
     if path is None:
         known = sorted({file.stem for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")})
-        raise ConfigError(f"evaluate.suites: there is no suite `{name}`.{near_miss(name, known)} Suites: {', '.join(known)}.")
+        raise ConfigError(
+            f"evaluate.suites: there is no suite `{name}`.{near_miss(name, known)} Suites: {', '.join(known)}."
+        )
     try:
         merged = OmegaConf.merge(OmegaConf.structured(SuiteConfig), {"name": name}, OmegaConf.load(path))
         suite = cast("SuiteConfig", OmegaConf.to_object(merged))
@@ -89,7 +91,7 @@ def load_suite(name: str, search_path: list[Path]) -> SuiteConfig:
 
 
 def readable(error: BaseException) -> str:
-    """Return one clear message for what OmegaConf, Hydra or the YAML parser raised, with the nearest key if one fits."""
+    """Return one clear message for what OmegaConf, Hydra or the YAML parser raised, with the nearest key."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{mark.name}:{mark.line + 1}: not valid YAML: {error.problem}"

@@ -14,7 +14,9 @@ def project_folder() -> Path:
     for folder in (PACKAGE.parent, PACKAGE / "_project"):
         if (folder / "configs" / "train.yaml").is_file():
             return folder
-    raise ConfigError(f"No configs/train.yaml beside {PACKAGE.name}/. Install the project with `python -m pip install -e .`.")
+    raise ConfigError(
+        f"No configs/train.yaml beside {PACKAGE.name}/. Install the project with `python -m pip install -e .`."
+    )
 
 
 def configs_folder() -> Path:

@@ -8,7 +8,6 @@ from enum import StrEnum
 from pipeline.config.fields import option
 from pipeline.config.shared import LoRAConfig, OptimizerConfig
 
-
 # What happens to a row with more than `max_length` tokens. Cut rows lose their right end, and one with nothing left
 # to learn from is dropped. (Written as a call, because `raise` cannot name a member in a class body.)
 OverlengthPolicy = StrEnum("OverlengthPolicy", ["drop", "truncate", "raise"])

@@ -61,7 +61,9 @@ def _suggest(path: str, parent: str, part: str, siblings: Iterable[str], schema:
     everywhere = list(key_paths(schema))
     ranked = difflib.get_close_matches(path, everywhere, n=2, cutoff=0.75)
     same_leaf = [key for key in everywhere if key.rsplit(".", 1)[-1] == part]
-    close = [f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(part, list(siblings), n=2, cutoff=0.6)]
+    close = [
+        f"{parent}.{name}".lstrip(".") for name in difflib.get_close_matches(part, list(siblings), n=2, cutoff=0.6)
+    ]
     chosen = list(dict.fromkeys([*close, *same_leaf[:2], *ranked]))[:3]
     if chosen:
         return f"{text} Did you mean {' or '.join(f'`{name}`' for name in chosen)}?"
@@ -69,7 +71,7 @@ def _suggest(path: str, parent: str, part: str, siblings: Iterable[str], schema:
 
 
 def explain_unknown_key(message: str, schema: type) -> str | None:
-    """Rewrite Hydra's and OmegaConf's words for an unknown key in a file, or return None if that is not what they say."""
+    """Rewrite Hydra's and OmegaConf's words for an unknown key in a file; None if that is not what they say."""
     key = re.search(r"full_key: (\S+)", message)
     if "Key '" not in message or " not in '" not in message or key is None:
         return None

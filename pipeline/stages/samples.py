@@ -102,7 +102,9 @@ def load_items(job: StageJob, suite: SuiteConfig, chat: Chat) -> list[Item]:
     """
     dataset = job.one("dataset")
     if dataset is None:
-        raise DataError(f"The suite {suite.name} got no data set. Name `curate` in `stages`, or set `inputs.evaluate.dataset`.")
+        raise DataError(
+            f"The suite {suite.name} got no data set. Name `curate` in `stages`, or set `inputs.evaluate.dataset`."
+        )
     rows: Sequence[Prompt | Demonstration]
     if suite.table is TableName.demonstrations:
         rows = read_table(dataset, suite.table.value, suite.split, Demonstration)
@@ -190,7 +192,9 @@ def _sample(suite: SuiteConfig, item: Item, result: dict[str, Any] | None) -> Sa
     }
     if suite.kind is SuiteKind.generation:
         answer = result or {"completion": "", "finish_reason": None, "num_tokens": 0}
-        return GenerationSample(**common, **{name: answer[name] for name in ("completion", "finish_reason", "num_tokens")})
+        return GenerationSample(
+            **common, **{name: answer[name] for name in ("completion", "finish_reason", "num_tokens")}
+        )
     assert isinstance(row, Demonstration)
     written = [message["content"] for message in row.completion if message["role"] == "assistant"]
     return LikelihoodSample(

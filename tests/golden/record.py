@@ -1,7 +1,7 @@
 """Write the losses that a stage must retrace: `python tests/golden/record.py`, from a clean checkout.
 
-Run it only together with raising the stage's `version` in `pipeline/graph/spec.py`: the file says under which version the
-numbers were recorded, and `tests/stages/test_golden.py` fails when they move and the version did not.
+Run it only together with raising the stage's `version` in `pipeline/graph/spec.py`: the file says under which version
+the numbers were recorded, and `tests/stages/test_golden.py` fails when they move and the version did not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recorded losses: a change that moves them has to raise the stage's version, or artifacts of the old code are reused."""
+"""Recorded losses: a change that moves them must raise the stage's version, or artifacts of old code are reused."""
 
 from __future__ import annotations
 

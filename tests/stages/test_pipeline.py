@@ -16,7 +16,8 @@ from tiny import make_tiny_model
 
 SMALL = [
     "+experiment=sft", "model=hub", "data=jsonl", "evaluate.suites=[heldout]", "tracking=disabled", "sft.num_epochs=2",
-    "sft.batch_size=8", "sft.max_length=128", "sft.lora.rank=4", "sft.optimizer.learning_rate=1e-2", "model.dtype=float32",
+    "sft.batch_size=8", "sft.max_length=128", "sft.lora.rank=4", "sft.optimizer.learning_rate=1e-2",
+    "model.dtype=float32",
     "runtime.num_threads=1", "curate.test_fraction=0.2",
 ]  # fmt: skip
 
@@ -24,12 +25,19 @@ SMALL = [
 def pipeline(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PIPELINE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments], capture_output=True, text=True, check=False, cwd=folder, env=environment
+        [sys.executable, "-m", "pipeline", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=environment,
     )
 
 
 def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return pipeline("train", *SMALL, f"model.id={folder / 'model'}", f"data.path={folder / 'rows.jsonl'}", *overrides, folder=folder)
+    return pipeline(
+        "train", *SMALL, f"model.id={folder / 'model'}", f"data.path={folder / 'rows.jsonl'}", *overrides, folder=folder
+    )
 
 
 def artifacts(folder: Path, stage: str) -> list[Path]:
@@ -73,7 +81,9 @@ def test_the_run_leaves_a_policy_a_report_and_links(made: Path) -> None:
     report = json.loads((run / "report.json").read_text())
     assert report["policies"] == ["base", "sft"]
     difference = next(
-        m for m in report["metrics"] if m["policy"] == "sft" and m["baseline"] == "base" and m["metric"] == "bits_per_byte"
+        m
+        for m in report["metrics"]
+        if m["policy"] == "sft" and m["baseline"] == "base" and m["metric"] == "bits_per_byte"
     )
     assert difference["high"] < 0  # the tiny model learns these sentences: held-out bits fall, interval below zero
     assert difference["n"] >= 6
@@ -173,17 +183,25 @@ def test_two_processes_started_together_do_the_work_once(tmp_path: Path) -> None
     make_tiny_model(tmp_path / "model")
     write_rows(tmp_path / "rows.jsonl", 40)
     command = [
-        sys.executable, "-m", "pipeline", "train", *SMALL, f"model.id={tmp_path / 'model'}", f"data.path={tmp_path / 'rows.jsonl'}"
+        sys.executable, "-m", "pipeline", "train", *SMALL,
+        f"model.id={tmp_path / 'model'}", f"data.path={tmp_path / 'rows.jsonl'}",
     ]  # fmt: skip
     environment = {**os.environ, "PIPELINE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     started = [
-        subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     outputs = [process.communicate(timeout=300) for process in started]
     assert [process.returncode for process in started] == [0, 0], outputs
     for stage in ("curate", "sft", "samples", "report"):
-        made_by = [f"{stage}" for out, _ in outputs for line in out.splitlines() if line.startswith(stage) and " sealed " in line]
+        made_by = [
+            f"{stage}"
+            for out, _ in outputs
+            for line in out.splitlines()
+            if line.startswith(stage) and " sealed " in line
+        ]
         assert len(made_by) == (2 if stage == "samples" else 1)
     assert any("waiting" in out for out, _ in outputs)
 

@@ -110,7 +110,7 @@ def test_the_user_does_not_make_a_menu_path_true(sheet_path):
 
 
 def test_runs_of_capitals_are_names_and_sentence_openings_are_not():
-    text = "Open Window alerts, Frost Alerts and PayPal differ. Ask Anna: Bring tools.\nThen \"Savings Report\" opens."
+    text = 'Open Window alerts, Frost Alerts and PayPal differ. Ask Anna: Bring tools.\nThen "Savings Report" opens.'
     assert list(names(text)) == ["Window", "Frost Alerts", "PayPal", "Anna", "Savings Report"]
 
 

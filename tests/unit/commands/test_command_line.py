@@ -58,7 +58,8 @@ def test_the_pickle_reading_flag_is_refused(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "heavy"), [(["--help"], False), (["train", "+experiment=sft", "x.y=1"], False), (["train", "--cfg", "job"], False)]
+    ("arguments", "heavy"),
+    [(["--help"], False), (["train", "+experiment=sft", "x.y=1"], False), (["train", "--cfg", "job"], False)],
 )
 def test_cheap_answers_import_nothing_heavy(arguments: list[str], heavy: bool) -> None:
     script = (
@@ -89,7 +90,12 @@ def test_completion_offers_commands_and_choices() -> None:
 
 def test_every_job_of_a_sweep_runs_and_the_sweep_fails_if_one_does(tmp_path: Path) -> None:
     done = pipeline(
-        "plan", "-m", "+experiment=curate", "curate.validation_fraction=0.1,1.5", f"runtime.outputs={tmp_path}", "tracking=disabled"
+        "plan",
+        "-m",
+        "+experiment=curate",
+        "curate.validation_fraction=0.1,1.5",
+        f"runtime.outputs={tmp_path}",
+        "tracking=disabled",
     )
     assert done.returncode == 2
     assert "1 of 2 jobs failed" in done.stderr

@@ -104,7 +104,11 @@ def test_broken_yaml_is_told_with_file_and_line(tmp_path: Path) -> None:
 
 def test_every_problem_with_a_value_is_in_one_report() -> None:
     loaded = composed(
-        "+experiment=sft", "sft.lora.rank=0", "sft.optimizer.learning_rate=-1", "sft.batch_size=9", "evaluate.suites=[heldot]"
+        "+experiment=sft",
+        "sft.lora.rank=0",
+        "sft.optimizer.learning_rate=-1",
+        "sft.batch_size=9",
+        "evaluate.suites=[heldot]",
     )
     report = "\n".join(loaded.problems)
     for key in ("sft.lora.rank=0", "sft.optimizer.learning_rate=-1", "sft.batch_size=9", "Did you mean `heldout`"):

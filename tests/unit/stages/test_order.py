@@ -23,9 +23,7 @@ def batches(order: list[int], size: int) -> list[list[int]]:
 @pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize(("rows", "epochs", "batch_size"), [(64, 2, 8), (61, 3, 8), (5, 3, 16), (1, 1, 1), (999, 1, 7)])
 def test_every_epoch_visits_every_row_once(rows: int, epochs: int, batch_size: int, grouped: bool) -> None:
-    order = training_order(
-        lengths(rows), num_epochs=epochs, batch_size=batch_size, seed=3, group_by_length=grouped
-    )
+    order = training_order(lengths(rows), num_epochs=epochs, batch_size=batch_size, seed=3, group_by_length=grouped)
     for epoch in range(epochs):
         assert sorted(order[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
 
