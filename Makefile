@@ -44,8 +44,8 @@ test: .venv/test-ready  ## the whole suite but the slow proofs
 test-integration: .venv/test-ready  ## the slow proofs: kills, outages, a real model
 	$(RUN) $(BIN)/python -m pytest -m integration
 
-bench: .venv/test-ready  ## every benchmark; one is `python scripts/benchmark.py NAME`
-	$(RUN) $(BIN)/python scripts/benchmark.py all
+bench: .venv/test-ready  ## measure training against a peer (scripts/benchmark.py has every benchmark)
+	$(RUN) $(BIN)/python scripts/benchmark.py sft
 
 lock:  ## write requirements.lock and requirements-test.lock anew from pyproject.toml
 	scripts/lock.sh $(PYTHON)

@@ -78,10 +78,10 @@ def resolve_base(model: ModelConfig, cache: Path, notice: Callable[[str], None] 
         ModelError: The model is missing, damaged, unsafe, or not a causal language model.
     """
     hashes = FileHashes(cache / "file-hashes.json")
-    if model.source is ModelSource.embedded:
-        source = embedded_file()
+    source = embedded_file() if model.source is ModelSource.embedded else _gguf_file(model)
+    if source is not None:
         digest = hashes.sha256(source)
-        folder = _converted(source, digest, model.id, cache, hashes, notice)
+        folder = _converted(source, digest, Path(model.id).name.removesuffix(".gguf"), cache, hashes, notice)
         config = vet_folder(folder)
     else:
         folder = _hub_folder(model, notice)
@@ -93,9 +93,7 @@ def resolve_base(model: ModelConfig, cache: Path, notice: Callable[[str], None] 
             f"{folder} has no tokenizer.json. Load its tokenizer once in transformers and call `save_pretrained` on it."
         )
     return BaseModel(
-        name=model.id
-        if model.source is ModelSource.embedded or not Path(model.id).is_dir()
-        else Path(model.id).resolve().name,
+        name=Path(model.id).resolve().name if Path(model.id).expanduser().exists() else model.id,
         folder=folder,
         digest=digest,
         tokenizer_digest=_tokenizer_digest(folder, hashes),
@@ -119,6 +117,12 @@ def embedded_file() -> Path:
             "`model=hub model.id=…`."
         )
     return files[0]
+
+
+def _gguf_file(model: ModelConfig) -> Path | None:
+    """Return the GGUF file that ``model.id`` names, or None where it names something else."""
+    path = Path(model.id).expanduser()
+    return path.resolve() if path.suffix == ".gguf" and path.is_file() else None
 
 
 def _converted(

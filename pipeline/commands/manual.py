@@ -19,7 +19,7 @@ commands
 KEYS = """\
 keys that people change most
   data=gsm8k data.path=FILE data.limit=200   a preset in configs/data/, its file, and how many rows of it
-  model=hub model.id=ID_OR_FOLDER            any causal language model; the default is the embedded SmolLM2
+  model=hub model.id=ID_OR_FOLDER            any causal language model; the default is SmolLM2
   sft.optimizer.learning_rate=1e-4           sft.num_epochs=3  sft.batch_size=8  sft.max_length=1024
   sft.lora.rank=32 sft.lora.alpha=64         shape of the adapter
   evaluate.suites=[heldout,house_style]      what is measured; files in configs/suite/
