@@ -17,17 +17,11 @@ NUMBER = re.compile(
 
 
 @register_check("contains_reference")
-def contains_reference(*, when_absent: str | None = None) -> Check:
-    """The completion contains the reference as whole words, whatever the case and white space.
-
-    Args:
-        when_absent: What the completion of an item without a reference must contain instead. Without it such an item
-            is an error, because a check that cannot be failed measures nothing.
-    """
+def contains_reference() -> Check:
+    """The completion contains the reference as whole words, whatever the case and white space."""
 
     def check(completion: str, item: CheckItem) -> bool:
-        wanted = when_absent if item.reference is None else item.reference
-        phrase = _normalise(_required(wanted, item, "contains_reference", "set `when_absent`")).casefold()
+        phrase = _normalise(_required(item, "contains_reference")).casefold()
         return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", _normalise(completion).casefold()) is not None
 
     return check
@@ -38,7 +32,7 @@ def exact_match(*, ignore_case: bool = False) -> Check:
     """The completion equals the reference, but for white space at the ends and between words."""
 
     def check(completion: str, item: CheckItem) -> bool:
-        wanted, given = _normalise(_required(item.reference, item, "exact_match")), _normalise(completion)
+        wanted, given = _normalise(_required(item, "exact_match")), _normalise(completion)
         return wanted.casefold() == given.casefold() if ignore_case else wanted == given
 
     return check
@@ -65,7 +59,7 @@ def numeric_answer(*, tolerance: float = 0.0) -> Check:
         raise ConfigError(f"numeric_answer.tolerance must be at least 0, not {tolerance}.")
 
     def check(completion: str, item: CheckItem) -> bool:
-        wanted = last_number(_required(item.reference, item, "numeric_answer"))
+        wanted = last_number(_required(item, "numeric_answer"))
         if wanted is None:
             raise DataError(f"numeric_answer: the reference {item.reference!r} of {_shown(item)} holds no number.")
         given = last_number(completion)
@@ -88,12 +82,11 @@ def last_number(text: str) -> Decimal | None:
     return -number if sign else number
 
 
-def _required(reference: str | None, item: CheckItem, name: str, remedy: str = "") -> str:
-    if reference is None or not reference.strip():
-        raise DataError(
-            f"{name}: {_shown(item)} has no reference. Give its row one" + (f", or {remedy}." if remedy else ".")
-        )
-    return reference
+def _required(item: CheckItem, name: str) -> str:
+    """Return the reference; without one the check could not be failed, so it would measure nothing."""
+    if item.reference is None or not item.reference.strip():
+        raise DataError(f"{name}: {_shown(item)} has no reference. Give its row one, or leave this check out.")
+    return item.reference
 
 
 def _shown(item: CheckItem) -> str:

@@ -62,12 +62,12 @@ def measure(variant: str, options: argparse.Namespace) -> Measurement:
 def _trainer(variant: str, options: argparse.Namespace, folder: Path) -> tuple[Any, Any, str, dict[str, Any]]:
     """Build the trainer of one variant over encoded rows that are the same for all."""
     import transformers
-    from pipeline.artifacts.base_model import cache_folder, resolve_base
-    from pipeline.runtime.allocator import keep_memory
 
+    from pipeline.artifacts.base_model import cache_folder, resolve_base
     from pipeline.config.shared import ModelConfig, ModelSource, RuntimeConfig
     from pipeline.config.stages import OverlengthPolicy
     from pipeline.data.encode import encode_rows, load_chat
+    from pipeline.runtime.allocator import keep_memory
 
     transformers.utils.logging.set_verbosity_error()
     if options.model is None:

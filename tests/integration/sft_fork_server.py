@@ -1,8 +1,9 @@
 """Imports everything once, then forks a child for each attempt that a line of standard input asks for.
 
-A request is a JSON object: {folder, name, kill_at, kill_after}. The child trains and seals as one run of the stage
-would. It ends itself at the kill point, or is killed after the given seconds, or ends by itself. The answer is one
-JSON line: {status, seconds}; a negative status is a signal.
+A request is a JSON object: {folder, name, kill_at, kill_after, watch}. The child trains and seals as one run of the
+stage would. It ends itself at the kill point, or is killed that many seconds after the watched file appears, or ends by
+itself. The answer is one JSON line: {status, seconds}, the seconds since the file appeared; a negative status is a
+signal. Without a file to watch, seconds count from the start.
 """
 
 from __future__ import annotations
@@ -45,21 +46,33 @@ def main() -> None:
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        started = time.perf_counter()
-        child = os.fork()
-        if child == 0:
-            os._exit(attempt(request))
-        deadline = started + float(request["kill_after"]) if request.get("kill_after") else None
-        while True:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                break
-            if deadline is not None and time.perf_counter() >= deadline:
-                os.kill(child, signal.SIGKILL)
-                deadline = None
-            time.sleep(0.002)
-        seconds = time.perf_counter() - started
-        print(json.dumps({"status": os.waitstatus_to_exitcode(status), "seconds": seconds}), flush=True)
+        answer = kill_when_asked(start_child(request), request)
+        print(json.dumps(answer), flush=True)
+
+
+def start_child(request: dict[str, str]) -> int:
+    """Fork; the child never returns from here."""
+    child = os.fork()
+    if child == 0:
+        os._exit(attempt(request))
+    return child
+
+
+def kill_when_asked(child: int, request: dict[str, str]) -> dict[str, float]:
+    """Wait for the child, and end it when its time has come."""
+    watch, kill_after = request.get("watch"), request.get("kill_after")
+    started = None if watch else time.perf_counter()
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        now = time.perf_counter()
+        if done:
+            return {"status": os.waitstatus_to_exitcode(status), "seconds": now - (started or now)}
+        if started is None and watch and os.path.exists(watch):
+            started = now
+        if started is not None and kill_after is not None and now >= started + float(kill_after):
+            os.kill(child, signal.SIGKILL)
+            kill_after = None
+        time.sleep(0.002)
 
 
 if __name__ == "__main__":

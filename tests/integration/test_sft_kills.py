@@ -35,10 +35,19 @@ class Server:
     process: subprocess.Popen[str]
     folder: Path
 
-    def attempt(self, name: str, *, kill_at: str | None = None, kill_after: float | None = None) -> dict[str, Any]:
+    def attempt(
+        self,
+        name: str,
+        *,
+        kill_at: str | None = None,
+        kill_after: float | None = None,
+        watch: Path | None = None,
+    ) -> dict[str, Any]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         request = {"folder": str(self.folder), "name": name, "kill_at": kill_at, "kill_after": kill_after}
+        if watch is not None:
+            request["watch"] = str(watch)
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         answer: dict[str, Any] = json.loads(self.process.stdout.readline())
@@ -70,13 +79,18 @@ def server(workshop: Workshop) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def reference(workshop: Workshop, server: Server) -> tuple[Artifact, float]:
-    """What an attempt that nobody kills makes, and how long it takes."""
+    """What an attempt that nobody kills makes, and how long it takes from its first row of metrics on."""
     server.attempt("warm-up")
-    answer = server.attempt("reference")
+    answer = server.attempt("reference", watch=work_of(workshop, "reference") / "metrics.jsonl")
     assert answer["status"] == 0, server.log("reference")
     artifact = workshop.store.current("sft", workshop.fingerprint("reference"))
     assert artifact is not None
     return artifact, answer["seconds"]
+
+
+def work_of(workshop: Workshop, name: str) -> Path:
+    """The work folder of a run."""
+    return workshop.outputs / "work" / f"sft-{workshop.fingerprint(name)[:16]}"
 
 
 def require_no_half_sealed(workshop: Workshop) -> None:
@@ -101,7 +115,7 @@ def require_equal(workshop: Workshop, name: str, reference: Artifact) -> None:
         for one in (artifact, reference)
     )
     assert rows == expected
-    assert not list((workshop.outputs / "work").glob(f"sft-{workshop.fingerprint(name)[:16]}/")), "work is left over"
+    assert not work_of(workshop, name).exists(), "work is left over"
 
 
 def finish(server: Server, name: str, attempts: int = 1) -> None:
@@ -129,28 +143,27 @@ def test_killed_at_a_named_point(
 def test_killed_at_random_times(
     workshop: Workshop, server: Server, reference: tuple[Artifact, float], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Between the first row of metrics and the end of sealing, where there is something to lose."""
     generator = random.Random(20)
-    killed, lost = 0, []
+    lost = []
     for trial in range(NUM_RANDOM_KILLS):
-        name = f"random-{trial}"
-        while True:  # an attempt that ends before its time is up was not killed, and is made again
-            answer = server.attempt(name, kill_after=generator.uniform(0.02, 0.98) * reference[1])
-            if answer["status"] != 0:
-                break
+        name, status = f"random-{trial}", 0
+        while status == 0:  # an attempt that ended before its time was up is made again, in a folder of its own
             name += "+"
-        assert answer["status"] == -signal.SIGKILL, server.log(name)
-        killed += 1
+            work, delay = work_of(workshop, name), generator.uniform(0, reference[1])
+            status = server.attempt(name, kill_after=delay, watch=work / "metrics.jsonl")["status"]
+        assert status == -signal.SIGKILL, server.log(name)
         require_no_half_sealed(workshop)
-        work = workshop.outputs / "work" / f"sft-{workshop.fingerprint(name)[:16]}"
-        if (work / "metrics.jsonl").is_file():
-            done = max((row["step"] for row in whole_rows(work / "metrics.jsonl")), default=0)
-            saved = max((int(path.name[5:]) for path in (work / "checkpoints").glob("step-*")), default=0)
-            lost.append(max(0, done - saved))
+        rows = whole_rows(work / "metrics.jsonl") if (work / "metrics.jsonl").is_file() else []
+        saved = [int(path.name.removeprefix("step-")) for path in (work / "checkpoints").glob("step-*")]
+        if rows:  # else the artifact is sealed already
+            lost.append(max(0, max(row["step"] for row in rows) - max(saved, default=0)))
         finish(server, name)
         require_equal(workshop, name, reference[0])
     with capsys.disabled():
-        print(f"\n{killed} random kills, all went on to the same policy; optimizer steps lost: {sorted(lost)}")
-    assert killed == NUM_RANDOM_KILLS
+        print(f"\n{NUM_RANDOM_KILLS} random kills, every run went on to the same policy")
+        print(f"optimizer steps that were made again, for the {len(lost)} killed while training: {sorted(lost)}")
+    assert len(lost) > NUM_RANDOM_KILLS // 2, "most kills fell after the end of training"
     assert max(lost) <= 2, "more is lost than lies between two checkpoints"
     assert len(set(lost)) > 1, "the kills did not fall at different moments"
 
@@ -162,7 +175,7 @@ def whole_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def test_killed_again_and_again(workshop: Workshop, server: Server, reference: tuple[Artifact, float]) -> None:
-    """One run that is killed at every third commit of a checkpoint until it is done."""
+    """One run that is killed three times, each time right after it has saved a checkpoint."""
     for _ in range(3):
         assert server.attempt("stubborn", kill_at="checkpoint.committed:1")["status"] == -signal.SIGKILL
     finish(server, "stubborn")

@@ -203,7 +203,7 @@ def test_two_processes_started_together_do_the_work_once(tmp_path: Path) -> None
             if line.startswith(stage) and " sealed " in line
         ]
         assert len(made_by) == (2 if stage == "samples" else 1)
-    assert any("waiting" in out for out, _ in outputs)
+    assert any("Waiting for" in out for out, _ in outputs)
 
 
 def test_a_sweep_runs_each_job_in_its_own_process_and_curates_once(copy: Path) -> None:

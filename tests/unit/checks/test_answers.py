@@ -37,13 +37,11 @@ def test_a_reference_with_signs_of_a_pattern_is_taken_literally():
     assert check("It costs $4.", item("$4"))
 
 
-def test_an_item_without_reference_is_an_error_unless_a_substitute_is_named():
-    with pytest.raises(DataError, match=r"contains_reference: the item with the prompt 'How long .* has no reference"):
-        build_check("contains_reference", {})("Within 30 days.", item(None))
-    check = build_check("contains_reference", {"when_absent": "support@hearthlog.example"})
-    assert check("That is not known.\nNext step: Email support@hearthlog.example.", item(None))
-    assert not check("Within 30 days.", item(None))
-    assert check("Within 30 days.", item("30 days"))
+@pytest.mark.parametrize("name", ["contains_reference", "exact_match", "numeric_answer"])
+@pytest.mark.parametrize("reference", [None, "", "  "])
+def test_an_item_without_reference_is_an_error_and_no_pass(name, reference):
+    with pytest.raises(DataError, match=rf"{name}: the item with the prompt 'How long .* has no reference"):
+        build_check(name, {})("Within 30 days.", item(reference))
 
 
 @pytest.mark.parametrize(
