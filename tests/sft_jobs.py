@@ -103,9 +103,7 @@ class Workshop:
         inputs = {"dataset": [self.dataset], "policy": [] if policy is None else [policy]}
         tracking = TrackingConfig(mode=TrackingMode.disabled)
         with TrackingSession(tracking, self.outputs, self.outputs / "runs" / name, {}) as session:
-            run = session.start(
-                stage="sft", name="sft", fingerprint=self.fingerprint(name), work=work, inputs=inputs
-            )
+            run = session.start(stage="sft", name="sft", fingerprint=self.fingerprint(name), work=work, inputs=inputs)
             yield StageJob(
                 sections={SFTConfig: config, ModelConfig: self.model},
                 inputs=inputs,

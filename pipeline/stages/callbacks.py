@@ -43,9 +43,7 @@ class Validation(TrainerCallback):  # type: ignore[misc]  # untyped upstream
         if self.milestones.validate_at and state.global_step == 0:
             self.run.log({"validation_loss": self._validate(kwargs["model"], 0), "epoch": 0.0}, 0)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Validate at the milestones."""
         if state.global_step not in self.milestones.validate_at:
             return
@@ -75,9 +73,7 @@ class StopAtSignal(TrainerCallback):  # type: ignore[misc]  # untyped upstream
         """`stop` has its handlers installed."""
         self.stop = stop
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for the end."""
         if self.stop.signal_number is not None:
             control.should_training_stop = True

@@ -32,9 +32,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # untyped upstream
         self.keep, self.keep_best = keep, keep_best
         self.num_bytes = 0  # of a checkpoint that is being written, at most; 0 while none is
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Decide whether this step is saved; runs after every callback that may end the training."""
         step = state.global_step
         if step >= self.milestones.num_steps:
