@@ -36,7 +36,7 @@ check: .venv/test-ready  ## lint, types and unit tests, under a minute
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(RUN) $(BIN)/python -m pytest tests/unit tests/test_architecture.py -m "not integration and not slow"
+	$(RUN) $(BIN)/python -m pytest tests/unit tests/test_architecture.py
 
 test: .venv/test-ready  ## the whole suite but the slow proofs
 	$(RUN) $(BIN)/python -m pytest

@@ -39,7 +39,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("name", choices=sorted(BENCHMARKS))
     parser.add_argument("--repetitions", type=int, default=3, help="of each variant; the median counts")
     parser.add_argument("--rows", type=int, default=64, help="rows of work")
-    parser.add_argument("--batch-size", type=int, default=8, help="rows of one optimizer step, in one microbatch")
+    parser.add_argument("--batch-size", type=int, default=8, help="rows of one optimizer step")
     parser.add_argument("--model", type=Path, default=None, help="folder of a causal model; default: the embedded one")
     parser.add_argument("--variants", nargs="*", default=None, help="measure only these, for a quick look")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")

@@ -12,12 +12,12 @@ from pipeline.stages.finite import StepMeter
 
 
 class CountingCollator:
-    """Passes batches on and notes the tokens of each; one batch is one optimizer step here."""
+    """Passes microbatches on and notes the tokens of each."""
 
     def __init__(self, collator: Any) -> None:
         """Wrap the trainer's own."""
         self.collator = collator
-        self.counts: list[tuple[int, int]] = []  # (processed, supervised) tokens, in the order of the steps
+        self.counts: list[tuple[int, int]] = []  # (processed, supervised) tokens, in the order they are trained on
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.collator, name)
@@ -50,9 +50,11 @@ class Clock(TrainerCallback):
         """The update is made."""
         if state.global_step > 1:
             self.seconds += self._now() - self._started
-            processed, supervised = self.collator.counts[state.global_step - 1]
-            self.processed += processed
-            self.supervised += supervised
+            microbatches = args.gradient_accumulation_steps
+            first = (state.global_step - 1) * microbatches
+            for processed, supervised in self.collator.counts[first : first + microbatches]:
+                self.processed += processed
+                self.supervised += supervised
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Keep the loss of each step."""
