@@ -29,7 +29,7 @@ else:
 
 
 class Place:
-    """A working directory with outputs of its own; the converted model is shared."""
+    """A working directory with outputs of its own; the converted model and the rows are shared."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder, self.cache = folder, cache
@@ -39,7 +39,7 @@ class Place:
         """Begin the run, or go on with it: the command is the same."""
         command = [
             sys.executable, "-m", "pipeline", "train", "+experiment=sft", "data=jsonl", "tracking=disabled",
-            f"data.path={ROOT / 'data/helpdesk/demonstrations.jsonl'}", "data.limit=24", "evaluate.suites=[heldout]",
+            f"data.path={self.cache / 'rows.jsonl'}", "evaluate.suites=[heldout]",
             "evaluate.limit=2", f"sft.max_steps={NUM_STEPS}", "sft.batch_size=2", "sft.microbatch_size=1",
             "sft.validate_every=2", "sft.lora.dropout=0.1", "runtime.num_threads=1", f"runtime.cache={self.cache}",
         ]  # fmt: skip
@@ -66,7 +66,11 @@ class Place:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    """The converted model, and rows that nobody edits while the test runs."""
+    folder = tmp_path_factory.mktemp("cache")
+    lines = (ROOT / "data/helpdesk/demonstrations.jsonl").read_text(encoding="utf-8").splitlines()[:24]
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="module")
