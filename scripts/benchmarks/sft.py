@@ -216,13 +216,15 @@ def summarise(results: dict[str, list[Measurement]]) -> dict[str, Any]:
         summary["max_loss_difference"] = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
     peers = [variant for variant in PEERS if results.get(variant)]
     if results.get("ours") and peers:
-        as_it_comes = [variant for variant in AS_IT_COMES if variant in peers] or peers
+        as_it_comes = [variant for variant in AS_IT_COMES if variant in peers]
         best = max(peers, key=speed)
         first = results["ours"][0]
+        if as_it_comes:  # with --variants they may be left out, and nothing else stands for them
+            summary["ratio"] = speed("ours") / max(map(speed, as_it_comes))
+            summary["memory_ratio"] = memory("ours") / min(map(memory, as_it_comes))
         summary |= {
-            "ratio": speed("ours") / max(map(speed, as_it_comes)),
             "best_ratio": speed("ours") / speed(best),
-            "memory_ratio": memory("ours") / min(map(memory, as_it_comes)),
+            "best_memory_ratio": memory("ours") / memory(best),
             "best_peer": best,
             "tokens_per_second": {variant: round(speed(variant), 1) for variant in ["ours", *peers]},
             "peak_gb": {variant: round(memory(variant) / 1e9, 2) for variant in ["ours", *peers]},
