@@ -7,7 +7,7 @@ BIN := .venv/bin
 RUN := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check bench test-integration lock clean
+.PHONY: help setup demo test check lint unit bench test-integration lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,10 +33,16 @@ demo: .venv/ready  ## fine-tune the embedded model on the embedded data and eval
 	$(RUN) $(BIN)/python -m pipeline train +experiment=sft
 
 check: .venv/test-ready  ## lint, types and unit tests, under a minute
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint unit
+
+# The two halves of `check`, which run side by side.
+lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(RUN) $(BIN)/python -m pytest tests/unit tests/test_architecture.py
+
+unit:
+	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest tests/unit tests/test_architecture.py --numprocesses 2 --dist loadfile
 
 test: .venv/test-ready  ## the whole suite but the slow proofs
 	$(RUN) $(BIN)/python -m pytest
