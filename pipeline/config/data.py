@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -28,6 +29,7 @@ class SourceFormat(StrEnum):
     csv = "csv"
     tsv = "tsv"
     parquet = "parquet"
+    xlsx = "xlsx"  # the first sheet; needs the extra `xlsx`
     hub = "hub"  # a data set of the Hugging Face hub, by id
 
 
@@ -45,10 +47,17 @@ class SourceConfig:
     table: TableName = MISSING
     path: str = MISSING  # a file, relative to the working directory or to the project, or a hub id
     format: SourceFormat = SourceFormat.auto
-    # Our field -> the file's column. Fields: id, messages, prompt, completion, system, reference, topic.
+    # Our field -> the file's column. Fields: id, messages, prompt, completion, chosen, rejected, system, reference,
+    # topic.
     columns: dict[str, str] = option(factory=dict)
     split: SourceSplit = SourceSplit.auto
     licence: str | None = None  # SPDX name; kept on every row
+    # Exports only: a registered importer, a file of `configs/table/`, or `auto`, which goes by what the file looks like.
+    importer: str = "auto"
+    labeling_config: str | None = None  # Label Studio only: its XML, which tells which side of a pair a name is
+    # How often a train row counts: 2 puts it in twice, 0.25 keeps a quarter of the rows, chosen by hash.
+    weight: float = option(1.0, gt=0, le=100)
+    max_rows: int | None = option(None, ge=1)  # keeps that many train rows, chosen by hash and not by file order
     limit: int | None = option(None, ge=1)  # keeps the first accepted rows in file order
     # The reference answer is what follows the last such marker in the completion (GSM8K: "####").
     reference_after: str | None = None
@@ -70,11 +79,43 @@ class DataConfig:
 
 
 @dataclass(kw_only=True)
+class FilterConfig:
+    """One rule that rows pass, are changed by, or are dropped by."""
+
+    name: str = MISSING  # a registered filter
+    params: dict[str, Any] = option(factory=dict)
+    tables: list[TableName] = option(factory=list)  # empty is every table
+
+
+@dataclass(kw_only=True)
+class NearDuplicatesConfig:
+    """Rows that say nearly the same: found by MinHash, confirmed by the Jaccard similarity of their n-grams."""
+
+    enabled: bool = True
+    threshold: float = option(0.7, gt=0, le=1)  # Jaccard similarity from which two texts are one
+    ngram: int = option(5, ge=1)  # words
+    num_permutations: int = option(128, ge=16)  # of the MinHash; more finds more pairs near the threshold
+    seed: int = option(0, ge=0)
+
+
+@dataclass(kw_only=True)
+class DecontaminationConfig:
+    """Train and validation rows that hold an evaluation prompt are removed and listed."""
+
+    enabled: bool = True
+    ngram: int | None = option(13, ge=5)  # words that a row may not share with an evaluation prompt; null: hash only
+
+
+@dataclass(kw_only=True)
 class CurateConfig:
     """How sources become a sealed data set."""
 
     seed: int = option(0, ge=0)  # of its own, so that sweeping `seed` does not split the data anew
     validation_fraction: float = option(0.1, ge=0, lt=1)  # of prompts, by hash
     test_fraction: float = option(0.1, ge=0, lt=1)  # of prompts, by hash
+    filters: list[FilterConfig] = option(factory=list)  # in the order in which they are applied
+    near_duplicates: NearDuplicatesConfig = option(factory=NearDuplicatesConfig)
+    decontamination: DecontaminationConfig = option(factory=DecontaminationConfig)
     # Bad rows are set aside with a reason; more than this share of a source stops the run.
     max_quarantined_fraction: float = option(0.02, ge=0, le=1, affects_results=False)
+    num_workers: int | None = option(None, ge=1, affects_results=False)  # processes; null is one per core

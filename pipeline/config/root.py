@@ -7,13 +7,21 @@ from dataclasses import dataclass
 from pipeline.config.data import CurateConfig, DataConfig
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.fields import option
+from pipeline.config.ingest import IngestConfig
 from pipeline.config.shared import ModelConfig, RuntimeConfig, TrackingConfig
 from pipeline.config.stages import SFTConfig
 
 
 @dataclass(kw_only=True)
+class IngestInputs:
+    """Nothing: `ingest` reads the exports of `data`."""
+
+
+@dataclass(kw_only=True)
 class CurateInputs:
-    """Nothing: `curate` reads the sources of `data`."""
+    """The sources of `data`, and what the votes say."""
+
+    labels: str | None = None  # a stage name of the chain, an artifact id or an artifact's path
 
 
 @dataclass(kw_only=True)
@@ -36,6 +44,7 @@ class EvaluateInputs:
 class InputsConfig:
     """What each stage consumes, where it is not what the wiring by kind would choose."""
 
+    ingest: IngestInputs = option(factory=IngestInputs)
     curate: CurateInputs = option(factory=CurateInputs)
     sft: SFTInputs = option(factory=SFTInputs)
     evaluate: EvaluateInputs = option(factory=EvaluateInputs)
@@ -63,6 +72,7 @@ class Config:
     plugins: list[str] = option(factory=list)  # Python files that register checks
     model: ModelConfig = option(factory=ModelConfig)
     data: DataConfig = option(factory=DataConfig)
+    ingest: IngestConfig = option(factory=IngestConfig)
     curate: CurateConfig = option(factory=CurateConfig)
     sft: SFTConfig = option(factory=SFTConfig)
     evaluate: EvaluateConfig = option(factory=EvaluateConfig)

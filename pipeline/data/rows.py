@@ -37,6 +37,17 @@ class Reason(StrEnum):
     role = "E_ROLE"  # an unknown role, or turns in an impossible order
     empty = "E_EMPTY"  # a user or assistant turn without a visible character
     id = "E_ID"  # an unusable id, or one that another row with other content has
+    archive = "E_ARCHIVE"  # a damaged archive, one that holds too much, or one with members that are not plain files
+    label = "E_LABEL"  # a vote outside its scale, or for a candidate that is not there
+    same_pair = "E_SAMEPAIR"  # both completions of a pair say the same
+    control_token = "E_CONTROLTOK"  # a chat template's control token inside text
+    duplicate = "E_DUP"  # the same content as an earlier row
+    conflict = "E_CONFLICT"  # one annotator voted both ways on one pair, or two sources contradict each other
+    time = "E_TIME"  # a time stamp that cannot be one
+    licence = "E_LICENCE"  # missing or not allowed
+    personal_data = "E_PII"
+    leak = "E_LEAK"  # would be trained on, and is or contains an evaluation prompt
+    secret = "E_SECRET"  # looks like a key or a password
 
 
 class BadRowError(Exception):
@@ -83,6 +94,27 @@ class Prompt:
     prompt: list[Message]
     reference: str | None = None
     topic: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Two completions of one prompt, of which ``chosen`` is the better one with probability ``confidence``."""
+
+    id: str
+    source: str
+    licence: str | None
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    confidence: float  # in [0.5, 1]; a tie counts half
+    num_votes: int  # whose result this is; 1 where the file states a preference and nothing more
+    margin: float | None = None  # mean strength of the preference in rating units; None where nobody gave strengths
+    tie: float | None = None  # probability that both are equally good, only with ties as a label
+    fold: int | None = None  # prompt hash mod 5, near-duplicates together; `curate` sets it
+    topic: str | None = None
+
+
+Row = Demonstration | Prompt | Comparison
 
 
 def is_blank(text: str) -> bool:
@@ -196,13 +228,20 @@ def prompt_hash(messages: Sequence[Message], seed: int = 0) -> str:
     return hashlib.sha256(f"{seed}\n{prompt_key(messages)}".encode()).hexdigest()
 
 
-def content_key(row: Demonstration | Prompt) -> str:
+def content_key(row: Row) -> str:
     """Hex sha256 of a row's normalised content without its id and origin; equal for exact duplicates."""
-    parts: list[Any] = [[(message["role"], normalise(message["content"])) for message in row.prompt]]
+    parts: list[Any] = [_normalised(row.prompt)]
     if isinstance(row, Demonstration):
-        parts.append([(message["role"], normalise(message["content"])) for message in row.completion])
-    parts.append(None if row.reference is None else normalise(row.reference))
+        parts.append(_normalised(row.completion))
+    if isinstance(row, Comparison):
+        parts += [_normalised(row.chosen), _normalised(row.rejected)]
+    else:
+        parts.append(None if row.reference is None else normalise(row.reference))
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+
+
+def _normalised(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(message["role"], normalise(message["content"])) for message in messages]
 
 
 def _kind(value: Any) -> str:

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.hashing import canonical_json
-from pipeline.data.rows import Demonstration, Prompt
+from pipeline.data.rows import Comparison, Demonstration, Prompt
 from pipeline.errors import DataError
 
-Row = TypeVar("Row", Demonstration, Prompt)
+Row = TypeVar("Row", Demonstration, Prompt, Comparison)
 
 _MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)]))
 _COMMON = [
@@ -29,6 +29,19 @@ _LAST = [pa.field("reference", pa.string()), pa.field("topic", pa.string())]
 SCHEMAS: dict[type, pa.Schema] = {
     Demonstration: pa.schema([*_COMMON, pa.field("completion", _MESSAGES, False), *_LAST]),
     Prompt: pa.schema([*_COMMON, *_LAST]),
+    Comparison: pa.schema(
+        [
+            *_COMMON,
+            pa.field("chosen", _MESSAGES, False),
+            pa.field("rejected", _MESSAGES, False),
+            pa.field("confidence", pa.float64(), False),
+            pa.field("num_votes", pa.int64(), False),
+            pa.field("margin", pa.float64()),
+            pa.field("tie", pa.float64()),
+            pa.field("fold", pa.int8()),
+            pa.field("topic", pa.string()),
+        ]
+    ),
 }
 
 
@@ -77,7 +90,7 @@ def read_table(dataset: Artifact | Path, name: str, split: str, row_type: type[R
     return [row_type(**values) for values in table.to_pylist()]
 
 
-def rows_digest(rows: Sequence[Demonstration | Prompt]) -> str:
+def rows_digest(rows: Sequence[Demonstration | Prompt | Comparison]) -> str:
     """Hex sha256 over the rows as canonical JSON, one line each, in order: what a table is, whatever its bytes."""
     digest = hashlib.sha256()
     for row in rows:

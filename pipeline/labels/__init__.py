@@ -1,0 +1,1 @@
+"""Human votes: importing them, what they say together, and how far they can be trusted."""
