@@ -66,8 +66,12 @@ class SourceAccount:
         if not self.read:
             raise DataError(f"E_FORMAT: {self.path} holds no rows. Give a file with rows, or remove the source.")
 
-    def refuse_if_bad(self, max_fraction: float) -> None:
+    def refuse_if_bad(self, max_fraction: float, key: str) -> None:
         """Stop where too many rows are bad for the rest to be trusted.
+
+        Args:
+            max_fraction: Of the rows looked at.
+            key: The configuration key that sets it.
 
         Raises:
             DataError: With the first bad rows.
@@ -79,8 +83,8 @@ class SourceAccount:
         share = f"{self.num_quarantined / looked_at:.1%}"
         raise DataError(
             f"{self.num_quarantined} of {looked_at} rows of {self.path} are bad ({share}; "
-            f"curate.max_quarantined_fraction is {max_fraction:.1%}):\n{first}\n"
-            f"Mend them, or raise curate.max_quarantined_fraction to go on without them."
+            f"{key} is {max_fraction:.1%}):\n{first}\n"
+            f"Mend them, or raise {key} to go on without them."
         )
 
     def summary(self) -> str:

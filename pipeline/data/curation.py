@@ -101,7 +101,7 @@ def curate_sources(data: DataConfig, config: CurateConfig, reporting: Reporting)
         _read(source, key, curated, account, placement, reporting)
         account.close()
         reporting.account(account)
-        account.refuse_if_bad(config.max_quarantined_fraction)
+        account.refuse_if_bad(config.max_quarantined_fraction, "curate.max_quarantined_fraction")
     for table in {source.table for source in data.sources}:
         if not any(curated.tables[table].values()):
             raise DataError(f"No row is left in {table.value}: every one was set aside, a duplicate or a leak.")
