@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pipeline.config.data import SourceConfig, TableName
@@ -41,9 +42,7 @@ def build_row(fields: dict[str, Any], mapping: Mapping, source: SourceConfig, na
     Raises:
         BadRowError: The record breaks a rule.
     """
-    for column in MEANINGFUL_COLUMNS:
-        if fields.get(column) not in (None, "", [], {}) and column not in mapping.columns.values():
-            raise BadRowError(Reason.schema, f"the column {column!r} holds something, which training here would ignore")
+    refuse_meaningful_columns(fields, mapping.columns.values())
     turns, num_prompt = _conversation(fields, mapping, source)
     reference = _optional(fields, mapping, "reference")
     if source.reference_after is not None:
@@ -53,7 +52,7 @@ def build_row(fields: dict[str, Any], mapping: Mapping, source: SourceConfig, na
     row_id = "" if given is None or given == "" else check_id(given)
     if source.table is TableName.prompts:
         prompt = check_prompt(turns[:num_prompt])
-        return _with_id(
+        return with_id(
             Prompt(id=row_id, source=name, licence=source.licence, prompt=prompt, reference=reference, topic=topic)
         )
     if num_prompt == len(turns) and mapping.shape is Shape.messages:
@@ -62,7 +61,7 @@ def build_row(fields: dict[str, Any], mapping: Mapping, source: SourceConfig, na
         prompt, completion = turns[:num_prompt], turns[num_prompt:]
         check_prompt(prompt)
         split_demonstration(turns)
-    return _with_id(
+    return with_id(
         Demonstration(
             id=row_id,
             source=name,
@@ -75,14 +74,21 @@ def build_row(fields: dict[str, Any], mapping: Mapping, source: SourceConfig, na
     )
 
 
+def refuse_meaningful_columns(fields: dict[str, Any], read: Collection[str]) -> None:
+    """Refuse a record whose reply depends on a column that is not read."""
+    for column in MEANINGFUL_COLUMNS:
+        if fields.get(column) not in (None, "", [], {}) and column not in read:
+            raise BadRowError(Reason.schema, f"the column {column!r} holds something, which training here would ignore")
+
+
 def _conversation(fields: dict[str, Any], mapping: Mapping, source: SourceConfig) -> tuple[list[Message], int]:
     """Return all turns, checked, and how many of them are the prompt."""
     if mapping.shape is Shape.messages:
-        turns = check_conversation(_plain_turns(_required(fields, mapping, "messages")))
+        turns = check_conversation(plain_turns(_required(fields, mapping, "messages")))
         if source.table is TableName.prompts and source.reference_after is not None and len(turns) > 1:
             return turns, len(turns) - 1  # the last reply is there for its reference
         return turns, len(turns)
-    prompt = _turns(_required(fields, mapping, "prompt"), "user", "prompt")
+    prompt = as_turns(_required(fields, mapping, "prompt"), "user", "prompt")
     if mapping.shape is Shape.instruction and (extra := fields.get(mapping.columns.get("input", ""))) is not None:
         extra = check_text(extra, "input")
         if not is_blank(extra):
@@ -94,16 +100,16 @@ def _conversation(fields: dict[str, Any], mapping: Mapping, source: SourceConfig
         prompt = [{"role": "system", "content": system}, *prompt]
     completion: list[Any] = []
     if "completion" in mapping.columns:
-        completion = _turns(_required(fields, mapping, "completion"), "assistant", "completion")
+        completion = as_turns(_required(fields, mapping, "completion"), "assistant", "completion")
     return check_conversation([*prompt, *completion]), len(prompt)
 
 
-def _turns(value: Any, role: str, field: str) -> list[Any]:
+def as_turns(value: Any, role: str, field: str) -> list[Any]:
     """Return text as one turn, and a list of turns as it is."""
     if isinstance(value, list):
         if not value:
             raise BadRowError(Reason.empty, f"{field} has no turns")
-        plain: list[Any] = _plain_turns(value)
+        plain: list[Any] = plain_turns(value)
         return plain
     text = check_text(value, field)
     if is_blank(text):
@@ -111,7 +117,7 @@ def _turns(value: Any, role: str, field: str) -> list[Any]:
     return [{"role": role, "content": text}]
 
 
-def _plain_turns(value: Any) -> Any:
+def plain_turns(value: Any) -> Any:
     """Write turns of the form {from, value} as {role, content}; anything else is left for the check."""
     if not isinstance(value, list):
         return value
@@ -151,7 +157,7 @@ def _reference_after(turns: list[Message], marker: str) -> str:
     return reference.strip()
 
 
-def _with_id(row: Demonstration | Prompt) -> Demonstration | Prompt:
+def with_id(row: Demonstration | Prompt) -> Demonstration | Prompt:
     """Name a row that has no id of its own after its content."""
     if row.id:
         return row
