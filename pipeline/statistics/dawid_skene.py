@@ -1,0 +1,128 @@
+"""What several unreliable annotators say together, and how reliable each of them is.
+
+Source: A. P. Dawid and A. M. Skene, Applied Statistics 28 (1979) 20-28, equations 2.3 to 2.5. Two things differ, both
+stated where they stand: rows of a confusion matrix have a Dirichlet prior, so that few votes do not make an annotator
+infallible, and classes that mirror each other can be held to do so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Codes = npt.NDArray[np.intp]
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DawidSkene:
+    """The estimate. U units, A annotators, K classes."""
+
+    posterior: Array  # [U, K] probability of each true class
+    prevalence: Array  # [K] share of each true class
+    confusion: Array  # [A, K, K] probability that an annotator says the last index where the middle one is true
+    log_posterior: list[float]  # in nats, up to a constant, after each step of the fit; it never falls
+    converged: bool
+
+    @property
+    def accuracy(self) -> Array:
+        """[A] probability that an annotator is right on a unit drawn at random."""
+        return np.asarray(np.einsum("k,akk->a", self.prevalence, self.confusion))
+
+
+def dawid_skene(
+    units: npt.ArrayLike,
+    annotators: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    num_classes: int,
+    weights: npt.ArrayLike | None = None,
+    symmetric: bool = False,
+    prior_accuracy: float = 0.7,
+    prior_votes: float = 5.0,
+    tolerance: float = 1e-9,
+    max_iterations: int = 2000,
+) -> DawidSkene:
+    """Fit true classes and confusion matrices together by expectation-maximisation, from the shares of votes.
+
+    The prior is worth ``prior_votes`` votes per true class and annotator, of which ``prior_accuracy`` are right and the
+    others spread evenly over the wrong classes, and one unit of every class. EM then climbs to a maximum of the
+    posterior density instead of the likelihood; with both at zero it is Dawid and Skene's own estimate.
+
+    Args:
+        units: [V] whole numbers from 0, each below U: what was judged.
+        annotators: [V] whole numbers from 0: by whom.
+        labels: [V] whole numbers below ``num_classes``: the verdict.
+        num_classes: K.
+        weights: [V] how often each vote counts; once if not given.
+        symmetric: Class k mirrors class K - 1 - k, as "first is better" mirrors "second is better" where the order of
+            a pair is arbitrary: a class and its mirror are equally frequent and equally hard.
+        prior_accuracy: Of an annotator of whom nothing is known.
+        prior_votes: What that is worth.
+        tolerance: Convergence is a rise of the log posterior by less than this part of it.
+        max_iterations: After which ``converged`` is False.
+    """
+    rows, who, said = (np.asarray(values, dtype=np.intp) for values in (units, annotators, labels))
+    if not rows.shape == who.shape == said.shape:
+        raise ValueError("every vote needs a unit, an annotator and a label")
+    if len(said) and not 0 <= said.min() <= said.max() < num_classes:
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}")
+    weight = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=np.float64)
+    num_units, num_annotators = (int(codes.max()) + 1 if len(codes) else 0 for codes in (rows, who))
+    prior = np.full((num_classes, num_classes), (1 - prior_accuracy) / (num_classes - 1))
+    np.fill_diagonal(prior, prior_accuracy)
+    prior *= prior_votes
+    one = float(prior_votes > 0)  # pseudo-unit of every class
+    cells = who * num_classes + said
+    shares = np.bincount(rows * num_classes + said, weights=weight, minlength=num_units * num_classes)
+    posterior = _normalised(np.asarray(shares, dtype=np.float64).reshape(num_units, num_classes))
+    history: list[float] = []
+    while True:
+        # Equations 2.3 and 2.4: expected counts of what was said, by what was true.
+        counts = np.empty((num_annotators, num_classes, num_classes))
+        for true in range(num_classes):
+            spoken = np.bincount(cells, weights=weight * posterior[rows, true], minlength=counts[:, true].size)
+            counts[:, true] = spoken.reshape(num_annotators, num_classes) + prior[true]
+        prevalence = posterior.sum(axis=0) + one
+        if symmetric:
+            counts, prevalence = counts + counts[:, ::-1, ::-1], prevalence + prevalence[::-1]
+        confusion, prevalence = _normalised(counts), _normalised(prevalence)
+        log_confusion, log_prevalence = _logarithm(confusion), _logarithm(prevalence)
+        posterior, likelihood = _expected(rows, cells, weight, num_units, log_confusion, log_prevalence)
+        history.append(likelihood + float((prior * log_confusion).sum()) + one * float(log_prevalence.sum()))
+        converged = len(history) > 1 and history[-1] - history[-2] <= tolerance * (1 + abs(history[-1]))
+        if converged or len(history) == max_iterations:
+            return DawidSkene(
+                posterior=posterior,
+                prevalence=prevalence,
+                confusion=confusion,
+                log_posterior=history,
+                converged=converged,
+            )
+
+
+def _expected(
+    rows: Codes, cells: Codes, weight: Array, num_units: int, log_confusion: Array, log_prevalence: Array
+) -> tuple[Array, float]:
+    """Return the probability of each true class (equation 2.5) and the log-likelihood of all votes."""
+    joint = np.tile(log_prevalence, (num_units, 1))
+    for true in range(len(log_prevalence)):
+        evidence = weight * log_confusion[:, true].ravel()[cells]
+        joint[:, true] += np.bincount(rows, weights=evidence, minlength=num_units)
+    top = joint.max(axis=1, keepdims=True)
+    scaled = np.exp(joint - top)
+    return _normalised(scaled), float((top[:, 0] + np.log(scaled.sum(axis=1))).sum())
+
+
+def _normalised(values: Array) -> Array:
+    """Divide by the sum over the last axis; where that is zero, all classes are alike."""
+    total = values.sum(axis=-1, keepdims=True)
+    even = np.full_like(values, 1 / values.shape[-1])
+    return np.asarray(np.divide(values, total, out=even, where=total > 0))
+
+
+def _logarithm(values: Array) -> Array:
+    """Logarithm with a floor far below any vote's evidence, for the zeros of an estimate without a prior."""
+    return np.asarray(np.log(np.maximum(values, 1e-300)))
