@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.config.data import SourceConfig, TableName
 from pipeline.data.columns import Mapping, Shape
 from pipeline.data.rows import (
     BadRowError,
+    Comparison,
     Demonstration,
     Message,
     Prompt,
@@ -22,6 +24,7 @@ from pipeline.data.rows import (
     split_demonstration,
 )
 
+Named = TypeVar("Named", Demonstration, Prompt, Comparison)
 # Columns beside the conversation that change what a reply means. A row in which they hold something is refused.
 MEANINGFUL_COLUMNS = ("history", "tools", "functions")
 SHAREGPT_ROLES = {
@@ -157,9 +160,6 @@ def _reference_after(turns: list[Message], marker: str) -> str:
     return reference.strip()
 
 
-def with_id(row: Demonstration | Prompt) -> Demonstration | Prompt:
+def with_id(row: Named) -> Named:
     """Name a row that has no id of its own after its content."""
-    if row.id:
-        return row
-    values = {name: getattr(row, name) for name in row.__slots__}
-    return type(row)(**{**values, "id": f"{row.source}:{content_key(row)[:12]}"})
+    return row if row.id else dataclasses.replace(row, id=f"{row.source}:{content_key(row)[:12]}")

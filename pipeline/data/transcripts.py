@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.data.rows import BadRowError, Message, Reason, check_conversation, check_text
+from pipeline.data.rows import BadRowError, Message, Reason, check_conversation, check_text, is_blank
 
 # Only after an empty line: "Human:" also stands inside answers.
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -63,6 +64,23 @@ def split_pair(
     if list(chosen[:-1]) != list(rejected[:-1]):
         raise _different_conversations()
     return list(chosen[:-1]), [chosen[-1]], [rejected[-1]]
+
+
+def split_texts(chosen: Any, rejected: Any) -> tuple[list[Message], list[Message], list[Message]]:
+    """Cut two texts that begin alike where the words that they share end, into prompt, chosen and rejected reply.
+
+    Raises:
+        BadRowError: They share no word at their beginning, or one of them has nothing more to say.
+    """
+    chosen, rejected = check_text(chosen, "chosen"), check_text(rejected, "rejected")
+    shared = len(os.path.commonprefix([chosen, rejected]))
+    while shared and not all(text[shared : shared + 1].isspace() for text in (chosen, rejected)):
+        shared -= 1  # back to before a space in both, so that no word is cut
+    if is_blank(chosen[:shared]):
+        raise BadRowError(Reason.schema, "there is no prompt: chosen and rejected do not begin with the same words")
+    sides = [{"role": "assistant", "content": text[shared:]} for text in (chosen, rejected)]
+    asked = {"role": "user", "content": chosen[:shared]}
+    return split_pair(*(check_conversation([asked, side]) for side in sides))
 
 
 def _different_conversations() -> BadRowError:

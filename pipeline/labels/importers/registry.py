@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline.config.data import SourceConfig
 from pipeline.config.suggestions import near_miss
+from pipeline.config.tables import TableConfig
 from pipeline.errors import ConfigError, DataError
 from pipeline.labels.votes import Imported
 
@@ -64,14 +65,23 @@ def importers() -> dict[str, Importer]:
     return dict(_importers)
 
 
-def choose_importer(context: ImportContext) -> Importer:
-    """Return the importer that a source names, or the one that recognises its file.
+def choose_importer(context: ImportContext, tables: Mapping[str, TableConfig]) -> Importer:
+    """Return the importer or table that a source names, or the one that recognises its file.
+
+    Tables are asked where no importer recognises the file, because they go by the names of columns alone.
 
     Raises:
-        ConfigError: There is no importer of that name.
-        DataError: No importer recognises the file, or several do.
+        ConfigError: There is no importer or table of that name, or one name stands for both.
+        DataError: Nothing recognises the file, or several do.
     """
-    known = importers()
+    # Imported here, because importers are written against this module.
+    from pipeline.labels.importers.table import table_importer
+
+    registered = importers()
+    if both := sorted(registered.keys() & tables.keys()):
+        raise ConfigError(f"table/{both[0]}.yaml: `{both[0]}` is the name of an importer. Give the table another name.")
+    declared = {name: table_importer(table) for name, table in tables.items()}
+    known = {**registered, **declared}
     wanted = context.source.importer
     if wanted != "auto":
         if wanted not in known:
@@ -80,7 +90,9 @@ def choose_importer(context: ImportContext) -> Importer:
                 f"Importers: {', '.join(sorted(known))}."
             )
         return known[wanted]
-    found = [importer for importer in known.values() if importer.recognises(context.sample, context.path)]
+    found: list[Importer] = []
+    for group in (registered, declared):
+        found = found or [each for each in group.values() if each.recognises(context.sample, context.path)]
     if len(found) == 1:
         return found[0]
     names = ", ".join(sorted(importer.name for importer in found or known.values()))
