@@ -1,0 +1,284 @@
+"""From votes to comparisons with a confidence: the probability that the stated preference is right.
+
+Every method gives a pair three probabilities: that its first completion is better, that its second is, and that they
+are equally good. `confidence` is that of the likelier side plus half that of a tie, whatever `ties` says, so that it
+means one thing. At exactly one half nobody can say which side to train on, and the pair is counted as undecided; with
+ties as a label it is kept where a tie is at least as likely as either side, because that is a result.
+
+- `majority`: shares of votes.
+- `dawid_skene`: votes weighed by how reliable each annotator proves to be, over all items together. Votes without a
+  name share one confusion matrix: they are a crowd.
+- `bradley_terry`: strengths of all candidates of an item, from every vote on it, ties as half a win for each. It knows
+  no ties, so with ties as a label the tie's probability is its share of the pair's votes.
+
+Votes on several questions of one item are votes on the same pairs; `ingest.questions` chooses between them. `margin` is
+the mean difference of ratings or strengths in favour of the chosen side, over the votes that state one and the ties; it
+is negative where few strong votes were outvoted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config.ingest import Aggregation, IngestConfig, Ties
+from pipeline.data.rows import Comparison, Reason
+from pipeline.labels.verdicts import Fate, Pair, Vector, Verdicts, read_verdicts, select_questions
+from pipeline.labels.votes import Item, Status, Vote
+from pipeline.statistics.bradley_terry import bradley_terry, win_probability
+from pipeline.statistics.dawid_skene import dawid_skene
+
+UNDECIDED = 1e-9  # a confidence nearer to one half than this is no preference
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AggregatedPair:
+    """A comparison and whether its prompt is protected, so that it may only be tested on."""
+
+    row: Comparison
+    protected: bool
+
+
+@dataclass(kw_only=True)
+class Aggregated:
+    """What the votes say together, and what became of each of them.
+
+    In ``counts``, the parts of ``votes`` and of ``pairs`` each sum to their first entry.
+    """
+
+    comparisons: list[AggregatedPair] = field(default_factory=list)
+    counts: dict[str, Any] = field(default_factory=dict)
+    # Dawid-Skene only: how reliable each annotator proved to be; "" is the crowd of those without a name.
+    annotators: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shares:
+    """Probabilities of each pair; where nobody voted they are zero. P pairs."""
+
+    first: Vector  # [P]
+    tie: Vector  # [P]
+    second: Vector  # [P]
+
+
+def aggregate(
+    items: Mapping[str, Item], votes: Sequence[Vote], config: IngestConfig, set_aside: Collection[str]
+) -> Aggregated:
+    """Return the comparisons that votes amount to.
+
+    Args:
+        items: What was judged, by id.
+        votes: Of every status; only submitted ones that are not gold count.
+        config: How they are aggregated.
+        set_aside: Annotators whose votes do not count.
+
+    Raises:
+        ConfigError: A question that was chosen was never asked.
+    """
+    counting, fates = _counting(votes, config, set_aside)
+    verdicts = read_verdicts(counting, min_rating_gap=config.min_rating_gap)
+    evidence = verdicts.outcome != 0 if config.ties is Ties.drop else np.ones(len(verdicts.outcome), dtype=bool)
+    fates.update(_fates_of_counting(verdicts, evidence))
+    num_votes = np.bincount(verdicts.pair[evidence], minlength=len(verdicts.pairs))
+    shares = _vote_shares(verdicts, evidence)
+    result = Aggregated()
+    if config.aggregation is Aggregation.dawid_skene:
+        shares, result.annotators = _dawid_skene(verdicts, evidence)
+    elif config.aggregation is Aggregation.bradley_terry:
+        shares = _bradley_terry(verdicts, evidence, shares)
+    margins = _margins(verdicts, evidence)
+    found: Counter[str] = Counter(dict.fromkeys(("same_pair", "too_few_votes", "undecided", "comparisons"), 0))
+    for index, pair in enumerate(verdicts.pairs):
+        if num_votes[index] < config.min_votes:
+            found["too_few_votes"] += 1
+            continue
+        row = _comparison(items[pair.item], pair, index, shares, margins, config, int(num_votes[index]))
+        found["comparisons" if row else "undecided"] += 1
+        if row:
+            result.comparisons.append(AggregatedPair(row=row, protected=items[pair.item].protected))
+    found["same_pair"] = len(verdicts.same_pairs)
+    result.problems = [_same_pair_problem(pair, ids) for pair, ids in verdicts.same_pairs.items()]
+    protected = sum(entry.protected for entry in result.comparisons)
+    result.counts = {
+        "votes": {"given": len(votes), **fates},
+        "pairs": {"judged": sum(found.values()), **found},
+        "comparisons": {"auto": len(result.comparisons) - protected, "test": protected},
+        "verdicts": {"decided": int((verdicts.outcome != 0).sum()), "ties": int((verdicts.outcome == 0).sum())},
+    }
+    return result
+
+
+def comparison_id(pair: Pair) -> str:
+    """Return 16 hex digits that depend on the prompt and the two texts, and not on which of them won."""
+    return hashlib.sha256("\n".join(pair).encode()).hexdigest()[:16]
+
+
+def _counting(
+    votes: Sequence[Vote], config: IngestConfig, set_aside: Collection[str]
+) -> tuple[list[Vote], dict[str, int]]:
+    """Return the votes that count, and how many do not, by the first reason that applies."""
+    selected = select_questions(votes, config)
+    fates = {"other_question": len(votes) - len(selected)}
+    fates.update(dict.fromkeys([str(status) for status in Status if status is not Status.submitted], 0))
+    fates.update(gold=0, set_aside=0, over_cap=0)
+    counting = []
+    for vote in selected:
+        if vote.status is not Status.submitted:
+            fates[vote.status] += 1
+        elif vote.gold:
+            fates["gold"] += 1
+        elif vote.annotator is not None and vote.annotator in set_aside:
+            fates["set_aside"] += 1
+        else:
+            counting.append(vote)
+    kept = _capped(counting, config)
+    fates["over_cap"] = len(counting) - len(kept)
+    return kept, fates
+
+
+def _capped(votes: list[Vote], config: IngestConfig) -> list[Vote]:
+    """Keep so many votes of each annotator, chosen by hash and not by their order in the file."""
+    if config.max_votes_per_annotator is None:
+        return votes
+    order = [hashlib.sha256(f"{config.seed}\n{vote.source}\n{vote.id}".encode()).digest() for vote in votes]
+    taken: Counter[str] = Counter()
+    kept = set()
+    for index in sorted(range(len(votes)), key=order.__getitem__):
+        annotator = votes[index].annotator
+        if annotator is None or taken[annotator] < config.max_votes_per_annotator:
+            kept.add(index)
+        if annotator is not None:
+            taken[annotator] += 1
+    return [vote for index, vote in enumerate(votes) if index in kept]
+
+
+def _fates_of_counting(verdicts: Verdicts, evidence: npt.NDArray[np.bool_]) -> dict[str, int]:
+    """Count the votes that could count by what they say about pairs."""
+    fates = Counter(str(fate) for fate in verdicts.fates)
+    silent = np.zeros(len(verdicts.votes), dtype=bool)
+    silent[verdicts.vote] = True
+    silent[verdicts.vote[evidence]] = False
+    dropped = int(silent[verdicts.read_as].sum())
+    counts = {str(fate): fates[fate] for fate in Fate}
+    return {**counts, str(Fate.counted): fates[Fate.counted] - dropped, "ties_dropped": dropped}
+
+
+def _vote_shares(verdicts: Verdicts, evidence: npt.NDArray[np.bool_]) -> _Shares:
+    """Return the shares of votes for each side of each pair."""
+
+    def total(outcome: int) -> Vector:
+        here = evidence & (verdicts.outcome == outcome)
+        sums = np.bincount(verdicts.pair[here], weights=verdicts.weight[here], minlength=len(verdicts.pairs))
+        return np.asarray(sums, dtype=np.float64)
+
+    first, tie, second = total(1), total(0), total(-1)
+    whole = first + tie + second
+    whole[whole == 0] = 1
+    return _Shares(first=first / whole, tie=tie / whole, second=second / whole)
+
+
+def _dawid_skene(verdicts: Verdicts, evidence: npt.NDArray[np.bool_]) -> tuple[_Shares, dict[str, dict[str, Any]]]:
+    """Return the posterior of each pair, and what was learned about each annotator.
+
+    Candidates stand in order of their hashes, so the two sides mirror each other. Where nobody gave a tie there is no
+    class of ties.
+    """
+    names = sorted({vote.annotator or "" for vote in verdicts.votes})
+    numbers = {name: number for number, name in enumerate(names)}
+    by_vote = np.array([numbers[vote.annotator or ""] for vote in verdicts.votes], dtype=np.intp)
+    outcome, annotators = verdicts.outcome[evidence], verdicts.of_votes(by_vote)[evidence]
+    with_ties = bool((outcome == 0).any())
+    judged, units = np.unique(verdicts.pair[evidence], return_inverse=True)
+    fit = dawid_skene(
+        units,
+        annotators,
+        1 - outcome if with_ties else (1 - outcome) // 2,
+        num_classes=3 if with_ties else 2,
+        weights=verdicts.weight[evidence],
+        symmetric=True,
+    )
+    posterior = np.zeros((len(verdicts.pairs), 3))
+    columns = np.array([0, 1, 2] if with_ties else [0, 2])
+    posterior[judged[:, None], columns] = fit.posterior
+    num_votes, accuracy = np.bincount(annotators, minlength=len(names)), fit.accuracy
+    learned: dict[str, dict[str, Any]] = {
+        name: {
+            "num_votes": int(num_votes[number]),
+            "accuracy": float(accuracy[number]),
+            "confusion": fit.confusion[number].tolist(),
+        }
+        for name, number in numbers.items()
+        if num_votes[number]
+    }
+    return _Shares(first=posterior[:, 0], tie=posterior[:, 1], second=posterior[:, 2]), learned
+
+
+def _bradley_terry(verdicts: Verdicts, evidence: npt.NDArray[np.bool_], votes: _Shares) -> _Shares:
+    """Return the probability of each side by the strengths of an item's candidates, given the shares of votes."""
+    nodes: dict[tuple[str, str], int] = {}
+    first = np.array([nodes.setdefault((pair.item, pair.first), len(nodes)) for pair in verdicts.pairs], dtype=np.intp)
+    second = np.array(
+        [nodes.setdefault((pair.item, pair.second), len(nodes)) for pair in verdicts.pairs], dtype=np.intp
+    )
+    weight = np.bincount(verdicts.pair[evidence], weights=verdicts.weight[evidence], minlength=len(verdicts.pairs))
+    wins = weight * (votes.first + votes.tie / 2)
+    strengths = bradley_terry(first, second, wins, weight - wins, num_nodes=len(nodes))
+    chance = win_probability(strengths[first], strengths[second])
+    tie = np.minimum(votes.tie, 2 * np.minimum(chance, 1 - chance))  # no side's share falls below zero
+    return _Shares(first=chance - tie / 2, tie=tie, second=1 - chance - tie / 2)
+
+
+def _margins(verdicts: Verdicts, evidence: npt.NDArray[np.bool_]) -> Vector:
+    """Return the mean difference in favour of each pair's first candidate, NaN where nobody stated one."""
+    stated = evidence & ~np.isnan(verdicts.gap)
+    counted = stated | (evidence & (verdicts.outcome == 0))  # a tie is a difference of nothing
+    size = len(verdicts.pairs)
+    sums = np.bincount(verdicts.pair[stated], weights=verdicts.gap[stated], minlength=size)
+    numbers = np.bincount(verdicts.pair[counted], minlength=size)
+    known = np.bincount(verdicts.pair[stated], minlength=size) > 0
+    return np.asarray(np.divide(sums, numbers, out=np.full(size, np.nan), where=known))
+
+
+def _comparison(
+    item: Item, pair: Pair, index: int, shares: _Shares, margins: Vector, config: IngestConfig, num_votes: int
+) -> Comparison | None:
+    """Return the row of a pair, or None where nothing says which side is better."""
+    tie = float(shares.tie[index])
+    first = float(shares.first[index]) + tie / 2
+    if abs(first - 0.5) <= UNDECIDED:
+        a_tie_won = tie >= max(shares.first[index], shares.second[index]) - UNDECIDED
+        if config.ties is not Ties.label or not a_tie_won:
+            return None
+        first = 0.5
+    chosen, rejected = (pair.first, pair.second) if first >= 0.5 else (pair.second, pair.first)
+    margin = None if np.isnan(margins[index]) else float(margins[index]) * (1 if first >= 0.5 else -1)
+    return Comparison(
+        id=comparison_id(pair),
+        source=item.source,
+        licence=item.licence,
+        prompt=item.prompt,
+        chosen=item.candidates[chosen].messages,
+        rejected=item.candidates[rejected].messages,
+        confidence=min(1.0, max(first, 1 - first)),
+        num_votes=num_votes,
+        margin=margin,
+        tie=tie if config.ties is Ties.label else None,
+        topic=item.topic,
+    )
+
+
+def _same_pair_problem(pair: Pair, ids: list[str]) -> dict[str, Any]:
+    return {
+        "reason": str(Reason.same_pair),
+        "item": pair.item,
+        "candidates": [pair.first, pair.second],
+        "votes": ids,
+        "detail": "both completions of the pair say the same, so no vote on it is a preference",
+    }
