@@ -58,7 +58,7 @@ STAGES = {
             ArtifactKind.dataset,
             "curate",
             sections=(DataConfig, CurateConfig),
-            reads_sources=True,
+            reads_tables=(TableName.demonstrations, TableName.prompts),
             runs_in_plan=True,
         ),
         _spec(
@@ -197,7 +197,7 @@ def run_chain(
     config: Config, suites: dict[str, SuiteConfig] | None = None, say: Callable[[str], None] = print
 ) -> tuple[list[Executed], RunFolder]:
     """Run the fake chain as `train` runs the real one."""
-    nodes, problems = nodes_for(config, make_suites() if suites is None else suites, STAGES)
+    nodes, problems = nodes_for(config, make_suites() if suites is None else suites, {}, STAGES)
     assert problems == []
     outputs = Path(config.runtime.outputs)
     folder = RunFolder.create(outputs, config.name, "0")

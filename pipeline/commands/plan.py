@@ -23,7 +23,7 @@ from pipeline.graph.execution import Execution
 from pipeline.graph.fingerprint import fingerprint
 from pipeline.graph.reasons import FORCED, REUSED, reason_to_run
 from pipeline.graph.resolution import Resolution
-from pipeline.graph.wiring import Node
+from pipeline.graph.wiring import Node, skipped_stages
 from pipeline.tracking.session import TrackingSession
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def plan(prepared: Prepared) -> int:
     )
     planned = walk(prepared.nodes, resolution)
     print()
-    print_table("NODE STATE WHY", [[entry.node.name, entry.state, entry.reason] for entry in planned])
+    skipped = [[stage, "skipped", reason] for stage, reason in skipped_stages(config).items()]
+    rows = [[entry.node.name, entry.state, entry.reason] for entry in planned]
+    print_table("NODE STATE WHY", [*skipped, *rows])
     datasets = {artifact.id: artifact for artifact in _datasets(planned, resolution)}
     for dataset in datasets.values():
         print_rows(dataset)

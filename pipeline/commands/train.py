@@ -16,8 +16,9 @@ from pipeline.checks.registry import build_check
 from pipeline.commands.sweep import JOB_NUMBER, SWEEP
 from pipeline.config.composition import Composed, load
 from pipeline.config.plugins import load_plugins
+from pipeline.data.filters.registry import build_filter
 from pipeline.errors import ConfigError, Interrupted
-from pipeline.graph.wiring import Node, nodes_for
+from pipeline.graph.wiring import Node, nodes_for, skipped_stages
 from pipeline.tracking.redaction import find_secrets, redact
 
 if TYPE_CHECKING:
@@ -58,7 +59,12 @@ def prepare(composed: DictConfig, search_path: list[Path], arguments: list[str])
                 build_check(check.name, check.params)
             except ConfigError as error:
                 problems.append(f"suite `{suite.name}`: {error}")
-    nodes, wiring_problems = nodes_for(config, loaded.suites)
+    for index, entry in enumerate(config.curate.filters):
+        try:
+            build_filter(entry.name, entry.params, where=f"curate.filters[{index}]")
+        except ConfigError as error:
+            problems.append(str(error))
+    nodes, wiring_problems = nodes_for(config, loaded.suites, loaded.tables)
     problems.extend(wiring_problems)
     if problems:
         raise ConfigError(
@@ -89,7 +95,7 @@ def execute(command: str, composed: DictConfig, search_path: list[Path], argumen
 
 def train(prepared: Prepared, again: str) -> int:
     """Run every node in order, reusing what is sealed, and print where the results are."""
-    from pipeline.graph.execution import run_nodes
+    from pipeline.graph.execution import line, run_nodes
     from pipeline.graph.run_folder import RunFolder
     from pipeline.tracking.session import TrackingSession
 
@@ -103,6 +109,8 @@ def train(prepared: Prepared, again: str) -> int:
     with TrackingSession(config.tracking, store.outputs, folder.path, logged) as session:
         say = session.notice
         say(f"run folder  {folder.path}")
+        for stage, reason in skipped_stages(config).items():
+            say(line(stage, "skipped", f"({reason})"))
         done = run_nodes(
             prepared.nodes,
             config=config,

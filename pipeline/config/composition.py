@@ -12,8 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.evaluation import SuiteConfig
-from pipeline.config.root import EVALUATE, Config, with_evaluation
+from pipeline.config.root import EVALUATE, INGEST, Config, with_evaluation
 from pipeline.config.suggestions import explain_unknown_key, near_miss
+from pipeline.config.tables import TableConfig, load_tables
 from pipeline.config.validation import problems_in
 from pipeline.errors import ConfigError
 
@@ -24,6 +25,7 @@ class Composed:
 
     config: Config
     suites: dict[str, SuiteConfig]  # by name, in the order of `evaluate.suites`
+    tables: dict[str, TableConfig]  # that an annotation export may be read as, by name
     problems: list[str]  # what is wrong with the values, each naming its key
     resolved: dict[str, Any]  # plain containers with every interpolation resolved
     unresolved: dict[str, Any]  # the same with interpolations as written: what may be logged
@@ -63,7 +65,15 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
                 suites[name] = load_suite(name, search_path)
             except ConfigError as error:
                 problems.append(str(error))
-    return Composed(config=config, suites=suites, problems=problems, resolved=resolved, unresolved=unresolved)
+    tables: dict[str, TableConfig] = {}
+    if INGEST in config.stages:
+        try:
+            tables = load_tables(search_path)
+        except ConfigError as error:
+            problems.append(str(error))
+    return Composed(
+        config=config, suites=suites, tables=tables, problems=problems, resolved=resolved, unresolved=unresolved
+    )
 
 
 def load_suite(name: str, search_path: list[Path]) -> SuiteConfig:

@@ -1,13 +1,21 @@
-"""The user's own checks: Python files named under ``plugins``, imported by path."""
+"""The user's own checks, filters and importers: Python files named under ``plugins``, imported by path."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import sys
+from typing import Any
 
 from pipeline.config.paths import find_file
 from pipeline.errors import ConfigError
+
+PREFIX = "pipeline_plugin_"  # of the module name that a plugin's file gets
+
+
+def is_from_plugin(value: Any) -> bool:
+    """Whether a function was defined by a plugin."""
+    return str(getattr(value, "__module__", "")).startswith(PREFIX)
 
 
 def load_plugins(files: list[str]) -> dict[str, str]:
@@ -25,7 +33,7 @@ def load_plugins(files: list[str]) -> dict[str, str]:
             continue  # told by the check of the configuration, together with what else is wrong
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        module = f"pipeline_plugin_{digest[:16]}"
+        module = f"{PREFIX}{digest[:16]}"
         hashes[str(name)] = digest
         if module in sys.modules:
             continue

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pipeline.config.paths import find_file
+from pipeline.config.plugins import is_from_plugin
 from pipeline.config.suggestions import near_miss
 from pipeline.errors import ConfigError
 
@@ -93,6 +94,10 @@ class Registry(Generic[Product]):
         signature = inspect.signature(factory).parameters
         values = [given.get(key, parameter.default) for key, parameter in signature.items()]
         return [value for value in values if isinstance(value, Path)]
+
+    def is_from_plugin(self, name: str, *, where: str) -> bool:
+        """Whether a plugin registered the name, so that the plugin's content is part of every result."""
+        return is_from_plugin(self._find(name, where))
 
     def _load_built_ins(self) -> None:
         for module in self.built_in_modules:

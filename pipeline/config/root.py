@@ -50,8 +50,8 @@ class InputsConfig:
     evaluate: EvaluateInputs = option(factory=EvaluateInputs)
 
 
-EVALUATE = "evaluate"
-DATA_STAGES = frozenset({"ingest", "curate"})  # an experiment of these alone has no policy to evaluate
+INGEST, CURATE, EVALUATE = "ingest", "curate", "evaluate"
+DATA_STAGES = frozenset({INGEST, CURATE})  # an experiment of these alone has no policy to evaluate
 
 
 def with_evaluation(stages: list[str]) -> list[str]:

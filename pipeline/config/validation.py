@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.config.data import SourceFormat
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.paths import find_file
-from pipeline.config.root import Config
+from pipeline.config.root import DATA_STAGES, Config
 
 SYMBOLS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 HOLDS = {
@@ -63,7 +63,7 @@ def out_of_bounds(section: Any, prefix: str) -> Iterator[str]:
 
 
 def _source_problems(config: Config) -> Iterator[str]:
-    if "curate" not in config.stages:
+    if not DATA_STAGES & set(config.stages):
         return
     if not config.data.sources:
         yield "data.sources: the data set names no source."

@@ -18,22 +18,22 @@ from pipeline.errors import DataError
 
 Row = TypeVar("Row", Demonstration, Prompt, Comparison)
 
-_MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)]))
+MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)]))
 _COMMON = [
     pa.field("id", pa.string(), False),
     pa.field("source", pa.string(), False),
     pa.field("licence", pa.string()),
-    pa.field("prompt", _MESSAGES, False),
+    pa.field("prompt", MESSAGES, False),
 ]
 _LAST = [pa.field("reference", pa.string()), pa.field("topic", pa.string())]
 SCHEMAS: dict[type, pa.Schema] = {
-    Demonstration: pa.schema([*_COMMON, pa.field("completion", _MESSAGES, False), *_LAST]),
+    Demonstration: pa.schema([*_COMMON, pa.field("completion", MESSAGES, False), *_LAST]),
     Prompt: pa.schema([*_COMMON, *_LAST]),
     Comparison: pa.schema(
         [
             *_COMMON,
-            pa.field("chosen", _MESSAGES, False),
-            pa.field("rejected", _MESSAGES, False),
+            pa.field("chosen", MESSAGES, False),
+            pa.field("rejected", MESSAGES, False),
             pa.field("confidence", pa.float64(), False),
             pa.field("num_votes", pa.int64(), False),
             pa.field("margin", pa.float64()),

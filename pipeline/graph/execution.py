@@ -76,7 +76,7 @@ class Execution:
                     artifact, reused = self._make(node, inputs, table, digest), False
         if reused:
             store.discard_sealed_work(node.spec.name, digest)
-            say(line(node, "reused", f"{artifact.id}  ({REUSED})"))
+            say(line(node.name, "reused", f"{artifact.id}  ({REUSED})"))
         resolution.made[node.name] = artifact
         resolution.require_parts(later)
         return Executed(node=node, artifact=artifact, reused=reused, seconds=time.monotonic() - started)
@@ -122,7 +122,7 @@ class Execution:
                 raise
             raise explained from error
         run.finish(artifact)
-        resolution.say(line(node, "sealed", f"{artifact.id}  ({seconds:.1f} s)"))
+        resolution.say(line(node.name, "sealed", f"{artifact.id}  ({seconds:.1f} s)"))
         return artifact
 
     def _surroundings(self) -> dict[str, Any]:
@@ -136,10 +136,10 @@ class Execution:
         reason = FORCED if forced else reason_to_run(self.resolution.store, node, table)
         attempts = int(work.recall("attempts", 0))
         steps = work.checkpoints.steps()
-        self.resolution.say(line(node, "running", f"({reason})"))
+        self.resolution.say(line(node.name, "running", f"({reason})"))
         if attempts:
             where = f"from the checkpoint of step {steps[-1]}" if steps else "with what is kept in its work folder"
-            self.resolution.say(line(node, "resuming", f"{where} ({work.path}, attempt {attempts + 1})"))
+            self.resolution.say(line(node.name, "resuming", f"{where} ({work.path}, attempt {attempts + 1})"))
         work.remember("attempts", attempts + 1)
 
     def _recorded_config(self, node: Node, table: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,6 +214,6 @@ def _base_facts(base: BaseModel | None) -> dict[str, Any] | None:
     return {"name": base.name, "digest": base.digest, "tokenizer_digest": base.tokenizer_digest}
 
 
-def line(node: Node, state: str, rest: str) -> str:
+def line(name: str, state: str, rest: str) -> str:
     """Return the line that says what becomes of a node."""
-    return f"{node.name:<24}  {state:<8}  {rest}"
+    return f"{name:<24}  {state:<8}  {rest}"

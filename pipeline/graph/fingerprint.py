@@ -6,8 +6,8 @@ Keys of the table are written for people: a changed one is what the user is told
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Any
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.hashing import FileHashes, sha256_json, sha256_text
 from pipeline.checks.registry import files_read
-from pipeline.config.data import DataConfig
+from pipeline.config.data import CurateConfig, DataConfig, TableName
 from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.paths import find_file
+from pipeline.config.plugins import is_from_plugin
 from pipeline.config.root import Config
 from pipeline.config.shared import ModelConfig
+from pipeline.data.filters import registry as filters
 from pipeline.data.sources import source_digests, source_name
 from pipeline.errors import ArtifactError, ConfigError
+from pipeline.graph.spec import StageSpec
 from pipeline.graph.wiring import Node
+from pipeline.labels.importers.registry import importers
 
 if TYPE_CHECKING:
     from pipeline.artifacts.base_model import BaseModel
@@ -85,7 +89,10 @@ def fingerprint_inputs(node: Node, inputs: Inputs, around: Surroundings) -> dict
     table: dict[str, Any] = {"stage": spec.name, "version": spec.version}
     for kind in spec.sections:
         key, section = section_of(around.config, kind)
-        _flatten(table, key, result_config(section))
+        if isinstance(section, DataConfig):
+            table.update(_sources_read(section, spec.reads_tables, around.hashes))
+        else:
+            _flatten(table, key, result_config(section))
     for key, value in node.identity.items():
         _flatten(table, key, result_config(value))
     for role, sources in node.inputs.items():
@@ -102,11 +109,7 @@ def fingerprint_inputs(node: Node, inputs: Inputs, around: Surroundings) -> dict
         if around.base is None:
             raise ValueError(f"the node {node.name!r} uses the base model, which was not resolved")
         table.update(_base_identity(around.base, around.config.model))
-    if spec.reads_sources:
-        _use_content_of_sources(table, around.config.data, around.hashes)
-    if spec.runs_checks:
-        table.update({f"plugin {name}": digest for name, digest in around.plugins.items()})
-        table.update(_check_files(node.params["suites"], around.hashes))
+    table.update(_named_code(node, around))
     table.update({f"library {name}": _minor_version(name) for name in spec.libraries})
     return table
 
@@ -147,12 +150,30 @@ def _chat_template(base: BaseModel, model: ModelConfig) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _use_content_of_sources(table: dict[str, Any], data: DataConfig, hashes: FileHashes) -> None:
-    """Put what the source files contain in place of where they lie, so that an edited row is seen and a move is not."""
-    for index, source in enumerate(data.sources):
-        del table[f"data.sources.{index}.path"]
-        table[f"data.sources.{index}.name"] = source_name(source, data)
-    table.update({f"{key} content": digest for key, digest in source_digests(data, hashes).items()})
+def _sources_read(data: DataConfig, tables: Collection[TableName], hashes: FileHashes) -> dict[str, Any]:
+    """Flatten `data` as far as a stage reads it: sources of other tables are no part of its result.
+
+    What the files contain stands in place of where they lie, so that an edited row is seen and a move is not.
+    """
+    read = replace(data, sources=[source for source in data.sources if source.table in tables])
+    flat: dict[str, Any] = {}
+    _flatten(flat, "data", result_config(read))
+    for index, source in enumerate(read.sources):
+        del flat[f"data.sources.{index}.path"]
+        flat[f"data.sources.{index}.name"] = source_name(source, data)
+    return {**flat, **{f"{key} content": digest for key, digest in source_digests(read, hashes).items()}}
+
+
+def _named_code(node: Node, around: Surroundings) -> dict[str, Any]:
+    """Digest the plugins, and the files that checks and filters go by."""
+    found: dict[str, Any] = {}
+    if _uses_plugins(node.spec, around.config):
+        found |= {f"plugin {name}": digest for name, digest in around.plugins.items()}
+    if node.spec.runs_checks:
+        found |= _check_files(node.params["suites"], around.hashes)
+    if node.spec.runs_filters:
+        found |= _filter_files(around.config.curate, around.hashes)
+    return found
 
 
 def _check_files(suites: Mapping[str, SuiteConfig], hashes: FileHashes) -> dict[str, str]:
@@ -162,6 +183,22 @@ def _check_files(suites: Mapping[str, SuiteConfig], hashes: FileHashes) -> dict[
         for suite in suites.values()
         for check in suite.checks
         for path in files_read(check.name, check.params)
+    }
+
+
+def _uses_plugins(spec: StageSpec, config: Config) -> bool:
+    """Whether what plugins define can move a stage's result."""
+    own_filters = (filters.is_from_plugin(entry.name) for entry in config.curate.filters)
+    own_importers = (is_from_plugin(importer.open) for importer in importers().values())
+    return spec.runs_checks or (spec.runs_filters and any(own_filters)) or (spec.runs_importers and any(own_importers))
+
+
+def _filter_files(curate: CurateConfig, hashes: FileHashes) -> dict[str, str]:
+    """Digest the files that filters go by, such as a list of words."""
+    return {
+        f"filter {entry.name}: {path.name}": hashes.sha256(path)
+        for entry in curate.filters
+        for path in filters.files_read(entry.name, entry.params)
     }
 
 

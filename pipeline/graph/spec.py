@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.artifacts.manifest import ArtifactKind
-from pipeline.config.data import CurateConfig, DataConfig
+from pipeline.config.data import CurateConfig, DataConfig, TableName
 from pipeline.config.evaluation import EvaluateConfig
+from pipeline.config.ingest import IngestConfig
 from pipeline.config.stages import SFTConfig
 
 BASE = "base"  # the base model as a policy: no adapter, no artifact
@@ -40,7 +41,9 @@ class StageSpec:
     libraries: tuple[str, ...] = ()  # whose X.Y version can move results
     uses_base: bool = False  # reads the base model's weights, tokenizer or chat template
     runs_checks: bool = False  # of the suites: the files that they read count, and the plugins that define them
-    reads_sources: bool = False  # reads the files that `data.sources` names
+    reads_tables: tuple[TableName, ...] = ()  # reads the files of `data.sources` with such rows, and no other source
+    runs_filters: bool = False  # of `curate.filters`: the files that they read count, and the plugins that define them
+    runs_importers: bool = False  # of `data.sources`: the plugins that define them count
     runs_in_plan: bool = False  # needs no weights, and what comes after cannot be planned without it
 
 
@@ -51,12 +54,34 @@ STAGES: dict[str, StageSpec] = {
     spec.name: spec
     for spec in (
         StageSpec(
-            name="curate",
+            name="ingest",
             version=1,
+            kind=ArtifactKind.labels,
+            entry="pipeline.stages.ingest:ingest",
+            sections=(DataConfig, IngestConfig),
+            libraries=("numpy", "scipy"),
+            reads_tables=(TableName.exports,),
+            runs_importers=True,
+            runs_in_plan=True,
+        ),
+        StageSpec(
+            name="curate",
+            version=2,
             kind=ArtifactKind.dataset,
             entry="pipeline.stages.curate:curate",
             sections=(DataConfig, CurateConfig),
-            reads_sources=True,
+            consumes=(
+                Consumes(
+                    role="labels",
+                    kind=ArtifactKind.labels,
+                    parts=("comparisons/*", "demonstrations/*", "quality"),
+                    default=("ingest",),
+                    optional=True,
+                ),
+            ),
+            libraries=("rensa",),
+            reads_tables=(TableName.demonstrations, TableName.comparisons, TableName.prompts),
+            runs_filters=True,
             runs_in_plan=True,
         ),
         StageSpec(

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.config.data import TableName
 from pipeline.config.evaluation import SuiteConfig
-from pipeline.config.root import EVALUATE, Config, with_evaluation
+from pipeline.config.root import CURATE, EVALUATE, INGEST, Config, with_evaluation
+from pipeline.config.tables import TableConfig
 from pipeline.graph.spec import BASE, STAGES, Consumes, StageSpec
 
 
@@ -44,10 +46,25 @@ class Node:
     identity: Mapping[str, Any] = field(default_factory=dict)  # what of the params enters the fingerprint
 
 
+def skipped_stages(config: Config) -> dict[str, str]:
+    """Return the stages that are named and have nothing to do, each with the reason."""
+    exports = any(source.table is TableName.exports for source in config.data.sources)
+    return {} if exports or INGEST not in config.stages else {INGEST: "`data` names no annotation exports"}
+
+
 def nodes_for(
-    config: Config, suites: Mapping[str, SuiteConfig], stages: Mapping[str, StageSpec] = STAGES
+    config: Config,
+    suites: Mapping[str, SuiteConfig],
+    tables: Mapping[str, TableConfig],
+    stages: Mapping[str, StageSpec] = STAGES,
 ) -> tuple[list[Node], list[str]]:
     """Wire the stages of a configuration.
+
+    Args:
+        config: Names the stages and what they consume.
+        suites: What `evaluate` measures.
+        tables: Declared tables that `ingest` may read an export as.
+        stages: What each stage is.
 
     Returns:
         The nodes in the order they run, and the problems found, each naming its configuration key. With problems the
@@ -65,7 +82,8 @@ def nodes_for(
             chain.append(stage)
     if not config.stages:
         problems.append("stages: none is named. Add an experiment, for example `+experiment=sft`.")
-    chain = with_evaluation(chain)
+    chain = [stage for stage in with_evaluation(chain) if stage not in skipped_stages(config)]
+    problems += _unread_exports(config, chain)
     if EVALUATE in chain and chain[-1] != EVALUATE:
         problems.append(f"stages: {EVALUATE!r} comes last, because it compares what the others made.")
     problems += [
@@ -75,9 +93,25 @@ def nodes_for(
     ]
     wiring = _Wiring(config, stages, chain, problems)
     nodes = [wiring.node(stages[stage]) for stage in chain if stage != EVALUATE]
+    nodes = [_with_tables(node, config, tables) if node.stage == INGEST else node for node in nodes]
     if EVALUATE in chain:
         nodes += _evaluation(wiring, suites)
     return nodes, problems
+
+
+def _unread_exports(config: Config, chain: list[str]) -> list[str]:
+    """Find annotation exports whose votes would be lost."""
+    exports = [index for index, source in enumerate(config.data.sources) if source.table is TableName.exports]
+    if not exports or CURATE not in chain or INGEST in chain or config.inputs.curate.labels is not None:
+        return []
+    return [f"stages: data.sources[{exports[0]}] is an annotation export. Name {INGEST!r} before {CURATE!r}."]
+
+
+def _with_tables(node: Node, config: Config, tables: Mapping[str, TableConfig]) -> Node:
+    """Give `ingest` the declared tables: those that sources name, or all where a source leaves the choice open."""
+    wanted = {source.importer for source in config.data.sources if source.table is TableName.exports}
+    seen = dict(tables) if "auto" in wanted else {name: tables[name] for name in tables if name in wanted}
+    return replace(node, params={"tables": seen}, identity={"tables": seen})
 
 
 class _Wiring:

@@ -25,7 +25,7 @@ from pipeline.graph.wiring import nodes_for
 
 
 def walked(config: Config) -> dict[str, Planned]:
-    nodes, problems = nodes_for(config, make_suites(), fake_stages.STAGES)
+    nodes, problems = nodes_for(config, make_suites(), {}, fake_stages.STAGES)
     assert problems == []
     outputs = Path(config.runtime.outputs)
     resolution = Resolution(
@@ -110,7 +110,7 @@ def test_tokens_and_steps_are_counted_as_the_stage_counts_them(
         name="tiny", folder=folder, digest=sha256_file(folder / "model.safetensors"), tokenizer_digest="t",
         chat_template="", context_length=512, vocab_size=512, hidden_size=64, architecture="Llama", source="",
     )  # fmt: skip
-    nodes, problems = nodes_for(config, make_suites(), STAGES)
+    nodes, problems = nodes_for(config, make_suites(), {}, STAGES)
     assert problems == []
     hashes = FileHashes(tmp_path / "hashes.json")
     resolution = Resolution(config=config, store=store, hashes=hashes, base=lambda: base)

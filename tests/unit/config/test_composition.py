@@ -57,7 +57,7 @@ def test_values_reach_the_dataclasses() -> None:
 
 def test_a_training_stage_is_always_evaluated() -> None:
     assert composed("+experiment=sft", "stages=[curate,sft]").config.stages == ["curate", "sft", "evaluate"]
-    assert composed("+experiment=curate").config.stages == ["curate"]
+    assert composed("+experiment=curate").config.stages == ["ingest", "curate"]
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def table(
 ) -> dict[str, Any]:
     """Inputs of a real stage whose data set is left out."""
     config = config or real_config(tmp_path)
-    nodes, problems = nodes_for(config, make_suites(), STAGES)
+    nodes, problems = nodes_for(config, make_suites(), {}, STAGES)
     assert problems == []
     node = next(node for node in nodes if node.name == name)
     around = Surroundings(config=config, hashes=FileHashes(tmp_path / "hashes.json"), base=base, plugins={})
@@ -160,7 +160,7 @@ def test_a_file_that_a_check_reads_counts_for_the_report_alone(tmp_path: Path, r
     suites["answers"].checks = [CheckConfig(name="facts_only", params={"fact_sheet": str(sheet)})]
 
     def tables() -> list[dict[str, Any]]:
-        nodes, _ = nodes_for(real_config(tmp_path), suites, STAGES)
+        nodes, _ = nodes_for(real_config(tmp_path), suites, {}, STAGES)
         hashes = FileHashes(tmp_path / "hashes.json")
         around = Surroundings(config=real_config(tmp_path), hashes=hashes, base=BASE, plugins={"mine.py": "d" * 64})
         return [fingerprint_inputs(replace(node, inputs={}), {}, around) for node in nodes]

@@ -6,10 +6,12 @@ import fake_stages
 import pytest
 from fake_stages import make_config, make_suites
 
+from pipeline.config.data import SourceConfig, TableName
 from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.root import Config
+from pipeline.config.tables import TableConfig
 from pipeline.graph.spec import STAGES
-from pipeline.graph.wiring import Node, nodes_for
+from pipeline.graph.wiring import Node, nodes_for, skipped_stages
 
 
 def config(*stages: str) -> Config:
@@ -17,7 +19,7 @@ def config(*stages: str) -> Config:
 
 
 def wire(config: Config, suites: dict[str, SuiteConfig] | None = None) -> tuple[dict[str, Node], list[str]]:
-    nodes, problems = nodes_for(config, make_suites() if suites is None else suites, fake_stages.STAGES)
+    nodes, problems = nodes_for(config, make_suites() if suites is None else suites, {}, fake_stages.STAGES)
     return {node.name: node for node in nodes}, problems
 
 
@@ -26,7 +28,7 @@ def sources(node: Node, role: str) -> list[str | None]:
 
 
 def test_the_real_stages_are_wired_by_kind() -> None:
-    nodes, problems = nodes_for(config("curate", "sft", "evaluate"), make_suites("a", "b"), STAGES)
+    nodes, problems = nodes_for(config("curate", "sft", "evaluate"), make_suites("a", "b"), {}, STAGES)
     assert problems == []
     wired = {node.name: node for node in nodes}
     assert list(wired) == [
@@ -144,3 +146,45 @@ def test_names_of_nodes_are_plain_path_components() -> None:
     asked.inputs.evaluate.policy = ["base", "/a/../..", "weird name/.."]
     nodes, _ = wire(asked)
     assert all("/" not in name and not name.startswith(".") for name in nodes)
+
+
+def with_exports(*stages: str) -> Config:
+    changed = config(*stages)
+    changed.data.sources.append(SourceConfig(table=TableName.exports, path="votes.json", importer="pandalm"))
+    return changed
+
+
+def test_votes_reach_the_data_set() -> None:
+    nodes, problems = nodes_for(with_exports("ingest", "curate"), {}, {}, STAGES)
+    assert problems == []
+    assert [node.name for node in nodes] == ["ingest", "curate"]
+    assert sources(nodes[1], "labels") == ["ingest"]
+
+
+def test_ingest_is_left_out_where_there_is_nothing_to_ingest() -> None:
+    without = config("ingest", "curate")
+    nodes, problems = nodes_for(without, {}, {}, STAGES)
+    assert problems == []
+    assert [node.name for node in nodes] == ["curate"]
+    assert sources(nodes[0], "labels") == []
+    assert list(skipped_stages(without)) == ["ingest"]
+    assert skipped_stages(with_exports("ingest", "curate")) == {}
+
+
+def test_votes_that_nothing_would_read_are_a_mistake() -> None:
+    _, problems = nodes_for(with_exports("curate"), {}, {}, STAGES)
+    assert problems == ["stages: data.sources[1] is an annotation export. Name 'ingest' before 'curate'."]
+    given = with_exports("curate")
+    given.inputs.curate.labels = "ingest-0123"
+    nodes, problems = nodes_for(given, {}, {}, STAGES)
+    assert problems == []
+    assert sources(nodes[0], "labels") == ["ingest-0123"]
+
+
+def test_ingest_sees_the_declared_tables_that_its_sources_may_be_read_as() -> None:
+    tables = {"pandalm": TableConfig(name="pandalm"), "other": TableConfig(name="other")}
+    named, _ = nodes_for(with_exports("ingest"), {}, tables, STAGES)
+    assert list(named[0].params["tables"]) == ["pandalm"]
+    sniffed = with_exports("ingest")
+    sniffed.data.sources[-1].importer = "auto"
+    assert list(nodes_for(sniffed, {}, tables, STAGES)[0][0].params["tables"]) == ["pandalm", "other"]
