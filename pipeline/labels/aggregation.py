@@ -89,8 +89,9 @@ def aggregate(
     num_votes = np.bincount(verdicts.pair[evidence], minlength=len(verdicts.pairs))
     shares = _vote_shares(verdicts, evidence)
     result = Aggregated()
+    fit: dict[str, Any] = {}
     if config.aggregation is Aggregation.dawid_skene:
-        shares, result.annotators = _dawid_skene(verdicts, evidence)
+        shares, result.annotators, fit = _dawid_skene(verdicts, evidence)
     elif config.aggregation is Aggregation.bradley_terry:
         shares = _bradley_terry(verdicts, evidence, shares)
     margins = _margins(verdicts, evidence)
@@ -111,6 +112,7 @@ def aggregate(
         "pairs": {"judged": sum(found.values()), **found},
         "comparisons": {"auto": len(result.comparisons) - protected, "test": protected},
         "verdicts": {"decided": int((verdicts.outcome != 0).sum()), "ties": int((verdicts.outcome == 0).sum())},
+        **({"fit": fit} if fit else {}),
     }
     return result
 
@@ -184,8 +186,10 @@ def _vote_shares(verdicts: Verdicts, evidence: npt.NDArray[np.bool_]) -> _Shares
     return _Shares(first=first / whole, tie=tie / whole, second=second / whole)
 
 
-def _dawid_skene(verdicts: Verdicts, evidence: npt.NDArray[np.bool_]) -> tuple[_Shares, dict[str, dict[str, Any]]]:
-    """Return the posterior of each pair, and what was learned about each annotator.
+def _dawid_skene(
+    verdicts: Verdicts, evidence: npt.NDArray[np.bool_]
+) -> tuple[_Shares, dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return the posterior of each pair, what was learned about each annotator, and how the fit ended.
 
     Candidates stand in order of their hashes, so the two sides mirror each other. Where nobody gave a tie there is no
     class of ties.
@@ -217,7 +221,8 @@ def _dawid_skene(verdicts: Verdicts, evidence: npt.NDArray[np.bool_]) -> tuple[_
         for name, number in numbers.items()
         if num_votes[number]
     }
-    return _Shares(first=posterior[:, 0], tie=posterior[:, 1], second=posterior[:, 2]), learned
+    shares = _Shares(first=posterior[:, 0], tie=posterior[:, 1], second=posterior[:, 2])
+    return shares, learned, {"steps": len(fit.log_posterior), "converged": fit.converged}
 
 
 def _bradley_terry(verdicts: Verdicts, evidence: npt.NDArray[np.bool_], votes: _Shares) -> _Shares:
