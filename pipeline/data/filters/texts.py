@@ -1,0 +1,68 @@
+"""The texts of a row, whatever its type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.data.rows import Comparison, Demonstration, Message, Row
+from pipeline.errors import ConfigError
+
+
+def all_texts(row: Row) -> list[str]:
+    """Return the text of every turn, and the reference answer where there is one."""
+    texts = [message["content"] for message in row.prompt]
+    if isinstance(row, Comparison):
+        texts += [message["content"] for message in row.chosen]
+        texts += [message["content"] for message in row.rejected]
+        return texts
+    if isinstance(row, Demonstration):
+        texts += [message["content"] for message in row.completion]
+    if row.reference is not None:
+        texts.append(row.reference)
+    return texts
+
+
+def completions(row: Row) -> list[list[Message]]:
+    """Return what answers the prompt: nothing, one completion, or the chosen and the rejected one."""
+    if isinstance(row, Demonstration):
+        return [row.completion]
+    return [row.chosen, row.rejected] if isinstance(row, Comparison) else []
+
+
+def learned_replies(row: Row) -> list[str]:
+    """Return the assistant turns that training makes more likely: a completion's, or the chosen one's."""
+    return [message["content"] for turns in completions(row)[:1] for message in turns if message["role"] == "assistant"]
+
+
+def with_texts(row: Row, change: Callable[[str], str]) -> Row:
+    """Return the row with every text changed, or the same object where the change leaves all of them as they are."""
+    if all(change(text) == text for text in all_texts(row)):
+        return row
+
+    def changed(turns: list[Message]) -> list[Message]:
+        return [Message(role=turn["role"], content=change(turn["content"])) for turn in turns]
+
+    if isinstance(row, Comparison):
+        return replace(row, prompt=changed(row.prompt), chosen=changed(row.chosen), rejected=changed(row.rejected))
+    reference = None if row.reference is None else change(row.reference)
+    if isinstance(row, Demonstration):
+        return replace(row, prompt=changed(row.prompt), completion=changed(row.completion), reference=reference)
+    return replace(row, prompt=changed(row.prompt), reference=reference)
+
+
+def read_phrases(path: Path) -> list[str]:
+    """Read a list of phrases, one a line, in lower case; empty lines and lines that begin with ``#`` are left out.
+
+    Raises:
+        ConfigError: The file is not UTF-8, or lists nothing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8. Save the list as UTF-8, one phrase a line.") from error
+    phrases = [" ".join(line.casefold().split()) for line in lines if line.strip() and not line.startswith("#")]
+    if not phrases:
+        raise ConfigError(f"{path} lists no phrase. Write one a line.")
+    return list(dict.fromkeys(phrases))
