@@ -45,14 +45,16 @@ class SourceConfig:
     """One file or hub data set."""
 
     table: TableName = MISSING
-    path: str = MISSING  # a file, relative to the working directory or to the project, or a hub id
+    # A file, relative to the working directory or to the project; also with .gz or .zst, or a .zip of such files. Or a
+    # hub id.
+    path: str = MISSING
     format: SourceFormat = SourceFormat.auto
-    # Our field -> the file's column. Fields: id, messages, prompt, completion, chosen, rejected, system, reference,
-    # topic.
+    # Our field -> the file's column. Fields: id, messages, prompt, completion, system, reference, topic; of comparisons
+    # id, messages, prompt, chosen, rejected, system, topic, margin, score_chosen, score_rejected.
     columns: dict[str, str] = option(factory=dict)
     split: SourceSplit = SourceSplit.auto
     licence: str | None = None  # SPDX name; kept on every row
-    # Exports only: a registered importer, a file of `configs/table/`, or `auto`, which goes by what the file looks like.
+    # Exports only: a registered importer, a file of `configs/table/`, or `auto`: what the file looks like.
     importer: str = "auto"
     labeling_config: str | None = None  # Label Studio only: its XML, which tells which side of a pair a name is
     # How often a train row counts: 2 puts it in twice, 0.25 keeps a quarter of the rows, chosen by hash.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Collection
 from typing import Any, TypeVar
 
@@ -21,8 +23,10 @@ from pipeline.data.rows import (
     check_text,
     content_key,
     is_blank,
+    normalise,
     split_demonstration,
 )
+from pipeline.data.transcripts import is_transcript, parse_transcript, parse_transcript_pair, split_pair, split_texts
 
 Named = TypeVar("Named", Demonstration, Prompt, Comparison)
 # Columns beside the conversation that change what a reply means. A row in which they hold something is refused.
@@ -31,9 +35,13 @@ SHAREGPT_ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
     "bing": "assistant", "bard": "assistant", "model": "assistant", "system": "system",
 }  # fmt: skip
+MAX_SCORE = 1e9  # of a margin or a score; what is beyond is an id or a time in the wrong column
+_NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{1,20})?")  # in the cells of a CSV file, where even numbers are text
 
 
-def build_row(fields: dict[str, Any], mapping: Mapping, source: SourceConfig, name: str) -> Demonstration | Prompt:
+def build_row(
+    fields: dict[str, Any], mapping: Mapping, source: SourceConfig, name: str
+) -> Demonstration | Prompt | Comparison:
     """Build the row that a record holds.
 
     Args:
@@ -46,13 +54,14 @@ def build_row(fields: dict[str, Any], mapping: Mapping, source: SourceConfig, na
         BadRowError: The record breaks a rule.
     """
     refuse_meaningful_columns(fields, mapping.columns.values())
+    if source.table is TableName.comparisons:
+        return _comparison(fields, mapping, source, name)
     turns, num_prompt = _conversation(fields, mapping, source)
     reference = _optional(fields, mapping, "reference")
     if source.reference_after is not None:
         reference = _reference_after(turns, source.reference_after)
     topic = _optional(fields, mapping, "topic")
-    given = fields.get(mapping.columns["id"]) if "id" in mapping.columns else None
-    row_id = "" if given is None or given == "" else check_id(given)
+    row_id = _given_id(fields, mapping)
     if source.table is TableName.prompts:
         prompt = check_prompt(turns[:num_prompt])
         return with_id(
@@ -84,6 +93,90 @@ def refuse_meaningful_columns(fields: dict[str, Any], read: Collection[str]) -> 
             raise BadRowError(Reason.schema, f"the column {column!r} holds something, which training here would ignore")
 
 
+def _given_id(fields: dict[str, Any], mapping: Mapping) -> str:
+    """Return the id that the record has, or nothing."""
+    given = fields.get(mapping.columns["id"]) if "id" in mapping.columns else None
+    return "" if given is None or given == "" else check_id(given)
+
+
+def _comparison(fields: dict[str, Any], mapping: Mapping, source: SourceConfig, name: str) -> Comparison:
+    """Build a row of a file that states one preference for each row, so that nobody's doubt is known."""
+    prompt, chosen, rejected = _pair(fields, mapping)
+    if [normalise(turn["content"]) for turn in chosen] == [normalise(turn["content"]) for turn in rejected]:
+        raise BadRowError(Reason.same_pair, "chosen and rejected are the same text")
+    return with_id(
+        Comparison(
+            id=_given_id(fields, mapping),
+            source=name,
+            licence=source.licence,
+            prompt=prompt,
+            chosen=chosen,
+            rejected=rejected,
+            confidence=1.0,
+            num_votes=1,
+            margin=_margin(fields, mapping),
+            topic=_optional(fields, mapping, "topic"),
+        )
+    )
+
+
+def _pair(fields: dict[str, Any], mapping: Mapping) -> tuple[list[Message], list[Message], list[Message]]:
+    """Return prompt, chosen and rejected completion, all checked."""
+    is_implicit = mapping.shape is Shape.implicit_preference
+    sides = {field: _required(fields, mapping, field) for field in ("chosen", "rejected")}
+    system = _optional(fields, mapping, "system")
+    if is_implicit and all(isinstance(side, str) for side in sides.values()):
+        split = parse_transcript_pair if all(map(is_transcript, sides.values())) else split_texts
+        context, chosen, rejected = split(sides["chosen"], sides["rejected"])
+        return _with_system(system, context), chosen, rejected
+    turns = {
+        field: as_turns([side] if isinstance(side, dict) else side, "assistant", field) for field, side in sides.items()
+    }
+    asked = [] if is_implicit else _asked(fields, mapping)
+    if is_implicit or all(_is_whole(side) for side in turns.values()):
+        context, chosen, rejected = split_pair(*(check_conversation(side, field) for field, side in turns.items()))
+        if asked and any(turn not in context for turn in check_conversation(asked, "prompt")):
+            raise BadRowError(Reason.schema, "chosen is a whole conversation, and the prompt is no part of it")
+        return _with_system(system, context), chosen, rejected
+    prompt = check_prompt(check_conversation(_with_system(system, asked), "prompt"))
+    whole = [check_conversation([*prompt, *side], f"prompt and {field}") for field, side in turns.items()]
+    for conversation in whole:
+        split_demonstration(conversation)
+    return prompt, whole[0][len(prompt) :], whole[1][len(prompt) :]
+
+
+def _is_whole(side: list[Any]) -> bool:
+    """Whether a completion repeats its prompt, as conversations in preference files do."""
+    return isinstance(side[0], dict) and side[0].get("role") in ("system", "user")
+
+
+def _margin(fields: dict[str, Any], mapping: Mapping) -> float | None:
+    """Return how much better the chosen completion is, given as such or as two scores."""
+    margin = _number(fields, mapping, "margin")
+    scores = [_number(fields, mapping, field) for field in ("score_chosen", "score_rejected")]
+    if scores[0] is not None and scores[1] is not None:
+        margin = scores[0] - scores[1]
+    if margin is not None and margin < 0:
+        raise BadRowError(Reason.label, f"the margin is {margin:g}: by it the rejected completion is the better one")
+    return margin
+
+
+def _number(fields: dict[str, Any], mapping: Mapping, field: str) -> float | None:
+    """Return a number, or None where the row leaves it out."""
+    value = fields.get(mapping.columns[field]) if field in mapping.columns else None
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadRowError(Reason.schema, f"{field} is not a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadRowError(Reason.nonfinite, f"{field} is {value}")
+    if abs(value) > MAX_SCORE:
+        raise BadRowError(Reason.range, f"{field} is beyond {MAX_SCORE:g}")
+    return float(value)
+
+
 def _conversation(fields: dict[str, Any], mapping: Mapping, source: SourceConfig) -> tuple[list[Message], int]:
     """Return all turns, checked, and how many of them are the prompt."""
     if mapping.shape is Shape.messages:
@@ -91,20 +184,35 @@ def _conversation(fields: dict[str, Any], mapping: Mapping, source: SourceConfig
         if source.table is TableName.prompts and source.reference_after is not None and len(turns) > 1:
             return turns, len(turns) - 1  # the last reply is there for its reference
         return turns, len(turns)
-    prompt = as_turns(_required(fields, mapping, "prompt"), "user", "prompt")
-    if mapping.shape is Shape.instruction and (extra := fields.get(mapping.columns.get("input", ""))) is not None:
-        extra = check_text(extra, "input")
-        if not is_blank(extra):
-            prompt[0]["content"] = f"{check_text(prompt[0]['content'], 'instruction')}\n\n{extra}"
-    system = _optional(fields, mapping, "system")
-    if system is not None:
-        if any(isinstance(turn, dict) and turn.get("role") == "system" for turn in prompt):
-            raise BadRowError(Reason.schema, "there are two system turns, one in the prompt and one in its own column")
-        prompt = [{"role": "system", "content": system}, *prompt]
+    prompt = _with_system(_optional(fields, mapping, "system"), _asked(fields, mapping))
     completion: list[Any] = []
     if "completion" in mapping.columns:
         completion = as_turns(_required(fields, mapping, "completion"), "assistant", "completion")
     return check_conversation([*prompt, *completion]), len(prompt)
+
+
+def _asked(fields: dict[str, Any], mapping: Mapping) -> list[Any]:
+    """Return the turns of the prompt, unchecked."""
+    value = _required(fields, mapping, "prompt")
+    if isinstance(value, dict) and "messages" in value:  # OpenAI's preference format
+        refuse_meaningful_columns(value, ())
+        value = value["messages"]
+    if isinstance(value, str) and is_transcript(value):
+        return list(parse_transcript(value.removesuffix("\n\nAssistant:"), "prompt"))
+    extra = _optional(fields, mapping, "input")
+    turns = as_turns(value, "user", "prompt")
+    if extra is not None and not is_blank(extra):
+        turns[0] = {"role": "user", "content": f"{check_text(value, 'instruction')}\n\n{extra}"}
+    return turns
+
+
+def _with_system(system: str | None, turns: list[Any]) -> list[Any]:
+    """Put the system turn of a column of its own before the others."""
+    if system is None:
+        return turns
+    if any(isinstance(turn, dict) and turn.get("role") == "system" for turn in turns):
+        raise BadRowError(Reason.schema, "there are two system turns, one in the prompt and one in its own column")
+    return [{"role": "system", "content": system}, *turns]
 
 
 def as_turns(value: Any, role: str, field: str) -> list[Any]:

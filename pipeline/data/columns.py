@@ -11,8 +11,14 @@ from pipeline.config.suggestions import near_miss
 from pipeline.errors import ConfigError, DataError
 
 FIELDS = ("id", "messages", "prompt", "completion", "system", "reference", "topic")
+COMPARISON_FIELDS = (
+    "id", "messages", "prompt", "chosen", "rejected", "system", "topic", "margin", "score_chosen", "score_rejected",
+)  # fmt: skip
 OPTIONAL = ("id", "system", "reference", "topic")  # taken from columns of the same name where nothing is said
+COMPARISON_OPTIONAL = ("id", "system", "topic", "margin")
 PREFERENCES = ("chosen", "rejected", "label", "labels")  # columns of files in which some completions are bad ones
+PREFERENCE_PAIRS = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
+COMPARISON_PROMPTS = ("prompt", "question", "instruction", "input", "conversations", "messages")
 
 
 class Shape(StrEnum):
@@ -21,6 +27,8 @@ class Shape(StrEnum):
     messages = "messages"  # one list of turns, {role, content} or {from, value}
     pair = "pair"  # prompt and completion, each text or a list of turns
     instruction = "instruction"  # instruction, input and output
+    preference = "preference"  # prompt, chosen and rejected, each text or turns
+    implicit_preference = "implicit_preference"  # chosen and rejected, whole conversations that begin alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +58,13 @@ def choose_columns(source: SourceConfig, key: str, present: Collection[str]) -> 
         DataError: A column is missing, or the names present fit no known shape.
     """
     given = {field: column for field, column in source.columns.items() if column}
+    compares = source.table is TableName.comparisons
+    fields = COMPARISON_FIELDS if compares else FIELDS
     for field in source.columns:
-        if field not in FIELDS:
+        if field not in fields:
             raise ConfigError(
-                f"{key}.columns.{field}: there is no such field.{near_miss(field, FIELDS)} Fields: {', '.join(FIELDS)}."
+                f"{key}.columns.{field}: {source.table.value} have no such field.{near_miss(field, fields)} "
+                f"Fields: {', '.join(fields)}."
             )
     for field, column in given.items():
         if column not in present:
@@ -61,7 +72,9 @@ def choose_columns(source: SourceConfig, key: str, present: Collection[str]) -> 
                 f"{key}.columns.{field}: {source.path} has no column {column!r}.{near_miss(column, present)} "
                 f"Its columns: {_listed(present)}."
             )
-    if "messages" in given or "prompt" in given:
+    if compares:
+        shape, chosen = _comparison(source, key, given, present)
+    elif "messages" in given or "prompt" in given:
         shape = _given_shape(source, key, given)
         chosen = given
     else:
@@ -69,7 +82,7 @@ def choose_columns(source: SourceConfig, key: str, present: Collection[str]) -> 
         chosen = {**recognised, **given}
     if source.reference_after is not None and "reference" in given:
         raise ConfigError(f"{key}: `columns.reference` and `reference_after` both name the reference. Keep one.")
-    for field in OPTIONAL:
+    for field in COMPARISON_OPTIONAL if compares else OPTIONAL:
         marked = field == "reference" and source.reference_after is not None
         if field in present and field not in source.columns and field not in chosen.values() and not marked:
             chosen = {**chosen, field: field}
@@ -117,6 +130,39 @@ def _recognise(source: SourceConfig, key: str, present: Collection[str]) -> tupl
         f"completion | question and answer | instruction (input) output. "
         f"Name them in `{key}.columns`, as in {{prompt: question, completion: answer}}."
     )
+
+
+def _comparison(
+    source: SourceConfig, key: str, given: dict[str, str], present: Collection[str]
+) -> tuple[Shape, dict[str, str]]:
+    """Find the columns of a preference that is stated once for each row."""
+    if source.reference_after is not None:
+        raise ConfigError(f"{key}.reference_after: comparisons have no reference answer. Remove it.")
+    for one, other in (("chosen", "rejected"), ("score_chosen", "score_rejected")):
+        if (one in given) != (other in given):
+            raise ConfigError(f"{key}.columns: `{one}` and `{other}` go together. Name both.")
+    for one, other in (("messages", "prompt"), ("score_chosen", "margin")):
+        if one in given and other in given:
+            raise ConfigError(f"{key}.columns: `{one}` and `{other}` say the same. Keep one.")
+    columns = {"prompt" if field == "messages" else field: column for field, column in given.items()}
+    if "chosen" not in columns:
+        pair = next((pair for pair in PREFERENCE_PAIRS if set(pair) <= set(present)), None)
+        if pair is None:
+            raise DataError(
+                f"{source.path} has the columns {_listed(present)}, of which none say what was chosen and what was "
+                f"rejected. Name them in `{key}.columns`, as in {{prompt: question, chosen: better, rejected: worse}}; "
+                f"votes of annotators are read as `table: exports`."
+            )
+        columns |= {"chosen": pair[0], "rejected": pair[1]}
+    if not {"prompt", "messages"} & source.columns.keys():
+        prompt = next((name for name in COMPARISON_PROMPTS if name in present), None)
+        columns |= {"prompt": prompt} if prompt else {}
+        if prompt == "instruction" and "input" in present:
+            columns["input"] = "input"
+    scores = {"score_chosen": "score_chosen", "score_rejected": "score_rejected"}
+    if set(scores) <= set(present) and "margin" not in present and not {"margin", *scores} & source.columns.keys():
+        columns |= scores
+    return Shape.preference if "prompt" in columns else Shape.implicit_preference, columns
 
 
 def _reply(names: set[str]) -> str:

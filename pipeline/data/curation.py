@@ -11,7 +11,7 @@ from pipeline.config.data import CurateConfig, DataConfig, SourceConfig, SourceS
 from pipeline.data.accounts import SourceAccount
 from pipeline.data.building import build_row
 from pipeline.data.columns import choose_columns
-from pipeline.data.rows import BadRowError, Demonstration, Message, Prompt, Reason, content_key, prompt_hash, prompt_key
+from pipeline.data.rows import BadRowError, Message, Prompt, Reason, Row, content_key, prompt_hash, prompt_key
 from pipeline.data.sources import read_source, source_name
 from pipeline.errors import ConfigError, DataError
 
@@ -164,9 +164,7 @@ def _read(
             reporting.bad_row(account.set_aside(record, problem))
 
 
-def _place(
-    row: Demonstration | Prompt, source: SourceConfig, curated: Curated, account: SourceAccount, placement: _Placement
-) -> None:
+def _place(row: Row, source: SourceConfig, curated: Curated, account: SourceAccount, placement: _Placement) -> None:
     """Put one row into its split, unless it is a duplicate or a leak.
 
     Raises:

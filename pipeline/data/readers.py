@@ -6,11 +6,13 @@ CSV become null, ``007`` becomes 7, the second of two equal keys wins. Here a ro
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pipeline.config.data import SourceFormat
+from pipeline.data.archives import COMPRESSIONS, Content, contents
 from pipeline.data.delimited_reader import read_delimited
 from pipeline.data.json_reader import read_json, read_jsonl
 from pipeline.data.records import Record
@@ -23,36 +25,70 @@ ENDINGS = {
 }  # fmt: skip
 
 
-def detect_format(path: Path, format: SourceFormat) -> SourceFormat:
-    """Return the format of a file: the one given, or what its ending says (``.gz`` may follow it)."""
+TEXT_READERS: dict[SourceFormat, Callable[[Content], Iterator[Record]]] = {
+    SourceFormat.jsonl: read_jsonl,
+    SourceFormat.json: read_json,
+    SourceFormat.csv: lambda content: read_delimited(content, ","),
+    SourceFormat.tsv: lambda content: read_delimited(content, "\t"),
+}
+
+
+def detect_format(path: PurePath, format: SourceFormat) -> SourceFormat:
+    """Return the format of a file: the one given, or what its ending says (`.gz` or `.zst` may follow it)."""
     if format is not SourceFormat.auto:
         return format
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    ending = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
+    is_compressed = suffixes[-1:] and suffixes[-1] in COMPRESSIONS and len(suffixes) > 1
+    ending = suffixes[-2] if is_compressed else "".join(suffixes[-1:])
     if ending not in ENDINGS:
         raise DataError(
-            f"E_FORMAT: {path} does not end with a known ending ({', '.join(ENDINGS)}, each also with .gz). "
+            f"E_FORMAT: {path} does not end with a known ending ({', '.join(ENDINGS)}, each also with .gz or .zst). "
             f"Set the source's `format`."
         )
     return ENDINGS[ending]
 
 
 def read_file(path: Path, format: SourceFormat) -> Iterator[Record]:
-    """Read the rows of a file in order.
+    """Read the rows of a file in order; of a zip archive the rows of its members, in the order of their names.
+
+    A link is followed, because whoever configures its path means what it leads to. What it leads to must be a plain
+    file: nothing is read from a pipe or a device.
 
     Raises:
-        DataError: The file as a whole is not what its format says.
+        DataError: The file as a whole is not what its format says, or holds no rows.
     """
     if not path.is_file():
         raise DataError(f"E_FORMAT: {path} is not a plain file. Give the path of one.")
-    readers: dict[SourceFormat, Callable[[Path], Iterator[Record]]] = {
-        SourceFormat.jsonl: read_jsonl,
-        SourceFormat.json: read_json,
-        SourceFormat.csv: lambda file: read_delimited(file, ","),
-        SourceFormat.tsv: lambda file: read_delimited(file, "\t"),
-        SourceFormat.parquet: _read_parquet,
-    }
-    return readers[detect_format(path, format)](path)
+    if path.suffix.lower() == ".zip":
+        records = _read_members(path, format)
+    elif (detected := detect_format(path, format)) in TEXT_READERS:
+        records = TEXT_READERS[detected](Content(path))
+    else:
+        records = _read_parquet(path)
+    return _with_rows(records, path)
+
+
+def _read_members(path: Path, format: SourceFormat) -> Iterator[Record]:
+    """Read the members of a zip archive, which are all written the same way."""
+    members = contents(path)
+    found = {detect_format(member.name, format) for member in members}
+    detected = found.pop()
+    if found or detected not in TEXT_READERS:
+        names = ", ".join(str(member.member)[:80] for member in members[:5])
+        raise DataError(
+            f"E_ARCHIVE: {path} holds members of several formats, or of one not read from an archive ({names}). "
+            f"Unpack it, and give its files as sources of their own."
+        )
+    return itertools.chain.from_iterable(TEXT_READERS[detected](member) for member in members)
+
+
+def _with_rows(records: Iterator[Record], path: Path) -> Iterator[Record]:
+    """Refuse a file without any row: what should be in it went somewhere else."""
+    first = next(records, None)
+    if first is None:
+        raise DataError(f"E_FORMAT: {path} holds no rows. Give a file with rows, or remove the source.")
+    yield first
+    yield from records
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:

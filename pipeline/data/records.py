@@ -17,3 +17,4 @@ class Record:
     raw: bytes
     fields: dict[str, Any] | None = None
     problem: BadRowError | None = None
+    member: str | None = None  # of a zip archive, in which line and offset are meant

@@ -20,6 +20,8 @@ MEANINGFUL_KEYS = frozenset(
 )
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+_TURN_KEYS = frozenset({"role", "content"})
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 class Reason(StrEnum):
@@ -119,6 +121,8 @@ Row = Demonstration | Prompt | Comparison
 
 def is_blank(text: str) -> bool:
     """Whether nothing of ``text`` can be seen: spaces, zero-width and other format characters only."""
+    if "!" <= text[:1] <= "~":
+        return False  # what nearly every text begins with
     return all(character.isspace() or unicodedata.category(character) in {"Cf", "Cc"} for character in text)
 
 
@@ -130,7 +134,7 @@ def check_text(value: Any, field: str) -> str:
     """
     if not isinstance(value, str):
         raise BadRowError(Reason.schema, f"{field} is {_kind(value)}, not text")
-    if _LONE_SURROGATE.search(value):
+    if not value.isascii() and _LONE_SURROGATE.search(value):
         raise BadRowError(Reason.encoding, f"{field} holds bytes that are not UTF-8, or half of a surrogate pair")
     if "\x00" in value:
         raise BadRowError(Reason.encoding, f"{field} holds a NUL character")
@@ -157,7 +161,7 @@ def check_message(value: Any, where: str) -> Message:
     """Return one turn, checked for its own content but not for its place."""
     if not isinstance(value, dict):
         raise BadRowError(Reason.schema, f"{where} is {_kind(value)}, not an object with role and content")
-    for key in sorted(MEANINGFUL_KEYS & value.keys()):
+    for key in () if value.keys() == _TURN_KEYS else sorted(MEANINGFUL_KEYS & value.keys()):
         if value[key] not in (None, [], {}, "") and not (key in WEIGHT_KEYS and value[key] == 1):
             raise BadRowError(Reason.schema, f"{where} carries {key!r}, which training here would ignore")
     for key in ("role", "content"):
@@ -237,7 +241,7 @@ def content_key(row: Row) -> str:
         parts += [_normalised(row.chosen), _normalised(row.rejected)]
     else:
         parts.append(None if row.reference is None else normalise(row.reference))
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(_JSON.encode(parts).encode()).hexdigest()
 
 
 def _normalised(messages: Sequence[Message]) -> list[tuple[str, str]]:

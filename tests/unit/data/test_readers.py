@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.data import SourceFormat
-from pipeline.data import json_reader, lines
+from pipeline.data import archives, json_reader, lines
 from pipeline.data.readers import detect_format, read_file
 from pipeline.data.records import Record
 from pipeline.errors import DataError
@@ -133,9 +133,9 @@ def test_a_file_that_is_not_what_it_says_is_refused_as_a_whole(
 
 def test_a_gzip_bomb_stops_at_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = (GOOD + b"\n") * 1000
-    monkeypatch.setattr(lines, "MAX_FILE_BYTES", len(content))
+    monkeypatch.setattr(archives, "MAX_FILE_BYTES", len(content))
     assert len(records(tmp_path, "rows.jsonl.gz", gzip.compress(content))) == 1000
-    monkeypatch.setattr(lines, "MAX_FILE_BYTES", len(content) - 1)
+    monkeypatch.setattr(archives, "MAX_FILE_BYTES", len(content) - 1)
     with pytest.raises(DataError, match="E_ARCHIVE"):
         records(tmp_path, "rows.jsonl.gz", gzip.compress(content))
 
