@@ -81,7 +81,8 @@ class Vote:
     @property
     def is_tie(self) -> bool:
         """Whether this is a verdict that prefers none of the candidates."""
-        return self.ranks is not None and len(set(self.ranks)) == 1 and self.ranks[0] is not None
+        ranks = self.ranks
+        return ranks is not None and len(ranks) > 1 and len(set(ranks)) == 1 and ranks[0] is not None
 
 
 @dataclass(kw_only=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.data import SourceSplit
+from pipeline.config.suggestions import near_miss
 from pipeline.data.building import with_id
 from pipeline.data.rows import BadRowError, Demonstration, Message, check_id
+from pipeline.errors import ConfigError
 from pipeline.labels.importers.registry import ImportContext
 from pipeline.labels.votes import Imported, Item, Scale, Status, Vote, make_item
 
@@ -46,8 +48,24 @@ def places(ratings: Sequence[float | None]) -> list[int | None]:
 class Ballots:
     """Writes what the records of one export hold. Votes without an id are numbered in order of the file."""
 
-    def __init__(self, context: ImportContext, tool: str) -> None:
-        """Remember what all votes of the export share."""
+    def __init__(self, context: ImportContext, tool: str, *, columns: Collection[str] = ()) -> None:
+        """Remember what all votes of the export share.
+
+        Args:
+            context: What the source says.
+            tool: Name of the importer.
+            columns: Fields that `columns` of the source may map.
+
+        Raises:
+            ConfigError: The source maps another field.
+        """
+        for name in context.source.columns:
+            if name not in columns:
+                known = f"It maps: {', '.join(columns)}." if columns else "Its columns are fixed: remove the key."
+                raise ConfigError(
+                    f"{context.key}.columns.{name}: the importer `{tool}` has no such field.{near_miss(name, columns)} "
+                    f"{known}"
+                )
         self._context = context
         self._tool = tool
         self._num_records = 0
@@ -80,6 +98,11 @@ class Ballots:
         self._num_records += 1
         votes = [self._vote(item, order, judgement, index) for index, judgement in enumerate(judgements)]
         return Imported(items=[item], votes=votes, unlabelled=0 if votes else 1, notices=list(notices))
+
+    def better(self, prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> Imported:
+        """Return a record that says which of two completions is better, and nothing more."""
+        judgement = Judgement(scale=Scale.pairwise, ranks=(1, 2))
+        return self.imported(prompt, [(chosen, None), (rejected, None)], [judgement])
 
     def _vote(self, item: Item, completions: Sequence[str], judgement: Judgement, index: int) -> Vote:
         """Write a judgement as a vote, whose candidates are in order of id."""

@@ -90,7 +90,7 @@ class _TableReader:
     def __init__(self, table: TableConfig, columns: dict[str, str], context: ImportContext) -> None:
         self._table = table
         self._columns = columns
-        self._ballots = Ballots(context, table.name)
+        self._ballots = Ballots(context, table.name, columns=list(columns))
         self._missing = {text.strip().casefold() for text in table.missing}
         self._values = {text.strip().casefold(): outcome for text, outcome in table.values.items()}
 
