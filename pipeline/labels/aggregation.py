@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.ingest import Aggregation, IngestConfig, Ties
-from pipeline.data.rows import Comparison, Reason
+from pipeline.data.rows import Comparison, Reason, is_blank
 from pipeline.labels.verdicts import Fate, Pair, Vector, Verdicts, read_verdicts, select_questions
 from pipeline.labels.votes import Item, Status, Vote
 from pipeline.statistics.bradley_terry import bradley_terry, win_probability
@@ -95,8 +95,12 @@ def aggregate(
     elif config.aggregation is Aggregation.bradley_terry:
         shares = _bradley_terry(verdicts, evidence, shares)
     margins = _margins(verdicts, evidence)
-    found: Counter[str] = Counter(dict.fromkeys(("same_pair", "too_few_votes", "undecided", "comparisons"), 0))
+    found: Counter[str] = Counter(dict.fromkeys(("same_pair", "empty", "too_few_votes", "undecided", "comparisons"), 0))
     for index, pair in enumerate(verdicts.pairs):
+        if _is_empty(items[pair.item], pair):
+            found["empty"] += 1
+            result.problems.append(_empty_problem(pair))
+            continue
         if num_votes[index] < config.min_votes:
             found["too_few_votes"] += 1
             continue
@@ -105,7 +109,7 @@ def aggregate(
         if row:
             result.comparisons.append(AggregatedPair(row=row, protected=items[pair.item].protected))
     found["same_pair"] = len(verdicts.same_pairs)
-    result.problems = [_same_pair_problem(pair, ids) for pair, ids in verdicts.same_pairs.items()]
+    result.problems += [_same_pair_problem(pair, ids) for pair, ids in verdicts.same_pairs.items()]
     protected = sum(entry.protected for entry in result.comparisons)
     result.counts = {
         "votes": {"given": len(votes), **fates},
@@ -277,6 +281,21 @@ def _comparison(
         tie=tie if config.ties is Ties.label else None,
         topic=item.topic,
     )
+
+
+def _is_empty(item: Item, pair: Pair) -> bool:
+    """Whether one side says nothing: annotators can judge that, and nobody can be trained on it."""
+    sides = (item.candidates[candidate].messages for candidate in (pair.first, pair.second))
+    return any(all(is_blank(message["content"]) for message in messages) for messages in sides)
+
+
+def _empty_problem(pair: Pair) -> dict[str, Any]:
+    return {
+        "reason": str(Reason.empty),
+        "item": pair.item,
+        "candidates": [pair.first, pair.second],
+        "detail": "one completion of the pair has no visible text; its votes still count for the annotators",
+    }
 
 
 def _same_pair_problem(pair: Pair, ids: list[str]) -> dict[str, Any]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from scipy import sparse
 
-from pipeline.labels.verdicts import Codes, Verdicts
+from pipeline.labels.verdicts import Codes, Pair, Verdicts
+from pipeline.labels.votes import Vote
 
 Group = TypeVar("Group", bound=Hashable)
 
 
-def majority_cycles(verdicts: Verdicts) -> list[dict[str, Any]]:
-    """Return items whose majorities of votes, all questions together, run in a circle."""
-    sums = np.bincount(verdicts.pair, weights=verdicts.weight * verdicts.outcome, minlength=len(verdicts.pairs))
+def majority_cycles(verdicts: Verdicts, set_aside: Collection[str]) -> list[dict[str, Any]]:
+    """Return items whose majorities of the votes that count, all questions together, run in a circle."""
+    counts = np.array(
+        [vote.annotator is None or vote.annotator not in set_aside for vote in verdicts.votes], dtype=bool
+    )
+    weight = verdicts.weight * verdicts.outcome * counts[verdicts.vote]
+    sums = np.bincount(verdicts.pair, weights=weight, minlength=len(verdicts.pairs))
     edges = []
     for pair, total in zip(verdicts.pairs, np.round(sums, 9), strict=True):
         if total:
@@ -26,11 +31,9 @@ def majority_cycles(verdicts: Verdicts) -> list[dict[str, Any]]:
 def own_cycles(verdicts: Verdicts) -> list[dict[str, Any]]:
     """Return items on which an annotator's own votes on one question run in a circle."""
     sums: dict[tuple[tuple[str, str, str], int], int] = {}
-    for entry in np.flatnonzero(verdicts.outcome).tolist():
-        vote = verdicts.votes[verdicts.vote[entry]]
-        if vote.annotator is not None:
-            key = ((vote.annotator, vote.item, vote.question), int(verdicts.pair[entry]))
-            sums[key] = sums.get(key, 0) + int(verdicts.outcome[entry])
+    for vote, number, outcome in _preferences(verdicts):
+        key = ((vote.annotator or "", vote.item, vote.question), number)
+        sums[key] = sums.get(key, 0) + outcome
     edges = []
     for (group, number), total in sums.items():
         pair = verdicts.pairs[number]
@@ -64,23 +67,32 @@ def find_cycles(edges: Sequence[tuple[Group, str, str]]) -> list[tuple[Group, li
     return found
 
 
-def contradictions(verdicts: Verdicts) -> list[dict[str, Any]]:
-    """Return where one annotator preferred both sides of one pair on one question, in votes that count or did once."""
-    sides: dict[tuple[str, str, int], dict[int, list[str]]] = {}
-    for entry in np.flatnonzero(verdicts.outcome).tolist():
-        vote = verdicts.votes[verdicts.vote[entry]]
-        if vote.annotator is not None:
-            key = (vote.annotator, vote.question, int(verdicts.pair[entry]))
-            sides.setdefault(key, {}).setdefault(int(verdicts.outcome[entry]), []).append(vote.id)
-    found = []
-    for (annotator, _, number), votes in sides.items():
-        if len(votes) == 2:
-            pair = verdicts.pairs[number]
-            ids = sorted({vote for side in votes.values() for vote in side})
-            found.append(
-                {"item": pair.item, "annotator": annotator, "candidates": [pair.first, pair.second], "votes": ids}
-            )
-    return found
+def contradictions(*readings: Verdicts) -> list[dict[str, Any]]:
+    """Return where one annotator preferred both sides of one pair on one question, in any of ``readings``."""
+    sides: dict[tuple[str, str, Pair], dict[int, list[str]]] = {}
+    for verdicts in readings:
+        for vote, number, outcome in _preferences(verdicts):
+            key = (vote.annotator or "", vote.question, verdicts.pairs[number])
+            sides.setdefault(key, {}).setdefault(outcome, []).append(vote.id)
+    return [
+        {
+            "item": pair.item,
+            "annotator": annotator,
+            "candidates": [pair.first, pair.second],
+            "votes": sorted({vote for side in votes.values() for vote in side}),
+        }
+        for (annotator, _, pair), votes in sides.items()
+        if len(votes) == 2
+    ]
+
+
+def _preferences(verdicts: Verdicts) -> Iterator[tuple[Vote, int, int]]:
+    """Yield vote, pair and outcome of the entries of annotators with a name that are no ties."""
+    columns = (verdicts.vote.tolist(), verdicts.pair.tolist(), verdicts.outcome.tolist())
+    for vote_number, number, outcome in zip(*columns, strict=True):
+        vote = verdicts.votes[vote_number]
+        if outcome and vote.annotator is not None:
+            yield vote, number, outcome
 
 
 def _first_of_each(knots: Codes, nodes: list[int]) -> list[int]:

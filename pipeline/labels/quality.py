@@ -61,10 +61,7 @@ def assess(items: Mapping[str, Item], votes: Sequence[Vote], config: IngestConfi
     cards, biases = make_scorecards(items, selected, verdicts, config)
     judge(cards, config.quality)
     set_aside = {card.annotator for card in cards if card.set_aside}
-    kept = read_verdicts(
-        [vote for vote in counting if vote.annotator not in set_aside], min_rating_gap=config.min_rating_gap
-    )
-    ever = [vote for vote in selected if vote.status in (Status.submitted, Status.superseded) and not vote.gold]
+    earlier = [vote for vote in selected if vote.status is Status.superseded and not vote.gold]
     kappas = _kappas(verdicts, [card.annotator for card in cards])
     numbers = {
         "votes": {
@@ -80,8 +77,8 @@ def assess(items: Mapping[str, Item], votes: Sequence[Vote], config: IngestConfi
         "kappa": kappas[:MAX_KAPPAS],
         "num_kappas": len(kappas),
         **biases,
-        "cycles": majority_cycles(kept) + own_cycles(verdicts),
-        "contradictions": contradictions(read_verdicts(ever, min_rating_gap=config.min_rating_gap)),
+        "cycles": majority_cycles(verdicts, set_aside) + own_cycles(verdicts),
+        "contradictions": contradictions(verdicts, read_verdicts(earlier, min_rating_gap=config.min_rating_gap)),
     }
     return Quality(scorecards=cards, numbers=numbers)
 
@@ -106,11 +103,11 @@ def _agreement(counting: Sequence[Vote], verdicts: Verdicts) -> list[dict[str, A
     it; ratings and thumbs are the numbers themselves.
     """
     judged: dict[tuple[str, Scale], list[tuple[tuple[Any, ...], float]]] = {}
-    for number, entry in zip(verdicts.vote.tolist(), range(len(verdicts.vote)), strict=True):
-        vote = verdicts.votes[number]
+    columns = (verdicts.vote.tolist(), verdicts.pair.tolist(), verdicts.outcome.tolist())
+    for vote_number, pair_number, outcome in zip(*columns, strict=True):
+        vote = verdicts.votes[vote_number]
         if vote.scale is Scale.pairwise:
-            unit = (int(verdicts.pair[entry]),)
-            judged.setdefault((vote.question, vote.scale), []).append((unit, float(verdicts.outcome[entry])))
+            judged.setdefault((vote.question, vote.scale), []).append(((pair_number,), float(outcome)))
     for vote in counting:
         values: Sequence[float | None] | None = vote.ranks if vote.scale is Scale.ranking else vote.ratings
         if vote.scale is not Scale.pairwise and values is not None:

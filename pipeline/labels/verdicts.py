@@ -166,7 +166,7 @@ def _ballots(votes: Sequence[Vote], fates: list[Fate], read_as: Codes) -> Iterat
             has_units = vote.scale is Scale.rating
             yield _Ballot(index, vote.candidates, vote.ratings, has_units, None, vote.positions)
         elif vote.ranks is not None:
-            places = tuple(None if rank is None else -rank for rank in vote.ranks)
+            places = tuple([None if rank is None else -rank for rank in vote.ranks])
             strength = vote.strength if len(places) == 2 else None
             yield _Ballot(index, vote.candidates, places, False, strength, vote.positions)
         else:
