@@ -19,7 +19,19 @@ from pipeline.config.tables import TableConfig
 from pipeline.errors import ConfigError, DataError
 from pipeline.labels.votes import Imported
 
-BUILT_IN_MODULES: tuple[str, ...] = ()  # in the order in which they are asked; the most particular ones first
+# No file is recognised by two of them.
+BUILT_IN_MODULES: tuple[str, ...] = (
+    "pipeline.labels.importers.label_studio",
+    "pipeline.labels.importers.argilla",
+    "pipeline.labels.importers.openassistant",
+    "pipeline.labels.importers.prodigy",
+    "pipeline.labels.importers.hh_rlhf",
+    "pipeline.labels.importers.helpsteer",
+    "pipeline.labels.importers.ultrafeedback",
+    "pipeline.labels.importers.llamafactory",
+    "pipeline.labels.importers.openai",
+    "pipeline.labels.importers.sharegpt",
+)
 
 ReadRecord = Callable[[dict[str, Any]], Imported]  # raises BadRowError for a record that cannot be used at all
 
