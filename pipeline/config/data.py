@@ -29,7 +29,7 @@ class SourceFormat(StrEnum):
     csv = "csv"
     tsv = "tsv"
     parquet = "parquet"
-    xlsx = "xlsx"  # the first sheet; needs the extra `xlsx`
+    xlsx = "xlsx"  # the only sheet with rows; needs the extra `xlsx`
     hub = "hub"  # a data set of the Hugging Face hub, by id
 
 

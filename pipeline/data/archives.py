@@ -85,6 +85,18 @@ def contents(path: Path) -> list[Content]:
     """
     if path.suffix.lower() != ".zip":
         return [Content(path)]
+    names = sorted(info.filename for info in check_archive(path) if not _is_passed_over(info))
+    if not names:
+        raise DataError(f"E_ARCHIVE: {path} holds no files.")
+    return [Content(path, name) for name in names]
+
+
+def check_archive(path: Path) -> list[zipfile.ZipInfo]:
+    """Return what a zip archive says of its members.
+
+    Raises:
+        DataError: The archive is damaged, or its members are not plain files within bounds.
+    """
     _check_zip(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -92,10 +104,7 @@ def contents(path: Path) -> list[Content]:
     except ZIP_ERRORS as error:
         raise _damaged(Content(path), error) from error
     _check_members(path, infos)
-    names = sorted(info.filename for info in infos if not _is_passed_over(info))
-    if not names:
-        raise DataError(f"E_ARCHIVE: {path} holds no files.")
-    return [Content(path, name) for name in names]
+    return infos
 
 
 class _Bounded(io.RawIOBase):
@@ -156,7 +165,7 @@ def _check_zip(path: Path) -> None:
         tail = file.read()
     at = tail.rfind(_DIRECTORY_END)
     if at < 0 or len(tail) < at + 22:
-        raise DataError(f"E_ARCHIVE: {path} is not a zip archive, although its name ends with .zip, or it is cut off.")
+        raise DataError(f"E_ARCHIVE: {path} is not a zip archive, as {path.suffix} files are, or it is cut off.")
     num_bytes = int.from_bytes(tail[at + 12 : at + 16], "little")
     if num_bytes > MAX_DIRECTORY_BYTES or tail[max(0, at - 20) :].startswith(_LARGE_DIRECTORY):
         raise DataError(f"E_ARCHIVE: {path} has more than {MAX_MEMBERS:,} members. Put their rows into one file.")

@@ -94,14 +94,20 @@ def _header(content: Content, cells: list[str], problem: BadRowError | None, fee
         raise DataError(f"E_ENCODING: {content} is not UTF-8 in its header. Convert it to UTF-8.")
     if problem is not None or not cells:
         raise DataError(f"E_FORMAT: {content}:1 is not a header ({problem or 'it is blank'}). Name the columns there.")
-    if twice := sorted(repr(name[:40]) for name, times in Counter(cells).items() if times > 1):
-        raise DataError(
-            f"E_FORMAT: {content}:1 names columns twice: {', '.join(twice[:20])}. Give each a name of its own."
-        )
+    check_names(content, cells, 1)
     if len(cells) == 1 and any(mark in cells[0] for mark in ";\t|"):
         raise DataError(
             f"E_FORMAT: {content}:1 is one column named {cells[0][:80]!r}. Columns are parted by commas in .csv and by "
             f"tabs in .tsv: save the file again, or set the source's `format`."
+        )
+    return cells
+
+
+def check_names(content: object, cells: list[str], line: int) -> list[str]:
+    """Refuse a header that names two columns alike."""
+    if twice := sorted(repr(name[:40]) for name, times in Counter(cells).items() if times > 1):
+        raise DataError(
+            f"E_FORMAT: {content}:{line} names columns twice: {', '.join(twice[:20])}. Give each a name of its own."
         )
     return cells
 

@@ -17,11 +17,12 @@ from pipeline.data.delimited_reader import read_delimited
 from pipeline.data.json_reader import read_json, read_jsonl
 from pipeline.data.records import Record
 from pipeline.data.rows import BadRowError, Reason
+from pipeline.data.xlsx_reader import read_xlsx
 from pipeline.errors import DataError
 
 ENDINGS = {
     ".jsonl": SourceFormat.jsonl, ".ndjson": SourceFormat.jsonl, ".json": SourceFormat.json, ".csv": SourceFormat.csv,
-    ".tsv": SourceFormat.tsv, ".parquet": SourceFormat.parquet,
+    ".tsv": SourceFormat.tsv, ".parquet": SourceFormat.parquet, ".xlsx": SourceFormat.xlsx,
 }  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def read_file(path: Path, format: SourceFormat) -> Iterator[Record]:
     elif (detected := detect_format(path, format)) in TEXT_READERS:
         records = TEXT_READERS[detected](Content(path))
     else:
-        records = _read_parquet(path)
+        records = read_xlsx(path) if detected is SourceFormat.xlsx else _read_parquet(path)
     return _with_rows(records, path)
 
 
