@@ -97,7 +97,8 @@ def _counts(collected: Collected, aggregated: Aggregated) -> dict[str, Any]:
         "items": len(collected.items),
         "votes": dict(sorted(statuses.items())),
         "votes_as_read": dict(sorted(votes.items())),  # before the latest of an annotator superseded the others
-        "comparisons": aggregated.counts,
+        "aggregated": aggregated.counts,
+        "problems": aggregated.problems,
         "demonstrations": {side: len(rows) for side, rows in collected.demonstrations.items()},
     }
 
@@ -107,8 +108,14 @@ def _said(quality: Quality, aggregated: Aggregated) -> list[str]:
     lines = [f"set aside: annotator {name}: {'; '.join(why)}" for name, why in sorted(quality.set_aside.items())]
     if lines:
         lines.append("  ingest.quality.keep=[NAME] brings one back")
-    counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in aggregated.counts.items() if value)
-    return [*lines, f"comparisons: {counts or 'none'}"]
+    return [*lines, *(f"{name}: {_sum(aggregated.counts[name])}" for name in ("votes", "pairs"))]
+
+
+def _sum(counts: dict[str, int]) -> str:
+    """Write counts, of which the first is the sum of the others, as that sum."""
+    (name, total), *parts = counts.items()
+    terms = [f"{value:,} {part.replace('_', ' ')}" for part, value in parts if value]
+    return f"{total:,} {name} = {' + '.join(terms) or 'none'}"
 
 
 def _scorecard(entry: dict[str, Any]) -> list[str | int | float | None]:
