@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline.data.rows import BadRowError
 from pipeline.errors import DataError
+from pipeline.labels.importers.label_studio_flat import flat_controls, read_flat
 from pipeline.labels.importers.label_studio_interface import Control, Interface, read_interface
 from pipeline.labels.importers.label_studio_layout import (
     COMPLETIONS,
@@ -27,9 +28,7 @@ from pipeline.labels.importers.label_studio_records import (
     RESERVED_COLUMNS,
     Form,
     Task,
-    flat_controls,
     form_of,
-    read_flat,
     read_task,
 )
 from pipeline.labels.importers.label_studio_votes import NAME, import_task

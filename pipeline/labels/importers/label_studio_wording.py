@@ -70,7 +70,7 @@ def read_choice(text: str) -> Wording | None:
         return Wording(skipped=True)
     if arrow := _ARROW.fullmatch(words):
         better = arrow["left"] if arrow["sign"].startswith(">") else arrow["right"]
-        grade = float(len(arrow["sign"])) if len(arrow["sign"]) > 1 else None
+        grade = PLAIN_GRADE + len(arrow["sign"]) - 1 if len(arrow["sign"]) > 1 else None
         return Wording(side=SIDES[better], grade=grade)
     if found := _PREFERRED.fullmatch(words):
         grade_word = found["before"] or found["grade"]
