@@ -106,7 +106,10 @@ def cohen_kappas(units: npt.ArrayLike, annotators: npt.ArrayLike, values: npt.Ar
     shape = (int(rows.max()) + 1, int(columns.max()) + 1)
     judged = _indicator(rows, columns, shape)
     shared = sparse.triu(judged @ judged.T, k=1).tocoo()
-    first, second, num_shared = shared.row, shared.col, shared.data
+    if not shared.nnz:
+        return []
+    order = np.lexsort((shared.col, shared.row))
+    first, second, num_shared = shared.row[order], shared.col[order], shared.data[order]
     agreed, chance = np.zeros(len(first)), np.zeros(len(first))
     for value in np.unique(values):
         said = _indicator(rows[values == value], columns[values == value], shape)

@@ -84,10 +84,11 @@ def _strengths(wins: Array, precision: float) -> Array:
     identity = precision * np.eye(wins.shape[1])
     strengths = np.zeros(wins.shape[:2])
     value = _log_posterior(strengths, wins, precision)
+    tolerance = 1e-10 + 1e-15 * met.sum(axis=(1, 2))  # the second is the rounding of the sums
     for _ in range(MAX_STEPS):
         chance = expit(strengths[:, :, None] - strengths[:, None, :])
         gradient = (wins - met * chance).sum(axis=2) - precision * strengths
-        if np.abs(gradient).max() <= 1e-10 * (1 + met.max()):
+        if (np.abs(gradient).max(axis=1) <= tolerance).all():
             break
         information = -met * chance * (1 - chance)
         information[:, np.arange(wins.shape[1]), np.arange(wins.shape[1])] = -information.sum(axis=2)
