@@ -8,6 +8,7 @@ infallible, and classes that mirror each other can be held to do so.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -64,53 +65,97 @@ def dawid_skene(
         tolerance: Convergence is a rise of the log posterior by less than this part of it.
         max_iterations: After which ``converged`` is False.
     """
-    rows, who, said = (np.asarray(values, dtype=np.intp) for values in (units, annotators, labels))
-    if not rows.shape == who.shape == said.shape:
-        raise ValueError("every vote needs a unit, an annotator and a label")
-    if len(said) and not 0 <= said.min() <= said.max() < num_classes:
-        raise ValueError(f"labels must lie in 0..{num_classes - 1}")
-    weight = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=np.float64)
-    num_units, num_annotators = (int(codes.max()) + 1 if len(codes) else 0 for codes in (rows, who))
-    prior = np.full((num_classes, num_classes), (1 - prior_accuracy) / (num_classes - 1))
-    np.fill_diagonal(prior, prior_accuracy)
-    prior *= prior_votes
+    votes = _votes(units, annotators, labels, weights, num_classes)
+    prior = _prior(num_classes, prior_accuracy, prior_votes)
     one = float(prior_votes > 0)  # pseudo-unit of every class
-    cells = who * num_classes + said
-    shares = np.bincount(rows * num_classes + said, weights=weight, minlength=num_units * num_classes)
-    posterior = _normalised(np.asarray(shares, dtype=np.float64).reshape(num_units, num_classes))
+    posterior = _shares(votes)
     history: list[float] = []
     while True:
-        # Equations 2.3 and 2.4: expected counts of what was said, by what was true.
-        counts = np.empty((num_annotators, num_classes, num_classes))
-        for true in range(num_classes):
-            spoken = np.bincount(cells, weights=weight * posterior[rows, true], minlength=counts[:, true].size)
-            counts[:, true] = spoken.reshape(num_annotators, num_classes) + prior[true]
-        prevalence = posterior.sum(axis=0) + one
+        counts, prevalence = _counts(votes, posterior) + prior, posterior.sum(axis=0) + one
         if symmetric:
             counts, prevalence = counts + counts[:, ::-1, ::-1], prevalence + prevalence[::-1]
         confusion, prevalence = _normalised(counts), _normalised(prevalence)
         log_confusion, log_prevalence = _logarithm(confusion), _logarithm(prevalence)
-        posterior, likelihood = _expected(rows, cells, weight, num_units, log_confusion, log_prevalence)
+        posterior, likelihood = _expected(votes, log_confusion, log_prevalence)
         history.append(likelihood + float((prior * log_confusion).sum()) + one * float(log_prevalence.sum()))
         converged = len(history) > 1 and history[-1] - history[-2] <= tolerance * (1 + abs(history[-1]))
         if converged or len(history) == max_iterations:
-            return DawidSkene(
-                posterior=posterior,
-                prevalence=prevalence,
-                confusion=confusion,
-                log_posterior=history,
-                converged=converged,
-            )
+            break
+    return DawidSkene(
+        posterior=posterior,
+        prevalence=prevalence,
+        confusion=confusion,
+        log_posterior=history,
+        converged=converged,
+    )
 
 
-def _expected(
-    rows: Codes, cells: Codes, weight: Array, num_units: int, log_confusion: Array, log_prevalence: Array
-) -> tuple[Array, float]:
-    """Return the probability of each true class (equation 2.5) and the log-likelihood of all votes."""
-    joint = np.tile(log_prevalence, (num_units, 1))
-    for true in range(len(log_prevalence)):
-        evidence = weight * log_confusion[:, true].ravel()[cells]
-        joint[:, true] += np.bincount(rows, weights=evidence, minlength=num_units)
+class _Votes(NamedTuple):
+    """Checked votes. V votes, U units, A annotators, K classes."""
+
+    unit: Codes  # [V]
+    cell: Codes  # [V] annotator times K plus label
+    label: Codes  # [V]
+    weight: Array  # [V]
+    num_units: int
+    num_annotators: int
+    num_classes: int
+
+
+def _votes(
+    units: npt.ArrayLike,
+    annotators: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    weights: npt.ArrayLike | None,
+    num_classes: int,
+) -> _Votes:
+    unit, who, label = (np.asarray(values, dtype=np.intp) for values in (units, annotators, labels))
+    if not unit.shape == who.shape == label.shape:
+        raise ValueError("every vote needs a unit, an annotator and a label")
+    if len(label) and not 0 <= label.min() <= label.max() < num_classes:
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}")
+    return _Votes(
+        unit=unit,
+        cell=who * num_classes + label,
+        label=label,
+        weight=np.ones(len(unit)) if weights is None else np.asarray(weights, dtype=np.float64),
+        num_units=int(unit.max(initial=-1)) + 1,
+        num_annotators=int(who.max(initial=-1)) + 1,
+        num_classes=num_classes,
+    )
+
+
+def _shares(votes: _Votes) -> Array:
+    """Return [U, K] shares of votes, from which the fit starts."""
+    shape = (votes.num_units, votes.num_classes)
+    cell = votes.unit * votes.num_classes + votes.label
+    sums = np.bincount(cell, weights=votes.weight, minlength=votes.num_units * votes.num_classes)
+    return _normalised(np.asarray(sums, dtype=np.float64).reshape(shape))
+
+
+def _prior(num_classes: int, accuracy: float, votes: float) -> Array:
+    """Return [K, K] votes that every annotator is taken to have given, by what was true and what was said."""
+    prior = np.full((num_classes, num_classes), votes * (1 - accuracy) / (num_classes - 1))
+    np.fill_diagonal(prior, votes * accuracy)
+    return prior
+
+
+def _counts(votes: _Votes, posterior: Array) -> Array:
+    """Return [A, K, K] expected counts of what was said, by what was true (equation 2.3 before it is normalised)."""
+    counts = np.empty((votes.num_annotators, votes.num_classes, votes.num_classes))
+    for true in range(votes.num_classes):
+        weight = votes.weight * posterior[votes.unit, true]
+        spoken = np.bincount(votes.cell, weights=weight, minlength=votes.num_annotators * votes.num_classes)
+        counts[:, true] = spoken.reshape(votes.num_annotators, votes.num_classes)
+    return counts
+
+
+def _expected(votes: _Votes, log_confusion: Array, log_prevalence: Array) -> tuple[Array, float]:
+    """Return [U, K] the probability of each true class (equation 2.5), and the log-likelihood of all votes."""
+    joint = np.tile(log_prevalence, (votes.num_units, 1))
+    for true in range(votes.num_classes):
+        evidence = votes.weight * log_confusion[:, true].ravel()[votes.cell]
+        joint[:, true] += np.bincount(votes.unit, weights=evidence, minlength=votes.num_units)
     top = joint.max(axis=1, keepdims=True)
     scaled = np.exp(joint - top)
     return _normalised(scaled), float((top[:, 0] + np.log(scaled.sum(axis=1))).sum())
