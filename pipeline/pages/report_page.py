@@ -1,19 +1,17 @@
-"""The page of a report: one file that needs nothing else, runs no script and prints."""
+"""The page of an evaluation's report."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.pages.charts import Series, bar_chart, forest_plot, line_chart, verdict_class
-from pipeline.pages.numbers import compact, cost_text, counted, estimate_text, interval_text, metric_text, verdict
+from pipeline.pages.environment import page_environment
+from pipeline.pages.numbers import cost_text, counted, estimate_text, interval_text, metric_text, verdict
 from pipeline.pages.svg import colour
-from pipeline.pages.text import typographic, visible
 
 CHANGES = {
     "regressed": "Regressed: the baseline does better",
@@ -61,16 +59,10 @@ def report_page(
     lineage: Sequence[LineageEntry] = (),
 ) -> str:
     """Return the page as HTML; the same arguments give the same text."""
-    environment = Environment(
-        loader=PackageLoader("pipeline.pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters.update(
-        visible=visible, typographic=typographic, compact=compact, verdict=verdict, verdict_class=verdict_class,
-        estimate=estimate_text, interval=interval_text, metric_text=metric_text, pretty=_pretty,
+        verdict=verdict, verdict_class=verdict_class,
+        estimate=estimate_text, interval=interval_text, metric_text=metric_text,
     )  # fmt: skip
     colours = {policy: index for index, policy in enumerate(report["policies"])}
     methods = list(dict.fromkeys(entry["method"] for entry in report["metrics"]))
@@ -143,7 +135,3 @@ def _curve_charts(rows: Sequence[Mapping[str, float]]) -> list[Markup]:
         if points(name):
             charts.append(line_chart([Series(words, points(name), 1)], words, "optimizer step", from_zero=True))
     return charts
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str)

@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from help_desk import EVALUATE, FIT, FORM, GOOD, PLAIN, SUITES, generated, help_desk, of, scored
+from outline import HOSTILE, Outline
 
 from pipeline.evaluation.report import build_report
 from pipeline.pages.charts import Series, averaged, bar_chart, forest_plot, line_chart
 from pipeline.pages.report_page import LineageEntry, StageCosts, StageCurves, report_page
 from pipeline.pages.svg import Scale, scale_around, tick_step, tick_text
 
-HOSTILE = (
-    "<script>alert(1)</script><img src=x onerror=alert(1)></div></article>\"'`{{ 7 * 7 }}{% raw %}&lt; \u202ereversed "
-    "\x00\x1b]0;title\x07 \ud800 שלום مرحبا 🙂 " + "W" * 10_000
-)
-VOID = {"meta", "img", "br", "link", "input", "hr"}
 COLOURS = {"base": 0, "tuned": 1}
-
-
-class Outline(HTMLParser):
-    """Collects tags and attributes, and fails where elements are not nested."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.feed(page)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
 
 
 def difference(estimate: float, low: float | None, high: float | None, **changes: Any) -> dict[str, Any]:

@@ -4,9 +4,9 @@ import base64
 import json
 
 import pytest
+from made_rows import comparison, demonstration, only_prompt
 
 from pipeline.data.filters.registry import Drop, build_filter
-from tests.made_rows import comparison, demonstration, only_prompt
 
 
 def dropped(name, text, **params):

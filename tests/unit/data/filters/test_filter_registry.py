@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+from made_rows import comparison, demonstration, only_prompt
 
 from pipeline.data.filters.phrases import REFUSALS
 from pipeline.data.filters.registry import Drop, Filter, build_filter, files_read, register_filter, registered_filters
 from pipeline.errors import ConfigError
-from tests.made_rows import comparison, demonstration, only_prompt
 
 BUILT_IN = [
     "blobs",

@@ -1,10 +1,10 @@
 """Control tokens inside text, and templates that nobody filled in."""
 
 import pytest
+from made_rows import comparison, demonstration, only_prompt
 
 from pipeline.data.filters.registry import Drop, build_filter
 from pipeline.data.rows import Reason
-from tests.made_rows import comparison, demonstration, only_prompt
 
 
 @pytest.mark.parametrize(

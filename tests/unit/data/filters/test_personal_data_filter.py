@@ -1,11 +1,11 @@
 """Personal data: what is somebody's, what only looks like it, and what is left of a text that was masked."""
 
 import pytest
+from made_rows import comparison, demonstration, only_prompt
 
 from pipeline.data.filters.personal_data import iban_checksum, luhn
 from pipeline.data.filters.registry import Drop, build_filter
 from pipeline.data.rows import Reason
-from tests.made_rows import comparison, demonstration, only_prompt
 
 
 def masked(text, **params):

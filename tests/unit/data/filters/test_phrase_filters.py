@@ -3,12 +3,12 @@
 import sys
 
 import pytest
+from made_rows import assistant, comparison, demonstration, only_prompt, user
 
 from pipeline.data.filters import language
 from pipeline.data.filters.registry import Drop, build_filter
 from pipeline.data.rows import Demonstration
 from pipeline.errors import ConfigError
-from tests.made_rows import assistant, comparison, demonstration, only_prompt, user
 
 
 @pytest.mark.parametrize(

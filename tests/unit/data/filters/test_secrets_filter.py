@@ -1,10 +1,10 @@
 """Keys and tokens. All of them are made up, and put together here so that no scanner of sources takes them for real."""
 
 import pytest
+from made_rows import comparison, demonstration, only_prompt
 
 from pipeline.data.filters.registry import Drop, build_filter
 from pipeline.data.rows import Reason
-from tests.made_rows import comparison, demonstration, only_prompt
 
 LETTERS = "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA3cE5gI7kM9oQ"
 PEM_LINE = "MIIEpAIBAAKCAQEA7bq98Kf0wHqmT2xUeJ3nVb5sYcR1dLzGhXoP4iWk6AtNfM8v"

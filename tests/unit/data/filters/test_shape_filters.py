@@ -1,10 +1,10 @@
 """Length, repetition, equal completions and licence, each with what it finds and what it must let pass."""
 
 import pytest
+from made_rows import assistant, comparison, demonstration, only_prompt, user
 
 from pipeline.data.filters.registry import Drop, build_filter
 from pipeline.data.rows import Demonstration, Reason
-from tests.made_rows import assistant, comparison, demonstration, only_prompt, user
 
 
 def reason(result):
