@@ -18,6 +18,13 @@ def is_from_plugin(value: Any) -> bool:
     return str(getattr(value, "__module__", "")).startswith(PREFIX)
 
 
+def loaded_plugins() -> tuple[str, ...]:
+    """Return the files of the plugins that this process has imported, for processes that it starts."""
+    return tuple(
+        str(module.__file__) for name, module in sys.modules.items() if name.startswith(PREFIX) and module.__file__
+    )
+
+
 def load_plugins(files: list[str]) -> dict[str, str]:
     """Import each file, so that what it registers can be named, and return its path with the sha256 of its bytes.
 

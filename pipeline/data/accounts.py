@@ -25,9 +25,13 @@ class SourceAccount:
     read: int = 0
     accepted: int = 0
     quarantined: dict[str, int] = field(default_factory=dict)  # by reason
+    filtered: dict[str, int] = field(default_factory=dict)  # by the filter that dropped them
     duplicates: int = 0
-    leaks: int = 0  # would have been trained on, and their prompt is a protected one
+    near_duplicates: int = 0
+    bridges_splits: int = 0  # their prompt is near to prompts of two splits
+    leaks: int = 0  # would have been trained on, and they hold an evaluation prompt
     over_limit: int = 0  # behind the last row that `limit` allows; not looked at
+    over_cap: int = 0  # train rows that `max_rows` or a `weight` below 1 leaves out
     first_bad: list[str] = field(default_factory=list)
 
     @property
@@ -37,19 +41,15 @@ class SourceAccount:
 
     def set_aside(self, record: Record, problem: BadRowError) -> dict[str, Any]:
         """Count a bad row and return what is needed to find and mend it, for quarantine.jsonl."""
-        self.quarantined[problem.reason] = self.quarantined.get(problem.reason, 0) + 1
+        entry = describe_bad_row(self.source, self.path, record, problem)
+        self.count_bad_row(entry)
+        return entry
+
+    def count_bad_row(self, entry: dict[str, Any]) -> None:
+        """Count a bad row that is described already."""
+        self.quarantined[entry["reason"]] = self.quarantined.get(entry["reason"], 0) + 1
         if len(self.first_bad) < NUM_NAMED:
-            self.first_bad.append(f"  {self.path}:{record.line}  {problem.reason}  {problem.detail}")
-        return {
-            "source": self.source,
-            "path": self.path,
-            "line": record.line,
-            "offset": record.offset,
-            "reason": problem.reason.value,
-            "detail": problem.detail,
-            "num_bytes": len(record.raw),
-            "raw_base64": base64.b64encode(record.raw[:RAW_BYTES_KEPT]).decode("ascii"),
-        }
+            self.first_bad.append(f"  {self.path}:{entry['line']}  {entry['reason']}  {entry['detail']}")
 
     def close(self) -> None:
         """Check that no row was lost.
@@ -57,7 +57,8 @@ class SourceAccount:
         Raises:
             DataError: The columns do not add up to what was read, or nothing was.
         """
-        kept = self.accepted + self.num_quarantined + self.duplicates + self.leaks + self.over_limit
+        kept = self.accepted + self.num_quarantined + sum(self.filtered.values())
+        kept += sum(count for _, count in self._left_out())
         if self.read != kept:
             raise DataError(
                 f"{self.path}: {self.read} rows were read and {kept} are accounted for. "
@@ -91,8 +92,8 @@ class SourceAccount:
         """Say it in one line, for the log."""
         parts = [f"{self.accepted} accepted"]
         parts += [f"{count} {reason}" for reason, count in sorted(self.quarantined.items())]
-        named = (("duplicates", self.duplicates), ("leaks", self.leaks), ("over the limit", self.over_limit))
-        parts += [f"{count} {name}" for name, count in named if count]
+        parts += [f"{count} dropped by {name}" for name, count in sorted(self.filtered.items())]
+        parts += [f"{count} {name}" for name, count in self._left_out() if count]
         return f"{self.source} ({self.table}): {self.read} read = {' + '.join(parts)}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -104,7 +105,35 @@ class SourceAccount:
             "read": self.read,
             "accepted": self.accepted,
             "quarantined": dict(sorted(self.quarantined.items())),
+            "filtered": dict(sorted(self.filtered.items())),
             "duplicates": self.duplicates,
+            "near_duplicates": self.near_duplicates,
+            "bridges_splits": self.bridges_splits,
             "leaks": self.leaks,
             "over_limit": self.over_limit,
+            "over_cap": self.over_cap,
         }
+
+    def _left_out(self) -> list[tuple[str, int]]:
+        return [
+            ("duplicates", self.duplicates),
+            ("near-duplicates", self.near_duplicates),
+            ("near two splits", self.bridges_splits),
+            ("leaks", self.leaks),
+            ("over the limit", self.over_limit),
+            ("over the cap", self.over_cap),
+        ]
+
+
+def describe_bad_row(source: str, path: str, record: Record, problem: BadRowError) -> dict[str, Any]:
+    """Return what is needed to find and mend a bad row, for quarantine.jsonl."""
+    return {
+        "source": source,
+        "path": path,
+        "line": record.line,
+        "offset": record.offset,
+        "reason": problem.reason.value,
+        "detail": problem.detail,
+        "num_bytes": len(record.raw),
+        "raw_base64": base64.b64encode(record.raw[:RAW_BYTES_KEPT]).decode("ascii"),
+    }

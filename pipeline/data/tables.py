@@ -17,6 +17,7 @@ from pipeline.data.rows import Comparison, Demonstration, Prompt
 from pipeline.errors import DataError
 
 Row = TypeVar("Row", Demonstration, Prompt, Comparison)
+ROW_GROUP_ROWS = 16384
 
 MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)]))
 _COMMON = [
@@ -56,10 +57,22 @@ def write_table(folder: Path, name: str, split: str, rows: Sequence[Row]) -> Pat
         raise ValueError(f"{part_name(name, split)} has no rows, and an empty table is not written")
     schema = SCHEMAS[type(rows[0])]
     table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=schema)
+    path = table_file(folder, name, split)
+    with table_writer(path, schema) as writer:
+        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+    return path
+
+
+def table_file(folder: Path, name: str, split: str) -> Path:
+    """Return where a table's split lies, in a folder that is made if need be."""
     path = folder / name / f"{split}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd", version="2.6", row_group_size=16384)
     return path
+
+
+def table_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Open a table's file for writing, in row groups of `ROW_GROUP_ROWS`."""
+    return pq.ParquetWriter(path, schema, compression="zstd", version="2.6")
 
 
 def read_table(dataset: Artifact | Path, name: str, split: str, row_type: type[Row]) -> list[Row]:

@@ -79,7 +79,7 @@ STAGES: dict[str, StageSpec] = {
                     optional=True,
                 ),
             ),
-            libraries=("rensa",),
+            libraries=("numpy", "pyarrow"),
             reads_tables=(TableName.demonstrations, TableName.comparisons, TableName.prompts),
             runs_filters=True,
             runs_in_plan=True,

@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.config.data import CurateConfig, DataConfig, SourceConfig, TableName
-from pipeline.data.curation import Curated, Reporting, curate_sources
+from pipeline.config.data import NearDuplicatesConfig, SourceConfig, TableName
+from pipeline.data.curation import SPLITS
 from pipeline.errors import DataError
-
-PROMPTS, DEMONSTRATIONS = TableName.prompts, TableName.demonstrations
-
-
-def curate(path: Path, table: TableName = DEMONSTRATIONS, *, bad: list[Any] | None = None, **more: Any) -> Curated:
-    reporting = Reporting(bad_row=[].append if bad is None else bad.append, account=lambda _: None)
-    data = DataConfig(name="real", sources=[SourceConfig(table=table, path=str(path), **more)])
-    return curate_sources(data, CurateConfig(max_quarantined_fraction=1.0), reporting)
+from tests.curating import DEMONSTRATIONS, PROMPTS, Bench, Made
 
 
-def counts(curated: Curated) -> dict[str, Any]:
-    account = curated.accounts[0].as_dict()
+@pytest.fixture
+def curate(tmp_path: Path) -> Callable[..., Made]:
+    def run(path: Path, table: TableName = DEMONSTRATIONS, *, bad: list[Any] | None = None, **more: Any) -> Made:
+        bench = Bench(tmp_path)
+        bench.bad = [] if bad is None else bad
+        # What is counted here is what was read; near-duplicates are counted in the tests of the curation.
+        near = NearDuplicatesConfig(enabled=False)
+        return bench.curate(SourceConfig(table=table, path=str(path), **more), near_duplicates=near)
+
+    return run
+
+
+def counts(made: Made) -> dict[str, Any]:
+    account = made.accounts[0].as_dict()
     keys = ("read", "accepted", "quarantined", "duplicates", "leaks", "over_limit")
     return {key: account[key] for key in keys if account[key]}
 
 
-def test_gsm8k_with_reference_answers(real_data: Path) -> None:
+def test_gsm8k_with_reference_answers(real_data: Path, curate: Callable[..., Made]) -> None:
     columns = {"prompt": "question", "completion": "answer"}
     curated = curate(real_data / "gsm8k/train.jsonl", columns=columns, reference_after="####", licence="MIT")
     assert counts(curated) == {"read": 7473, "accepted": 7473}
-    rows = [row for split in curated.tables[DEMONSTRATIONS].values() for row in split]
+    rows = [row for split in SPLITS for row in curated.rows(DEMONSTRATIONS, split)]
     first = next(row for row in rows if row.prompt[0]["content"].startswith("Natalia sold clips"))
-    assert (first.reference, first.licence, first.source) == ("72", "MIT", "real/train")
+    assert (first.reference, first.licence, first.source) == ("72", "MIT", "desk/train")
     assert first.completion[0]["content"].endswith("#### 72")
-    sizes = {split: len(found) for split, found in curated.tables[PROMPTS].items()}
+    sizes = curated.counts["tables"]["prompts"]
     assert sum(sizes.values()) == 7473
     # 10 % of 7473 with a standard deviation of 26: five of them on either side.
     assert 617 < sizes["test"] < 877
     assert 617 < sizes["validation"] < 877
 
 
-def test_gsm8k_with_a_limit(real_data: Path) -> None:
+def test_gsm8k_with_a_limit(real_data: Path, curate: Callable[..., Made]) -> None:
     curated = curate(real_data / "gsm8k/train.jsonl", limit=200)
     assert counts(curated) == {"read": 7473, "accepted": 200, "over_limit": 7273}
 
@@ -64,12 +70,12 @@ def test_gsm8k_with_a_limit(real_data: Path) -> None:
     ],
 )
 def test_files_of_other_tools_are_recognised(
-    real_data: Path, file: str, table: TableName, expected: dict[str, int]
+    real_data: Path, curate: Callable[..., Made], file: str, table: TableName, expected: dict[str, int]
 ) -> None:
     assert counts(curate(real_data / file, table)) == expected
 
 
-def test_self_instruct_needs_a_mapping(real_data: Path) -> None:
+def test_self_instruct_needs_a_mapping(real_data: Path, curate: Callable[..., Made]) -> None:
     file = real_data / "self-instruct/user_oriented_instructions.jsonl"
     with pytest.raises(DataError, match="columns id, motivation_app, instruction, instances"):
         curate(file, PROMPTS)
@@ -80,14 +86,14 @@ def test_self_instruct_needs_a_mapping(real_data: Path) -> None:
     assert counts(mapped) == {"read": 252, "accepted": 252}
 
 
-def test_a_conversation_with_missing_turns_is_set_aside(real_data: Path) -> None:
+def test_a_conversation_with_missing_turns_is_set_aside(real_data: Path, curate: Callable[..., Made]) -> None:
     bad: list[dict[str, Any]] = []
     with pytest.raises(DataError, match="No row is left in demonstrations"):
         curate(real_data / "axolotl/conversation.missingturns.json", bad=bad)
     assert [(entry["reason"], entry["line"]) for entry in bad] == [("E_EMPTY", 1)]
 
 
-def test_a_reply_that_says_not_to_be_trained_on_is_set_aside(real_data: Path) -> None:
+def test_a_reply_that_says_not_to_be_trained_on_is_set_aside(real_data: Path, curate: Callable[..., Made]) -> None:
     bad: list[dict[str, Any]] = []
     curate(real_data / "format-specimens/openai_chat.jsonl", bad=bad)
     assert {entry["reason"] for entry in bad} == {"E_SCHEMA"}
@@ -111,6 +117,8 @@ def test_a_reply_that_says_not_to_be_trained_on_is_set_aside(real_data: Path) ->
         "labelstudio-exports/sft.json",
     ],
 )
-def test_what_is_no_demonstration_is_never_taken_for_one(real_data: Path, file: str) -> None:
+def test_what_is_no_demonstration_is_never_taken_for_one(
+    real_data: Path, curate: Callable[..., Made], file: str
+) -> None:
     with pytest.raises(DataError, match=r"data\.sources\[0\]\.columns"):
         curate(real_data / file)

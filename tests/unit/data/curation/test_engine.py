@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.config.data import CurateConfig, DataConfig, SourceConfig, SourceFormat, SourceSplit, TableName
+from pipeline.config.data import SourceConfig, SourceFormat, SourceSplit, TableName
 from pipeline.data.accounts import SourceAccount
-from pipeline.data.curation import Curated, Reporting, curate_sources
 from pipeline.errors import ConfigError, DataError
-
-PROMPTS, DEMONSTRATIONS = TableName.prompts, TableName.demonstrations
-
-
-class Bench:
-    """A folder of sources, and what was reported while they were read."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.bad: list[dict[str, Any]] = []
-        self.accounts: list[SourceAccount] = []
-
-    def source(self, name: str, rows: list[Any], table: TableName = DEMONSTRATIONS, **more: Any) -> SourceConfig:
-        content = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows)
-        (self.folder / f"{name}.jsonl").write_text(content, encoding="utf-8")
-        return SourceConfig(table=table, path=str(self.folder / f"{name}.jsonl"), **more)
-
-    def curate(self, *sources: SourceConfig, **config: Any) -> Curated:
-        reporting = Reporting(bad_row=self.bad.append, account=self.accounts.append)
-        data = DataConfig(name="desk", sources=list(sources))
-        return curate_sources(data, CurateConfig(**{"max_quarantined_fraction": 1.0, **config}), reporting)
+from tests.curating import DEMONSTRATIONS, PROMPTS, Bench, Made, pair
 
 
 @pytest.fixture
@@ -41,12 +18,8 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def pair(prompt: str, completion: str = "So.", **more: Any) -> dict[str, Any]:
-    return {"prompt": prompt, "completion": completion, **more}
-
-
-def ids(curated: Curated, table: TableName = DEMONSTRATIONS) -> dict[str, list[str]]:
-    return {split: [row.id for row in rows] for split, rows in curated.tables[table].items()}
+def ids(made: Made, table: TableName = DEMONSTRATIONS) -> dict[str, list[str]]:
+    return {split: [row.id for row in made.rows(table, split)] for split in ("train", "validation", "test")}
 
 
 def place(prompt: str, seed: int) -> float:
@@ -74,8 +47,10 @@ def test_a_prompt_never_stands_on_two_sides(bench: Bench) -> None:
     system = [{"role": "system", "content": "Be brief."}]
     rows += [pair(system + [{"role": "user", "content": f" Question  {n}?"}], "x") for n in range(25)]  # type: ignore[arg-type]
     curated = bench.curate(bench.source("a", rows), test_fraction=0.3, validation_fraction=0.3)
-    sides = [{row.prompt[-1]["content"].strip().replace("  ", " ") for row in found}
-             for found in curated.tables[DEMONSTRATIONS].values()]  # fmt: skip
+    sides = [
+        {row.prompt[-1]["content"].strip().replace("  ", " ") for row in curated.rows(DEMONSTRATIONS, split)}
+        for split in ("train", "validation", "test")
+    ]
     assert all(sides)
     assert sum(map(len, sides)) == len(set.union(*sides)) == 25
 
@@ -123,9 +98,9 @@ def test_prompts_are_those_of_the_demonstrations_where_no_source_gives_any(bench
     rows = [pair("A", "1 #### 1", id="a1"), pair("A", "one #### 1", id="a2"), pair("B", "2 #### 2", id="b")]
     source = bench.source("d", rows, reference_after="####")
     curated = bench.curate(source, test_fraction=0.0, validation_fraction=0.0)
-    found = [(row.id, row.reference, row.prompt) for row in curated.tables[PROMPTS]["train"]]
+    found = [(row.id, row.reference, row.prompt) for row in curated.rows(PROMPTS, "train")]
     assert found == [("a1", "1", [{"role": "user", "content": "A"}]), ("b", "2", [{"role": "user", "content": "B"}])]
-    assert curated.counts()["prompts_from_demonstrations"] == {"taken": 2, "repeated": 1}
+    assert curated.counts["prompts_from_demonstrations"] == {"taken": 2, "repeated": 1}
     own = bench.source("p", [{"id": "p", "prompt": "C"}], PROMPTS)
     curated = bench.curate(source, own, test_fraction=0.0, validation_fraction=0.0)
     assert ids(curated, PROMPTS)["train"] == ["p"]
@@ -192,5 +167,5 @@ def test_configurations_that_make_no_sense_are_refused(bench: Bench) -> None:
     source = bench.source("a", [pair("A")])
     with pytest.raises(ConfigError, match="nothing to train on"):
         bench.curate(source, test_fraction=0.5, validation_fraction=0.5)
-    with pytest.raises(ConfigError, match=r"data\.sources\[0\]\.table: exports"):
+    with pytest.raises(ConfigError, match=r"data\.sources\[0\]\.table: exports .* `ingest`"):
         bench.curate(SourceConfig(table=TableName.exports, path="x"))

@@ -1,0 +1,325 @@
+"""The account of all rows: source by source, for counts.json, removed.jsonl, quarantine.jsonl and examples.json."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config.data import CurateConfig
+from pipeline.data.accounts import SourceAccount, describe_bad_row
+from pipeline.data.curation.filtering import EXAMPLE_KINDS, NUM_EXAMPLES, filters_of, shown_text
+from pipeline.data.curation.placement import Fate, LeakRule, Placed
+from pipeline.data.curation.plan import FIELDS, TABLES, Source
+from pipeline.data.curation.reading import shard_records
+from pipeline.data.curation.spill import Spill
+from pipeline.data.rows import BadRowError, Reason
+
+Told = Callable[[dict[str, Any]], None]
+WHY = {
+    Fate.duplicate: "duplicate",
+    Fate.near_duplicate: "near_duplicate",
+    Fate.bridges_splits: "bridges_splits",
+    Fate.leak: "leak",
+    Fate.over_cap: "over_cap",
+}
+NUM_ROWS_SHOWN = 5  # of each table
+
+
+class Accounting:
+    """Counts and tells what became of every record."""
+
+    def __init__(
+        self,
+        spill: Spill,
+        sources: list[Source],
+        config: CurateConfig,
+        bad_row: Told,
+        removed: Told,
+        account: Callable[[SourceAccount], None],
+    ) -> None:
+        """Open an account for every source."""
+        self._spill, self._sources, self._config = spill, sources, config
+        self._bad_row, self._removed, self._account = bad_row, removed, account
+        self.accounts = [
+            SourceAccount(
+                source=source.name,
+                path=source.config.path,
+                table=source.config.table.value,
+                protected=source.protected,
+            )
+            for source in sources
+        ]
+        self._filtered: Counter[tuple[int, str]] = Counter()  # by place of the filter and reason
+        self._passed: Counter[int] = Counter()  # by place of the filter
+        self._changed: Counter[int] = Counter()
+
+    def refuse_early(self) -> None:
+        """Stop where a source that is read to its end has too many bad rows, before any other work is done.
+
+        Raises:
+            DataError: One has.
+        """
+        for source, account in zip(self._sources, self.accounts, strict=True):
+            if source.config.limit is None:
+                tried = SourceAccount(source=account.source, path=account.path, table="", protected=False)
+                events = []
+                for shard in self._shards_of(source):
+                    tried.read += self._spill.results[shard].num_records
+                    for event in self._spill.events(shard, "bad"):
+                        event.pop("ordinal")
+                        tried.count_bad_row(event)
+                        events.append(event)
+                if tried.num_quarantined > self._config.max_quarantined_fraction * tried.read:
+                    for event in events:
+                        self._bad_row(event)
+                tried.refuse_if_bad(self._config.max_quarantined_fraction, "curate.max_quarantined_fraction")
+
+    def tell(self, placed: Placed) -> None:
+        """Tell of every row that is set aside or removed, by source and line, and close the accounts.
+
+        Raises:
+            DataError: A source has too many bad rows, or rows were lost.
+        """
+        for source, account in zip(self._sources, self.accounts, strict=True):
+            for shard in self._shards_of(source):
+                self._tell_shard(source, account, shard, placed)
+            account.close()
+            self._account(account)
+            account.refuse_if_bad(self._config.max_quarantined_fraction, "curate.max_quarantined_fraction")
+
+    def _shards_of(self, source: Source) -> list[int]:
+        return [shard.number for shard in self._spill.shards if shard.source.number == source.number]
+
+    def _tell_shard(self, source: Source, account: SourceAccount, shard: int, placed: Placed) -> None:
+        """Go through what did not stay of a shard, in the order of its records, and count what did."""
+        num_records = self._spill.results[shard].num_records
+        account.read += num_records
+        cut = placed.cuts.get(source.number)
+        if cut is not None and shard >= cut[0]:
+            account.over_limit += num_records - (cut[1] + 1 if shard == cut[0] else 0)
+        places = [place for place, _ in filters_of(source.config.table, self._config)]
+        raws = self._raws_of_same_ids(shard, placed)
+        events = (self._bad(shard), self._dropped(shard), self._placed(shard, placed))
+        for ordinal, kind, event in heapq.merge(*events, key=lambda item: item[0]):
+            if not placed.is_looked_at(source.number, shard, ordinal):
+                break
+            if kind == "row":
+                self._tell_row(event, source, account, placed, places, raws)
+            elif kind == "bad":
+                event.pop("ordinal")
+                account.count_bad_row(event)
+                self._bad_row(event)
+            else:
+                self._tell_filtered(event, source, account, places)
+
+    def _bad(self, shard: int) -> Iterator[tuple[int, str, Any]]:
+        return ((event["ordinal"], "bad", event) for event in self._spill.events(shard, "bad"))
+
+    def _dropped(self, shard: int) -> Iterator[tuple[int, str, Any]]:
+        return ((event["ordinal"], "filtered", event) for event in self._spill.events(shard, "filtered"))
+
+    def _placed(self, shard: int, placed: Placed) -> Iterator[tuple[int, str, Any]]:
+        rows = self._spill.rows_of(shard)
+        ordinals = self._spill.numbers["ordinal"][rows.start : rows.stop].tolist()
+        return ((ordinal, "row", row) for ordinal, row in zip(ordinals, rows, strict=True))
+
+    def _tell_row(
+        self, row: int, source: Source, account: SourceAccount, placed: Placed, places: list[int],
+        raws: dict[int, dict[str, Any]],
+    ) -> None:  # fmt: skip
+        fate = Fate(placed.fate[row])
+        self._count_filters(places, int(self._spill.numbers["changed"][row]))
+        if fate is Fate.kept:
+            account.accepted += 1
+        elif fate is Fate.same_id:
+            entry = raws[row]
+            account.count_bad_row(entry)
+            self._bad_row(entry)
+        else:
+            account.duplicates += fate is Fate.duplicate
+            account.near_duplicates += fate is Fate.near_duplicate
+            account.bridges_splits += fate is Fate.bridges_splits
+            account.leaks += fate is Fate.leak
+            account.over_cap += fate is Fate.over_cap
+            self._removed(self._removal(row, fate, source, placed))
+
+    def _removal(self, row: int, fate: Fate, source: Source, placed: Placed) -> dict[str, Any]:
+        entry = {
+            "id": self._spill.row(row)["id"],
+            "source": source.name,
+            "path": source.config.path,
+            "line": int(self._spill.numbers["line"][row]),
+            "table": source.config.table.value,
+            "why": WHY[fate],
+        }
+        if placed.of[row] >= 0:
+            entry["of"] = self._spill.row(placed.of[row])["id"]
+        if fate is Fate.leak:
+            entry["rule"] = LeakRule(placed.rule[row]).name
+        if fate is Fate.near_duplicate:
+            entry["similarity"] = round(placed.similarity[row], 4)
+        return entry
+
+    def _tell_filtered(self, event: dict[str, Any], source: Source, account: SourceAccount, places: list[int]) -> None:
+        place = event["filter"]
+        name = self._config.filters[place].name
+        self._count_filters([other for other in places if other < place], event["changed"])
+        self._filtered[place, event["reason"]] += 1
+        account.filtered[name] = account.filtered.get(name, 0) + 1
+        self._removed(
+            {
+                "id": event["id"],
+                "source": source.name,
+                "path": source.config.path,
+                "line": event["line"],
+                "table": source.config.table.value,
+                "why": "filtered",
+                "rule": name,
+                "reason": event["reason"],
+                "detail": event["detail"],
+            }
+        )
+
+    def _count_filters(self, passed: list[int], changed: int) -> None:
+        for place in passed:
+            self._passed[place] += 1
+            self._changed[place] += changed >> place & 1
+
+    def _raws_of_same_ids(self, shard: int, placed: Placed) -> dict[int, dict[str, Any]]:
+        """Describe the rows whose id another row has. Their bytes are read again, because few sources have any."""
+        rows = self._spill.rows_of(shard)
+        found = {int(self._spill.numbers["ordinal"][row]): row for row in rows if placed.fate[row] == Fate.same_id}
+        if not found:
+            return {}
+        source = self._spill.shards[shard].source
+        described = {}
+        for ordinal, record in enumerate(shard_records(self._spill.shards[shard])):
+            if (row := found.get(ordinal)) is not None:
+                name = self._spill.row(row)["id"]
+                problem = BadRowError(Reason.id, f"the id {name!r} belongs to an earlier row with other content")
+                entry = describe_bad_row(source.name, source.config.path, record, problem)
+                described[row] = {**entry, "line": int(self._spill.numbers["line"][row])}
+        return described
+
+    def counts(self, placed: Placed, times: npt.NDArray[np.int16]) -> dict[str, Any]:
+        """Return what counts.json says of rows; all but the tables, which are written first."""
+        fates = np.frombuffer(placed.fate, np.int8)
+        rules = np.frombuffer(placed.rule, np.int8)
+        kept = np.flatnonzero(fates == Fate.kept)
+        folds = Counter(np.repeat(np.frombuffer(placed.folds, np.int8)[kept], times[kept]).tolist())
+        folds.pop(-1, None)
+        return {
+            "sources": [account.as_dict() for account in self.accounts],
+            "folds": {str(fold): count for fold, count in sorted(folds.items())},
+            "filters": [self._filter_counts(place) for place in range(len(self._config.filters))],
+            "duplicates": {
+                "exact": int((fates == Fate.duplicate).sum()),
+                "near": int((fates == Fate.near_duplicate).sum()),
+            },
+            "leaks": {rule.name: int(((fates == Fate.leak) & (rules == rule)).sum()) for rule in LeakRule},
+            "lengths": self._lengths(kept),
+            "licences": self._licences(kept, times),
+        }
+
+    def _filter_counts(self, place: int) -> dict[str, Any]:
+        entry = self._config.filters[place]
+        dropped = {reason: count for (other, reason), count in sorted(self._filtered.items()) if other == place}
+        return {
+            "name": entry.name,
+            "tables": [table.value for table in entry.tables or TABLES],
+            "kept": self._passed[place],
+            "changed": self._changed[place],
+            "dropped": dropped,
+        }
+
+    def _rows_by_table(self, kept: npt.NDArray[np.int64]) -> dict[Any, npt.NDArray[np.int64]]:
+        table_of = np.array([TABLES.index(shard.source.config.table) for shard in self._spill.shards])
+        tables = table_of[self._spill.numbers["shard"][kept]] if len(kept) else kept
+        return {table: kept[tables == number] for number, table in enumerate(TABLES)}
+
+    def _lengths(self, kept: npt.NDArray[np.int64]) -> dict[str, Any]:
+        """Count the characters of every field, in bins whose edges double."""
+        found: dict[str, Any] = {}
+        for table, rows in self._rows_by_table(kept).items():
+            for number, name in enumerate(FIELDS[table] if len(rows) else ()):
+                characters = self._spill.numbers["characters"][rows, number]
+                first, last = (int(np.log2(max(int(value), 1))) for value in (characters.min(), characters.max()))
+                edges = [0 if power < 0 else 2**power for power in range(first if characters.min() else -1, last + 2)]
+                found.setdefault(table.value, {})[name] = {
+                    "edges": edges,
+                    "counts": np.histogram(characters, edges)[0].tolist(),
+                    "median": float(np.median(characters)),
+                    "p95": float(np.percentile(characters, 95)),
+                    "max": int(characters.max()),
+                }
+        return found
+
+    def _licences(self, kept: npt.NDArray[np.int64], times: npt.NDArray[np.int16]) -> dict[str, int]:
+        licences: Counter[str] = Counter()
+        for result in self._spill.results:
+            rows = self._spill.rows_of(result.number)
+            own = kept[np.searchsorted(kept, rows.start) : np.searchsorted(kept, rows.stop)]
+            sums = np.bincount(self._spill.numbers["licence"][own], times[own], len(result.licences))
+            for name, count in zip(result.licences, sums.astype(int).tolist(), strict=True):
+                licences[name or "none"] += count
+        return {name: count for name, count in sorted(licences.items()) if count}
+
+    def examples(self, placed: Placed) -> dict[str, Any]:
+        """Return what examples.json says: the first rows of each kind."""
+        fates = np.frombuffer(placed.fate, np.int8)
+        near = np.flatnonzero(fates == Fate.near_duplicate)[:NUM_EXAMPLES].tolist()
+        leaks = np.flatnonzero(fates == Fate.leak)[:NUM_EXAMPLES].tolist()
+        rows = self._rows_by_table(np.flatnonzero(fates == Fate.kept))
+        return {
+            "filters": self._filter_examples(placed),
+            "near_duplicates": [self._near_example(row, placed) for row in near],
+            "leaks": [self._leak_example(row, placed) for row in leaks],
+            "rows": {
+                table.value: [self._row_example(row) for row in found[:NUM_ROWS_SHOWN].tolist()]
+                for table, found in rows.items()
+                if len(found)
+            },
+        }
+
+    def _filter_examples(self, placed: Placed) -> dict[str, Any]:
+        found: dict[str, dict[str, list[Any]]] = {}
+        for place, entry in enumerate(self._config.filters):
+            kinds = found.setdefault(entry.name, {kind: [] for kind in EXAMPLE_KINDS})
+            for kind, shown in kinds.items():
+                shown += [
+                    example
+                    for shard, result in zip(self._spill.shards, self._spill.results, strict=True)
+                    for ordinal, example in result.examples[kind][place]
+                    if placed.is_looked_at(shard.source.number, shard.number, ordinal)
+                ]
+                del shown[NUM_EXAMPLES:]
+        return found
+
+    def _near_example(self, row: int, placed: Placed) -> dict[str, Any]:
+        kept, dropped = self._spill.row(placed.of[row]), self._spill.row(row)
+        return {
+            "kept": kept["id"],
+            "dropped": dropped["id"],
+            "similarity": round(placed.similarity[row], 4),
+            "kept_text": shown_text(kept),
+            "dropped_text": shown_text(dropped),
+        }
+
+    def _leak_example(self, row: int, placed: Placed) -> dict[str, Any]:
+        values = self._spill.row(row)
+        return {
+            "id": values["id"],
+            "source": values["source"],
+            "rule": LeakRule(placed.rule[row]).name,
+            "evaluation_id": self._spill.row(placed.of[row])["id"],
+            "text": shown_text(values),
+        }
+
+    def _row_example(self, row: int) -> dict[str, Any]:
+        values = self._spill.row(row)
+        return {"id": values["id"], "source": values["source"], "text": shown_text(values)}

@@ -1,0 +1,319 @@
+"""The third pass: rows in order, each given its split or the reason why it has none. It sees numbers, never texts.
+
+Tables are placed in the order protected, demonstrations, prompts, comparisons, and what is placed stays: a row's fate
+depends on rows before it alone, so new comparisons never move demonstrations. The one thing that comes later, rows that
+hold a test prompt, never takes away from an earlier table because of a later one.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from pipeline.config.data import CurateConfig, TableName
+from pipeline.data.curation.executors import Executor
+from pipeline.data.curation.leaks import shared_runs, whole_prompts
+from pipeline.data.curation.near import Groups, Neighbours, find_neighbours, group_rows, none_near, rows_where
+from pipeline.data.curation.plan import FIELDS, SPLITS, TABLES, Source
+from pipeline.data.curation.spill import Spill
+
+NUM_FOLDS = 5
+NONE = -1
+TRAIN, VALIDATION, TEST = range(len(SPLITS))
+
+
+class Fate(IntEnum):
+    """What became of a row."""
+
+    kept = 0
+    duplicate = 1
+    near_duplicate = 2
+    bridges_splits = 3
+    leak = 4
+    same_id = 5  # another row with other content has its id
+    over_limit = 6
+    over_cap = 7
+
+
+class LeakRule(IntEnum):
+    """How a row was found to hold an evaluation prompt."""
+
+    exact = 0  # its prompt is one, up to case, punctuation and white space
+    near = 1  # its prompt is nearly one
+    ngram = 2  # it shares a run of words with a protected one
+    whole = 3  # one of the test split stands in it
+
+
+@dataclass(kw_only=True)
+class Placed:
+    """The fate of all rows, by their numbers."""
+
+    fate: array[int]
+    split: array[int]  # of `SPLITS`, NONE where the row has none
+    of: array[int]  # the row because of which it was removed, or NONE
+    rule: array[int]  # of a leak
+    similarity: array[float]  # of a near-duplicate
+    cuts: dict[int, tuple[int, int]] = field(
+        default_factory=dict
+    )  # source -> shard and ordinal of its last row looked at
+    folds: array[int] = field(default_factory=lambda: array("b"))
+
+    def is_looked_at(self, source: int, shard: int, ordinal: int) -> bool:
+        """Whether a record stands before the end that `limit` sets."""
+        return source not in self.cuts or (shard, ordinal) <= self.cuts[source]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What the second pass found."""
+
+    prompts: Groups
+    near_prompts: Neighbours
+    contents: Groups  # groups of a table follow those of the tables before it
+    near_contents: dict[TableName, tuple[int, Neighbours]]  # with the number of the table's first group
+    ids: Groups
+
+
+def look_for_duplicates(spill: Spill, sources: list[Source], config: CurateConfig, executor: Executor) -> Known:
+    """Group all rows by prompt, content and id, and find near-duplicates."""
+    numbers, near = spill.numbers, config.near_duplicates
+    everything = np.arange(len(numbers), dtype=np.int64)
+    prompts = group_rows(numbers["prompt"], everything, len(numbers))
+    contents = np.full(len(numbers), NONE, np.int32)
+    ids = np.full(len(numbers), NONE, np.int32)
+    first_contents: list[Any] = []
+    near_contents: dict[TableName, tuple[int, Neighbours]] = {}
+    num_contents = num_ids = 0
+    for table in TABLES:
+        rows = rows_where(spill, [source.number for source in sources if source.config.table is table])
+        found = group_rows(numbers["content"][rows], rows, len(numbers))
+        contents[rows] = found.of_row[rows] + num_contents
+        near_contents[table] = (
+            num_contents,
+            find_neighbours(spill, found, "contents", len(FIELDS[table]), near, executor)
+            if near.enabled
+            else none_near(len(found.first)),
+        )
+        by_id = group_rows(numbers["id"][rows], rows, len(numbers))
+        ids[rows] = by_id.of_row[rows] + num_ids
+        num_contents += len(found.first)
+        num_ids += len(by_id.first)
+        first_contents.append(found.first)
+    return Known(
+        prompts=prompts,
+        near_prompts=find_neighbours(spill, prompts, "prompts", 1, near, executor)
+        if near.enabled
+        else none_near(len(prompts.first)),
+        contents=Groups(of_row=contents, first=np.concatenate(first_contents)),
+        near_contents=near_contents,
+        ids=Groups(of_row=ids, first=np.zeros(num_ids, np.int64)),
+    )
+
+
+class Placing:
+    """Places source by source."""
+
+    def __init__(self, spill: Spill, known: Known, config: CurateConfig, executor: Executor) -> None:
+        """Nothing is placed yet."""
+        size = len(spill.numbers)
+        self._spill, self._known, self._config, self._executor = spill, known, config, executor
+        self.placed = Placed(
+            fate=_filled("b", size),
+            split=_filled("b", size),
+            of=_filled("q", size),
+            rule=_filled("b", size),
+            similarity=array("f", bytes(4 * size)),
+        )
+        self._split_of_prompt = _filled("b", len(known.prompts.first))  # NONE until a row with it is placed
+        self._protected_prompt = _filled("q", len(known.prompts.first))  # the first protected row with it
+        self._placed_content = _filled("q", len(known.contents.first))  # the first row placed with it
+        self._row_of_id = _filled("q", len(known.ids.first))
+        self._num_protected = 0  # rows, which are the first ones
+        self._shares_runs: dict[int, int] = {}  # row -> the protected row with whose prompt it shares a run of words
+
+    def place_all(self, sources: list[Source]) -> Placed:
+        """Place every row of every source, in their order."""
+        for source in sources:
+            if source.protected:
+                self._place_source(source)
+                self._num_protected += sum(
+                    result.num_rows
+                    for result, shard in zip(self._spill.results, self._spill.shards, strict=True)
+                    if shard.source.number == source.number
+                )
+        decontamination = self._config.decontamination
+        protected = self._first_rows(lambda row: self.placed.fate[row] == Fate.kept)
+        if decontamination.enabled and decontamination.ngram is not None and len(protected):
+            hits = shared_runs(self._spill, protected, decontamination.ngram, self._executor)
+            for row, prompt in hits:
+                self._shares_runs[row] = min(prompt, self._shares_runs.get(row, prompt))
+        for source in sources:
+            if not source.protected:
+                self._place_source(source)
+        if decontamination.enabled and decontamination.ngram is not None:
+            self._part_test_prompts(sources)
+        self._set_folds(sources)
+        return self.placed
+
+    def _first_rows(self, wanted: Any) -> Any:
+        """Return the first wanted row of every prompt, ascending."""
+        found: dict[int, int] = {}
+        groups = self._known.prompts.of_row
+        for row in range(len(groups)):
+            if wanted(row):
+                found.setdefault(int(groups[row]), row)
+        return np.array(sorted(found.values()), np.int64)
+
+    def _place_source(self, source: Source) -> None:
+        """Place the rows of one source, up to its limit."""
+        accepted, limit = 0, source.config.limit
+        for shard in self._spill.shards:
+            if shard.source.number != source.number:
+                continue
+            for row in self._spill.rows_of(shard.number):
+                if source.number in self.placed.cuts:
+                    self.placed.fate[row] = Fate.over_limit
+                    continue
+                self._place(row, source)
+                if self.placed.fate[row] == Fate.kept:
+                    accepted += 1
+                    if accepted == limit:
+                        self.placed.cuts[source.number] = (shard.number, int(self._spill.numbers["ordinal"][row]))
+
+    def _place(self, row: int, source: Source) -> None:
+        """Decide the fate of one row."""
+        content, name = self._known.contents.of_row[row], self._known.ids.of_row[row]
+        if (earlier := self._placed_content[content]) != NONE:
+            # What repeats a protected row and would be trained on is a leak in the first place.
+            if earlier >= self._num_protected or source.protected or self._split_for(row) != NONE:
+                self._remove(row, Fate.duplicate, earlier)
+            return
+        if (earlier := self._row_of_id[name]) != NONE:
+            self._remove(row, Fate.same_id, earlier)
+            return
+        split = TEST if source.protected else self._split_for(row)
+        if split == NONE:
+            return
+        if not source.protected and (near := self._near_content(source.config.table, content)) is not None:
+            self._remove(row, Fate.near_duplicate, near[0])
+            self.placed.similarity[row] = near[1]
+            return
+        prompt = self._known.prompts.of_row[row]
+        if not source.protected:
+            self._split_of_prompt[prompt] = split
+        elif self._protected_prompt[prompt] == NONE:
+            self._protected_prompt[prompt] = row
+        self._placed_content[content] = self._row_of_id[name] = row
+        self.placed.fate[row], self.placed.split[row] = Fate.kept, split
+
+    def _split_for(self, row: int) -> int:
+        """Return the split of a row's prompt: that of near prompts which are placed, else what its hash says.
+
+        NONE where the row may not stay, which is noted.
+        """
+        prompt = self._known.prompts.of_row[row]
+        neighbours = self._known.near_prompts.of(prompt)
+        split = self._split_of_prompt[prompt]
+        splits = {split} if split != NONE else {self._split_of_prompt[other] for other, _ in neighbours} - {NONE}
+        if len(splits) > 1:
+            other = next(other for other, _ in neighbours if self._split_of_prompt[other] != NONE)
+            self._remove(row, Fate.bridges_splits, int(self._known.prompts.first[other]))
+            return NONE
+        split = splits.pop() if splits else self._split_by_hash(row)
+        if split != TEST and self._config.decontamination.enabled and (leak := self._leak(row, prompt, neighbours)):
+            self._remove(row, Fate.leak, leak[1])
+            self.placed.rule[row] = leak[0]
+            return NONE
+        return split
+
+    def _split_by_hash(self, row: int) -> int:
+        """Return the split that the prompt's hash says, so that new rows never move old ones."""
+        place = int(self._spill.numbers["place"][row, 0]) / 2**64
+        if place < self._config.test_fraction:
+            return TEST
+        return VALIDATION if place < self._config.test_fraction + self._config.validation_fraction else TRAIN
+
+    def _leak(self, row: int, prompt: int, neighbours: list[tuple[int, float]]) -> tuple[LeakRule, int] | None:
+        """Return how and which protected prompt a row holds."""
+        if (protected := self._protected_prompt[prompt]) != NONE:
+            return LeakRule.exact, protected
+        for other, _ in neighbours:
+            if (protected := self._protected_prompt[other]) != NONE:
+                return LeakRule.near, protected
+        return (LeakRule.ngram, self._shares_runs[row]) if row in self._shares_runs else None
+
+    def _near_content(self, table: TableName, content: int) -> tuple[int, float] | None:
+        """Return the most similar row placed in the same table, if one is near."""
+        first, neighbours = self._known.near_contents[table]
+        found = [
+            (similarity, -self._placed_content[other + first])
+            for other, similarity in neighbours.of(content - first)
+            if self._placed_content[other + first] != NONE
+        ]
+        return (-max(found)[1], max(found)[0]) if found else None
+
+    def _remove(self, row: int, fate: Fate, of: int) -> None:
+        self.placed.fate[row], self.placed.of[row] = fate, of
+
+    def _part_test_prompts(self, sources: list[Source]) -> None:
+        """Remove rows that hold a prompt of the test split: the row, or the test row where its table comes later."""
+        placed = self.placed
+        protected = {source.number for source in sources if source.protected}
+        shards = self._spill.shards
+        table_of = [TABLES.index(shard.source.config.table) for shard in shards]
+        shard_of = self._spill.numbers["shard"]
+
+        def is_test(row: int) -> bool:
+            own = placed.fate[row] == Fate.kept and placed.split[row] == TEST
+            return own and shards[shard_of[row]].source.number not in protected
+
+        prompts = self._first_rows(is_test)
+        if not len(prompts):
+            return
+        hits = whole_prompts(self._spill, prompts, self._executor)
+        trained = [hit for hit in hits if placed.fate[hit[0]] == Fate.kept and placed.split[hit[0]] != TEST]
+        contaminated: dict[int, int] = {}  # prompt -> the row of an earlier table that holds it
+        for row, prompt in sorted(trained):
+            if table_of[shard_of[prompt]] <= table_of[shard_of[row]]:
+                self._remove_leak(row, prompt)
+            else:
+                contaminated.setdefault(int(self._known.prompts.of_row[prompt]), row)
+        if contaminated:
+            for row in range(len(shard_of)):
+                if is_test(row) and (holder := contaminated.get(int(self._known.prompts.of_row[row]))) is not None:
+                    self._remove_leak(row, holder)
+
+    def _remove_leak(self, row: int, of: int) -> None:
+        if self.placed.fate[row] == Fate.kept:
+            self._remove(row, Fate.leak, of)
+            self.placed.rule[row], self.placed.split[row] = LeakRule.whole, NONE
+
+    def _set_folds(self, sources: list[Source]) -> None:
+        """Give comparisons their folds: by the hash of the first of all prompts that are near to each other."""
+        placed, spill, groups = self.placed, self._spill, self._known.prompts.of_row
+        placed.folds = _filled("b", len(groups))
+        rows = rows_where(spill, [source.number for source in sources if source.config.table is TableName.comparisons])
+        kept = [row for row in rows.tolist() if placed.fate[row] == Fate.kept]
+        root: dict[int, int] = {int(groups[row]): int(groups[row]) for row in kept}
+
+        def find(group: int) -> int:
+            while root[group] != group:
+                root[group] = group = root[root[group]]
+            return group
+
+        for group in sorted(root):
+            for other, _ in self._known.near_prompts.of(group):
+                if other in root:
+                    low, high = sorted((find(group), find(other)))
+                    root[high] = low
+        first = {int(groups[row]): row for row in reversed(kept)}
+        for row in kept:
+            placed.folds[row] = int(spill.numbers["place"][first[find(int(groups[row]))], 1]) % NUM_FOLDS
+
+
+def _filled(code: str, size: int) -> array[int]:
+    return array(code, [NONE]) * size

@@ -1,0 +1,153 @@
+"""Words of texts as numbers, runs of words, and how much of two texts is the same; all of it in arrays.
+
+A word is a run of letters, digits, underscores and operator signs, case folded; other signs part words and say
+nothing. A character of a script that is written without spaces is a word by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Words = npt.NDArray[np.uint32]  # one number per word
+Grams = npt.NDArray[np.uint64]  # one number per run of words
+Indices = npt.NDArray[np.int64]
+
+OPERATORS = "+*/=<>%^$~|&#@-"  # `7 + 5` and `7 - 5` are two questions
+_UNSPACED = (  # Thai, Lao, Burmese, Khmer, Japanese, Chinese
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[\w{re.escape(OPERATORS)}\u00b1\u00d7\u00f7\u2200-\u22ff])+")
+_IN_WORDS = {code for code in range(128) if chr(code).isalnum() or chr(code) in f"_{OPERATORS}"}
+_PARTED = bytes(code if code in _IN_WORDS else 32 for code in range(256))  # as `bytes.translate` wants it
+MAX_KNOWN_WORDS = 1 << 19  # of a process; a vocabulary of this size takes about 60 MB
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, the golden ratio's bits
+_MASK = (1 << 64) - 1
+PAIR_BITS = np.uint64(24)  # of a key that holds a pair's number above a run of words
+
+
+def split_words(text: str) -> list[bytes]:
+    """Return the words of a text, in order, in UTF-8."""
+    if text.isascii():
+        return text.lower().encode().translate(_PARTED).split()
+    return [word.encode() for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold())]
+
+
+class _KnownWords(dict[bytes, int]):
+    """The number of every word seen so far: the first four bytes of its BLAKE2b digest, the same in every process."""
+
+    def __missing__(self, word: bytes) -> int:
+        if len(self) >= MAX_KNOWN_WORDS:
+            self.clear()
+        number = int.from_bytes(hashlib.blake2b(word, digest_size=4).digest(), "little")
+        self[word] = number
+        return number
+
+
+_known = _KnownWords()
+
+
+def number_words(texts: Sequence[str]) -> tuple[Words, Indices]:
+    """Number the words of texts.
+
+    Returns:
+        All words one after the other, and how many each text has. A text without words is one word, itself.
+    """
+    split = [split_words(text) or [text.encode()] for text in texts]
+    lengths = np.fromiter(map(len, split), np.int64, len(split))
+    numbers = np.fromiter(map(_known.__getitem__, chain.from_iterable(split)), np.uint32, int(lengths.sum()))
+    return numbers, lengths
+
+
+def mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Spread every input bit over all output bits (the finaliser of SplitMix64, doi:10.1145/2714064.2660195)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def runs(words: Words, length: int) -> Grams:
+    """Number every run of ``length`` words: a polynomial in 64-bit arithmetic, mixed. Empty where there are fewer."""
+    if len(words) < length:
+        return np.zeros(0, np.uint64)
+    result: Grams = np.zeros(len(words) + 1, np.uint64)  # of no words yet
+    covered, width, power = 0, 1, int(_MULTIPLIER)
+    doubled = mix(words.astype(np.uint64) + _MULTIPLIER)  # of `width` words
+    while covered < length:  # a run of 13 words is one of 1, one of 4 and one of 8
+        if length & width:
+            rest = doubled[covered:]
+            result = result[: len(rest)] * np.uint64(power) + rest
+            covered += width
+        doubled = doubled[:-width] * np.uint64(power) + doubled[width:]
+        power = power * power & _MASK
+        width *= 2
+    return mix(result + np.uint64(length))
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Arrays of different lengths, one after the other."""
+
+    values: npt.NDArray[Any]
+    lengths: Indices
+
+    @property
+    def starts(self) -> Indices:
+        """Where each array begins in ``values``."""
+        return np.cumsum(self.lengths) - self.lengths
+
+
+def positions(starts: Indices, lengths: Indices) -> Indices:
+    """Return the indices of runs of consecutive places, one run after the other."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
+
+
+def grams(words: Words, starts: Indices, lengths: Indices, size: int) -> Ragged:
+    """Return the runs of ``size`` words in each text; of a shorter text the one run of all its words.
+
+    Args:
+        words: Of all texts.
+        starts: Where each text begins.
+        lengths: Number of words of each text, at least 1.
+        size: Words in a run.
+    """
+    counts = np.maximum(lengths - size + 1, 1)
+    padded = np.concatenate([words, np.zeros(size, np.uint32)])
+    found = runs(padded, size)[positions(starts, counts)]
+    places = np.cumsum(counts) - counts
+    for length in np.unique(lengths[lengths < size]):
+        short = np.flatnonzero(lengths == length)
+        found[places[short]] = runs(padded, int(length))[starts[short]]
+    return Ragged(found, counts)
+
+
+def similarities(first: Ragged, second: Ragged) -> npt.NDArray[np.float64]:
+    """Return the Jaccard similarity of the sets of runs in each pair: shared ones over all."""
+    num_pairs = len(first.lengths)
+    sets = [_distinct(side) for side in (first, second)]
+    shift = np.uint64(64) - PAIR_BITS
+    sizes = [np.bincount((keys >> shift).astype(np.int64), minlength=num_pairs) for keys in sets]
+    both = np.sort(np.concatenate(sets))
+    shared_keys = both[1:][both[1:] == both[:-1]]
+    shared = np.bincount((shared_keys >> shift).astype(np.int64), minlength=num_pairs)
+    similarity: npt.NDArray[np.float64] = shared / (sizes[0] + sizes[1] - shared)
+    return similarity
+
+
+def _distinct(side: Ragged) -> Grams:
+    """Return distinct keys that hold the pair's number and 40 bits of a run."""
+    if len(side.lengths) >= 1 << int(PAIR_BITS):
+        raise ValueError(f"at most {1 << int(PAIR_BITS)} pairs are compared at a time")
+    pairs = np.repeat(np.arange(len(side.lengths), dtype=np.uint64), side.lengths)
+    keys = np.sort((pairs << (np.uint64(64) - PAIR_BITS)) | (side.values >> PAIR_BITS))
+    distinct: Grams = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+    return distinct
