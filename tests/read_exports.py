@@ -59,11 +59,11 @@ class Export:
         texts = [candidates[name].messages[-1]["content"] for name in vote.candidates]
         return None if vote.ranks is None else dict(zip(texts, vote.ranks, strict=True))
 
-    def rated(self, vote: Vote) -> dict[str, float | None]:
+    def rated(self, vote: Vote) -> dict[str, float | None] | None:
         """Rating of each completion by its text."""
         candidates = self.item(vote).candidates
         texts = [candidates[name].messages[-1]["content"] for name in vote.candidates]
-        return dict(zip(texts, vote.ratings or (), strict=True))
+        return None if vote.ratings is None else dict(zip(texts, vote.ratings, strict=True))
 
 
 def read_export(path: Path, *, tables: dict[str, TableConfig] | None = None, **source: Any) -> Export:

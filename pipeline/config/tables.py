@@ -102,7 +102,9 @@ def load_tables(search_path: list[Path]) -> dict[str, TableConfig]:
 def _load(name: str, path: Path) -> TableConfig:
     """Read one table."""
     try:
-        written = OmegaConf.create(_text_keys(OmegaConf.to_container(OmegaConf.load(path), resolve=True)))
+        written = _text_keys(OmegaConf.to_container(OmegaConf.load(path), resolve=True))
+        if not isinstance(written, dict):
+            raise ConfigError(f"{path}: a table is a mapping of keys such as `prompt` and `completions`.")
         merged = OmegaConf.merge(OmegaConf.structured(TableConfig), {"name": name}, written)
         table = cast("TableConfig", OmegaConf.to_object(merged))
     except (OmegaConfBaseException, yaml.YAMLError) as error:

@@ -16,7 +16,7 @@ from pipeline.data.rows import BadRowError, Demonstration, Message, Reason, chec
 from pipeline.errors import DataError
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid
 from pipeline.labels.importers.label_studio_wording import CANDIDATE_STEMS, candidate_families, read_choice, split_mark
-from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, register_importer
+from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most, register_importer
 from pipeline.labels.importers.values import completion_turns, exchange, number, shown
 from pipeline.labels.votes import Imported, Scale, Status
 
@@ -53,9 +53,7 @@ def _is_nested(fields: Mapping[str, Any]) -> bool:
 
 
 def _recognises(sample: Sequence[Mapping[str, Any]], path: Path) -> bool:
-    return bool(sample) and all(
-        _is_nested(fields) or any(name.endswith(f"{_FLAT}.users") for name in fields) for fields in sample
-    )
+    return most(_is_nested(fields) or any(name.endswith(f"{_FLAT}.users") for name in fields) for fields in sample)
 
 
 def _open(context: ImportContext) -> ReadRecord:
@@ -106,7 +104,7 @@ def _layout(context: ImportContext) -> _Layout:
         )
     texts: dict[str, list[str]] = {}
     for fields in context.sample:
-        for answer in _answers(fields):
+        for answer in _readable_answers(fields):
             if isinstance(answer.value, str) and answer.value not in names and answer.status is not Status.prediction:
                 texts.setdefault(answer.question, []).append(answer.value)
     written = frozenset(
@@ -146,13 +144,22 @@ def _answers(fields: Mapping[str, Any]) -> Iterator[_Answer]:
                     question=question, value=entry.get("value"), annotator=_person(entry.get("user_id")),
                     status=_status(entry.get("status", "submitted")),
                 )  # fmt: skip
-        for question, entry in (fields.get("suggestions") or {}).items():
+        suggestions = fields.get("suggestions")
+        for question, entry in suggestions.items() if isinstance(suggestions, dict) else ():
             if isinstance(entry, dict) and entry.get("value") is not None:
                 yield _suggested(question, entry["value"], entry.get("agent"))
         return
     for name in fields:
         if name.endswith(_FLAT):
             yield from _flat_answers(fields, name.removesuffix(_FLAT))
+
+
+def _readable_answers(fields: Mapping[str, Any]) -> list[_Answer]:
+    """Return the answers of a record, or none of one that will be set aside when its turn comes."""
+    try:
+        return list(_answers(fields))
+    except BadRowError:
+        return []
 
 
 def _flat_answers(fields: Mapping[str, Any], question: str) -> Iterator[_Answer]:
@@ -175,7 +182,7 @@ def _person(value: Any) -> str | None:
 
 
 def _status(value: Any) -> Status:
-    if value not in _STATUS:
+    if not isinstance(value, str) or value not in _STATUS:
         raise BadRowError(Reason.label, f"the status {shown(value)} is none of {', '.join(_STATUS)}")
     return _STATUS[value]
 

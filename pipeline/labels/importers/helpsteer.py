@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.data.building import as_turns
 from pipeline.data.rows import BadRowError, Reason, check_text
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid
-from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, register_importer
+from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most, register_importer
 from pipeline.labels.importers.values import completion_turns, exchange, number, shown
 from pipeline.labels.votes import Imported, Scale, Status
 
@@ -39,7 +39,7 @@ def _responses(fields: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _recognises(sample: Sequence[Mapping[str, Any]], path: Path) -> bool:
     rated = {"prompt", "response", *ATTRIBUTES}
-    return bool(sample) and all(_responses(fields) is not None or rated <= set(fields) for fields in sample)
+    return most(_responses(fields) is not None or rated <= set(fields) for fields in sample)
 
 
 def _open(context: ImportContext) -> ReadRecord:

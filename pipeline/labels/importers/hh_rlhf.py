@@ -12,15 +12,14 @@ from typing import Any
 from pipeline.data.rows import BadRowError, Reason
 from pipeline.data.transcripts import is_transcript, parse_transcript_pair
 from pipeline.labels.importers.ballots import Ballots
-from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, register_importer
+from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most, register_importer
 from pipeline.labels.votes import Imported
 
 FIELDS = ("chosen", "rejected")
 
 
 def _recognises(sample: Sequence[Mapping[str, Any]], path: Path) -> bool:
-    whole = [fields for fields in sample if set(fields) == set(FIELDS)]
-    return bool(whole) and all(is_transcript(fields[name]) for fields in whole for name in FIELDS)
+    return most(set(fields) == set(FIELDS) and all(is_transcript(fields[name]) for name in FIELDS) for fields in sample)
 
 
 def _open(context: ImportContext) -> ReadRecord:

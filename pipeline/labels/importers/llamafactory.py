@@ -25,7 +25,7 @@ from pipeline.data.rows import (
 from pipeline.data.transcripts import split_pair
 from pipeline.errors import DataError
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid
-from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, register_importer
+from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most, register_importer
 from pipeline.labels.importers.values import completion_turns, exchange, shown, text_or_none
 from pipeline.labels.votes import Imported, Scale
 
@@ -65,7 +65,7 @@ def _entries(registry: Path) -> dict[str, dict[str, Any]]:
 def _recognises(sample: Sequence[Mapping[str, Any]], path: Path) -> bool:
     if registered_entry(path) is not None:
         return True
-    return bool(sample) and all(set(V1) <= set(fields) or _is_typed(fields.get("messages")) for fields in sample)
+    return most(set(V1) <= set(fields) or _is_typed(fields.get("messages")) for fields in sample)
 
 
 def _is_typed(value: Any) -> bool:
@@ -87,15 +87,21 @@ def _open(context: ImportContext) -> ReadRecord:
     return reader.read
 
 
+def _names(entry: Mapping[str, Any], key: str) -> dict[str, str]:
+    """Return the names that a registry's entry gives under a key."""
+    given = entry.get(key)
+    pairs = given.items() if isinstance(given, dict) else ()
+    return {field: name for field, name in pairs if isinstance(name, str)}
+
+
 class _Registered:
     """Reads the records of a file as its entry in the registry says."""
 
     def __init__(self, entry: Mapping[str, Any], ballots: Ballots) -> None:
         self._ballots = ballots
         self._is_sharegpt = entry.get("formatting") == "sharegpt"
-        given = entry.get("columns") if isinstance(entry.get("columns"), dict) else None
-        self._columns: dict[str, str] = {**(given or (SHAREGPT if self._is_sharegpt else ALPACA))}
-        self._tags: dict[str, str] = {**TAGS, **(entry.get("tags") or {})}
+        self._columns = _names(entry, "columns") or dict(SHAREGPT if self._is_sharegpt else ALPACA)
+        self._tags = {**TAGS, **_names(entry, "tags")}
         self._is_ranking = entry.get("ranking") is True
 
     def require(self, context: ImportContext) -> None:
@@ -149,7 +155,8 @@ class _Registered:
         texts = [check_text(self._get(fields, "prompt"), "prompt"), text_or_none(self._get(fields, "query"), "query")]
         asked = "\n\n".join(text for text in texts if text is not None and not is_blank(text))
         earlier: list[dict[str, Any]] = []
-        for pair in self._get(fields, "history") or []:
+        history = self._get(fields, "history") or []
+        for pair in history if isinstance(history, list) else [history]:
             if not isinstance(pair, list) or len(pair) != 2:
                 raise BadRowError(Reason.schema, "'history' is not a list of pairs of a question and its answer")
             earlier += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]

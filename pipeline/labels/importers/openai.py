@@ -13,7 +13,7 @@ from pipeline.data.building import refuse_meaningful_columns
 from pipeline.data.rows import BadRowError, Reason, check_conversation, split_demonstration
 from pipeline.labels.importers.ballots import Ballots
 from pipeline.labels.importers.llamafactory import registered_entry
-from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, register_importer
+from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most, register_importer
 from pipeline.labels.importers.values import exchange
 from pipeline.labels.votes import Imported
 
@@ -22,11 +22,10 @@ CHAT = frozenset({"messages", "tools", "parallel_tool_calls", "functions"})
 
 
 def _recognises(sample: Sequence[Mapping[str, Any]], path: Path) -> bool:
-    if not sample or registered_entry(path) is not None:
-        return False
-    if all({"input", *OUTPUTS} <= set(fields) for fields in sample):
-        return True
-    return all(set(fields) <= CHAT and _is_chat(fields.get("messages")) for fields in sample)
+    return registered_entry(path) is None and most(
+        {"input", *OUTPUTS} <= set(fields) or (set(fields) <= CHAT and _is_chat(fields.get("messages")))
+        for fields in sample
+    )
 
 
 def _is_chat(value: Any) -> bool:

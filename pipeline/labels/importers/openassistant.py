@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.data.rows import BadRowError, Reason, check_text
 from pipeline.labels.importers.ballots import Ballots, Judgement
-from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, register_importer
+from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most, register_importer
 from pipeline.labels.importers.values import exchange, shown, text_or_none
 from pipeline.labels.votes import Imported, Scale, Status
 
@@ -24,9 +24,7 @@ REMOVED = "deleted messages and those that reviewers refused are not read, nor i
 
 def _recognises(sample: Sequence[Mapping[str, Any]], path: Path) -> bool:
     trees = [fields.get("prompt") if "message_tree_id" in fields else fields for fields in sample]
-    return bool(trees) and all(
-        isinstance(tree, dict) and {"message_id", "text", "replies"} <= set(tree) for tree in trees
-    )
+    return most(isinstance(tree, dict) and {"message_id", "text", "replies"} <= set(tree) for tree in trees)
 
 
 def _open(context: ImportContext) -> ReadRecord:
@@ -57,6 +55,8 @@ def _root(fields: dict[str, Any]) -> tuple[dict[str, Any], Status]:
     if not isinstance(root, dict):
         raise BadRowError(Reason.schema, "the tree has no first message in 'prompt'")
     state = fields.get("tree_state", FINAL)
+    if not isinstance(state, str):
+        raise BadRowError(Reason.schema, f"tree_state is {shown(state)}, not text")
     if state in REFUSED:
         return root, Status.refused
     return root, Status.submitted if state == FINAL else Status.draft
@@ -98,7 +98,7 @@ def _replies(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _turn(message: dict[str, Any]) -> dict[str, str]:
     role = message.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise BadRowError(Reason.role, f"a message is of {shown(role)}, not of prompter or assistant")
     return {"role": ROLES[role], "content": check_text(message.get("text"), "text")}
 

@@ -14,7 +14,7 @@ from pipeline.data.rows import BadRowError, Reason, check_text
 from pipeline.errors import DataError
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid
 from pipeline.labels.importers.label_studio_wording import read_choice
-from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, register_importer
+from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most, register_importer
 from pipeline.labels.importers.values import completion_turns, exchange, shown, utc
 from pipeline.labels.votes import Imported, Scale, Status
 
@@ -22,7 +22,7 @@ HASHES = frozenset({"_input_hash", "_task_hash"})
 
 
 def _recognises(sample: Sequence[Mapping[str, Any]], path: Path) -> bool:
-    return bool(sample) and all("answer" in fields and HASHES & set(fields) for fields in sample)
+    return most("answer" in fields and bool(HASHES & set(fields)) for fields in sample)
 
 
 def _open(context: ImportContext) -> ReadRecord:

@@ -8,7 +8,7 @@ A plugin registers its own as this package does::
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,12 @@ class Importer:
 
 
 _importers: dict[str, Importer] = {}
+
+
+def most(looks_right: Iterable[bool]) -> bool:
+    """Whether more than half of the first records look right, because a few bad ones do not make another format."""
+    found = list(looks_right)
+    return 2 * sum(found) > len(found)
 
 
 def register_importer(importer: Importer) -> None:

@@ -10,7 +10,7 @@ from pipeline.data.building import plain_turns, refuse_meaningful_columns
 from pipeline.data.rows import check_conversation, split_demonstration
 from pipeline.labels.importers.ballots import Ballots
 from pipeline.labels.importers.llamafactory import registered_entry
-from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, register_importer
+from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most, register_importer
 from pipeline.labels.importers.values import text_or_none
 from pipeline.labels.votes import Imported
 
@@ -18,10 +18,8 @@ JUDGED = frozenset({"chosen", "rejected", "label", "kto_tag"})
 
 
 def _recognises(sample: Sequence[Mapping[str, Any]], path: Path) -> bool:
-    return (
-        bool(sample)
-        and registered_entry(path) is None
-        and all(isinstance(fields.get("conversations"), list) and not JUDGED & set(fields) for fields in sample)
+    return registered_entry(path) is None and most(
+        isinstance(fields.get("conversations"), list) and not JUDGED & set(fields) for fields in sample
     )
 
 

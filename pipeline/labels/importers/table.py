@@ -21,7 +21,7 @@ from pipeline.data.rows import (
 from pipeline.data.transcripts import is_transcript, parse_transcript_pair, split_pair, split_texts
 from pipeline.errors import ConfigError, DataError
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid
-from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord
+from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most
 from pipeline.labels.importers.values import (
     completion_turns,
     exchange,
@@ -41,8 +41,8 @@ def table_importer(table: TableConfig) -> Importer:
     """Make the importer of a table."""
 
     def recognises(sample: Sequence[Mapping[str, Any]], path: Path) -> bool:
-        present = {name for fields in sample for name in fields}
-        return bool(table.recognise) and present >= set(table.recognise) and not present & set(table.unless)
+        needed, excluded = set(table.recognise), set(table.unless)
+        return bool(needed) and most(needed <= set(fields) and not excluded & set(fields) for fields in sample)
 
     def open_table(context: ImportContext) -> ReadRecord:
         return _TableReader(table, _file_columns(table, context), context).read

@@ -10,9 +10,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pipeline.data.building import as_turns
 from pipeline.data.rows import BadRowError, Reason
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid
-from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, register_importer
+from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most, register_importer
 from pipeline.labels.importers.values import completion_turns, exchange, label_text, number, shown, text_or_none
 from pipeline.labels.votes import Imported, Scale
 
@@ -23,7 +24,7 @@ LOW_MEAN = 3.0  # of the aspects: a completion below it is no 10
 
 
 def _recognises(sample: Sequence[Mapping[str, Any]], path: Path) -> bool:
-    return bool(sample) and all(
+    return most(
         "instruction" in fields and isinstance(fields.get("completions"), list)
         and all(isinstance(entry, dict) and "response" in entry for entry in fields["completions"])
         for fields in sample
@@ -39,8 +40,7 @@ def _open(context: ImportContext) -> ReadRecord:
             raise BadRowError(Reason.schema, "'completions' is not a list of objects")
         if not entries:
             raise BadRowError(Reason.empty, "'completions' is empty")
-        turns = completion_turns(fields.get("instruction"), "instruction")
-        asked = [{**turn, "role": "user"} for turn in turns]
+        asked = as_turns(fields.get("instruction"), "user", "instruction")
         sides = [completion_turns(entry.get("response"), f"completions[{i}]") for i, entry in enumerate(entries)]
         prompt, checked = exchange(asked, sides)
         models = [text_or_none(entry.get("model"), "model") for entry in entries]
@@ -54,7 +54,8 @@ def _open(context: ImportContext) -> ReadRecord:
 
 def _rating(entry: Mapping[str, Any], aspect: str) -> float | None:
     """Return a rating from 1 to 5, or None where it is "N/A" or not there."""
-    annotation = (entry.get("annotations") or {}).get(aspect) or {}
+    annotations = entry.get("annotations")
+    annotation = annotations.get(aspect) if isinstance(annotations, dict) else None
     value = annotation.get("Rating") if isinstance(annotation, dict) else annotation
     if value is None or label_text(value) in ("n/a", ""):
         return None

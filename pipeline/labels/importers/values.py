@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from pipeline.data.rows import (
 )
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+LARGEST = 1e15  # no rating, place or time is larger, and up to here a float holds every whole number
 FIRST_SECOND, LAST_SECOND = 946_684_800, 4_102_444_800  # 2000 to 2100: no vote on a language model lies outside
 
 
@@ -42,7 +42,7 @@ def number(value: Any, what: str) -> float:
     """
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         raise BadRowError(Reason.label, f"{what} is {shown(value)}, not a number")
     return float(value)
 
