@@ -122,23 +122,40 @@ def _comparison(fields: dict[str, Any], mapping: Mapping, source: SourceConfig, 
 
 def _pair(fields: dict[str, Any], mapping: Mapping) -> tuple[list[Message], list[Message], list[Message]]:
     """Return prompt, chosen and rejected completion, all checked."""
-    is_implicit = mapping.shape is Shape.implicit_preference
+    asked = None if mapping.shape is Shape.implicit_preference else _asked(fields, mapping)
     sides = {field: _required(fields, mapping, field) for field in ("chosen", "rejected")}
-    system = _optional(fields, mapping, "system")
-    if is_implicit and all(isinstance(side, str) for side in sides.values()):
+    return preference(sides, asked=asked, system=_optional(fields, mapping, "system"))
+
+
+def preference(
+    sides: dict[str, Any], *, asked: list[Any] | None, system: str | None
+) -> tuple[list[Message], list[Message], list[Message]]:
+    """Check a preference between two completions.
+
+    Args:
+        sides: The completions by the names of their columns, the better one first; each is text, a turn or turns.
+        asked: Turns of the prompt, unchecked; None where both sides begin with it.
+        system: Text of a system turn that stands apart.
+
+    Returns:
+        Prompt, better and worse completion.
+
+    Raises:
+        BadRowError: They are no completions of one prompt.
+    """
+    if asked is None and all(isinstance(side, str) for side in sides.values()):
         split = parse_transcript_pair if all(map(is_transcript, sides.values())) else split_texts
-        context, chosen, rejected = split(sides["chosen"], sides["rejected"])
-        return _with_system(system, context), chosen, rejected
+        context, chosen, rejected = split(*sides.values())
+        return with_system(system, context), chosen, rejected
     turns = {
         field: as_turns([side] if isinstance(side, dict) else side, "assistant", field) for field, side in sides.items()
     }
-    asked = [] if is_implicit else _asked(fields, mapping)
-    if is_implicit or all(_is_whole(side) for side in turns.values()):
+    if asked is None or all(_is_whole(side) for side in turns.values()):
         context, chosen, rejected = split_pair(*(check_conversation(side, field) for field, side in turns.items()))
         if asked and any(turn not in context for turn in check_conversation(asked, "prompt")):
             raise BadRowError(Reason.schema, "chosen is a whole conversation, and the prompt is no part of it")
-        return _with_system(system, context), chosen, rejected
-    prompt = check_prompt(check_conversation(_with_system(system, asked), "prompt"))
+        return with_system(system, context), chosen, rejected
+    prompt = check_prompt(check_conversation(with_system(system, asked), "prompt"))
     whole = [check_conversation([*prompt, *side], f"prompt and {field}") for field, side in turns.items()]
     for conversation in whole:
         split_demonstration(conversation)
@@ -184,7 +201,7 @@ def _conversation(fields: dict[str, Any], mapping: Mapping, source: SourceConfig
         if source.table is TableName.prompts and source.reference_after is not None and len(turns) > 1:
             return turns, len(turns) - 1  # the last reply is there for its reference
         return turns, len(turns)
-    prompt = _with_system(_optional(fields, mapping, "system"), _asked(fields, mapping))
+    prompt = with_system(_optional(fields, mapping, "system"), _asked(fields, mapping))
     completion: list[Any] = []
     if "completion" in mapping.columns:
         completion = as_turns(_required(fields, mapping, "completion"), "assistant", "completion")
@@ -206,7 +223,7 @@ def _asked(fields: dict[str, Any], mapping: Mapping) -> list[Any]:
     return turns
 
 
-def _with_system(system: str | None, turns: list[Any]) -> list[Any]:
+def with_system(system: str | None, turns: list[Any]) -> list[Any]:
     """Put the system turn of a column of its own before the others."""
     if system is None:
         return turns

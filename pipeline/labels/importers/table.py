@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.config.suggestions import near_miss
 from pipeline.config.tables import Outcome, TableConfig, VerdictConfig
-from pipeline.data.building import as_turns, plain_turns, refuse_meaningful_columns
+from pipeline.data.building import as_turns, plain_turns, preference, refuse_meaningful_columns, with_system
 from pipeline.data.rows import (
     BadRowError,
     Message,
@@ -18,7 +18,6 @@ from pipeline.data.rows import (
     is_blank,
     split_demonstration,
 )
-from pipeline.data.transcripts import is_transcript, parse_transcript_pair, split_pair, split_texts
 from pipeline.errors import ConfigError, DataError
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid
 from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most
@@ -100,7 +99,9 @@ class _TableReader:
         refuse_meaningful_columns(fields, self._columns.values())
         topic = text_or_none(self._get(fields, table.topic), "topic")
         if table.chosen is not None:
-            prompt, chosen, rejected = self._preference(fields)
+            sides = {name: self._need(fields, name) for name in (table.chosen, table.rejected) if name is not None}
+            asked = self._prompt(fields) if table.prompt else None
+            prompt, chosen, rejected = preference(sides, asked=asked, system=self._system(fields))
             judgement = self._judgement(fields, Scale.pairwise, ranks=(1, 2))
             return self._ballots.imported(prompt, [(chosen, None), (rejected, None)], [judgement], topic=topic)
         prompt, completions = self._completions(fields)
@@ -127,37 +128,14 @@ class _TableReader:
         table = self._table
         first = self._need(fields, table.prompt[0])
         if isinstance(first, list):
-            turns = as_turns(first, "user", table.prompt[0])
-        else:
-            texts = [check_text(first, table.prompt[0])]
-            texts += [text_or_none(self._get(fields, column), column) or "" for column in table.prompt[1:]]
-            whole = "\n\n".join(text for text in texts if not is_blank(text))
-            turns = as_turns(whole, "user", " and ".join(table.prompt))
-        system = text_or_none(self._get(fields, table.system), "system")
-        if system is None:
-            return turns
-        if any(isinstance(turn, dict) and turn.get("role") == "system" for turn in turns):
-            raise BadRowError(Reason.schema, "there are two system turns, one in the prompt and one in its own column")
-        return [{"role": "system", "content": system}, *turns]
+            return as_turns(first, "user", table.prompt[0])
+        texts = [check_text(first, table.prompt[0])]
+        texts += [text_or_none(self._get(fields, column), column) or "" for column in table.prompt[1:]]
+        whole = "\n\n".join(text for text in texts if not is_blank(text))
+        return as_turns(whole, "user", " and ".join(table.prompt))
 
-    def _preference(self, fields: Mapping[str, Any]) -> tuple[list[Message], list[Message], list[Message]]:
-        """Return prompt, chosen and rejected completion."""
-        table = self._table
-        names = (table.chosen or "", table.rejected or "")
-        chosen, rejected = (self._need(fields, name) for name in names)
-        if table.prompt:
-            sides = [completion_turns(value, name) for value, name in zip((chosen, rejected), names, strict=True)]
-            prompt, checked = exchange(self._prompt(fields), sides)
-            return prompt, checked[0], checked[1]
-        if isinstance(chosen, list) and isinstance(rejected, list):
-            whole = [
-                check_conversation(plain_turns(value), name)
-                for value, name in zip((chosen, rejected), names, strict=True)
-            ]
-            return split_pair(*whole)
-        if is_transcript(chosen):
-            return parse_transcript_pair(chosen, rejected)
-        return split_texts(chosen, rejected)
+    def _system(self, fields: Mapping[str, Any]) -> str | None:
+        return text_or_none(self._get(fields, self._table.system), "system")
 
     def _completions(self, fields: Mapping[str, Any]) -> tuple[list[Message], list[list[Message]]]:
         """Return the prompt and its completions, checked."""
@@ -166,7 +144,7 @@ class _TableReader:
             turns = check_conversation(plain_turns(listed(self._need(fields, table.messages), table.messages)))
             prompt, completion = split_demonstration(turns)
             return (turns[:-1], [turns[-1:]]) if table.thumbs is not None else (prompt, [completion])
-        prompt_turns = self._prompt(fields)
+        asked = with_system(self._system(fields), self._prompt(fields))
         if table.completion_list is not None:
             name = table.completion_list
             values = listed(self._need(fields, name), name)
@@ -175,7 +153,7 @@ class _TableReader:
             sides = [completion_turns(value, f"{name}[{index}]") for index, value in enumerate(values)]
         else:
             sides = [completion_turns(self._need(fields, name), name) for name in table.completions]
-        return exchange(prompt_turns, sides)
+        return exchange(asked, sides)
 
     def _models(self, fields: Mapping[str, Any], expected: int) -> list[str | None]:
         """Return who wrote each completion, where the file says."""

@@ -218,3 +218,17 @@ def test_a_table_may_not_take_an_importers_name(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", {"instruction": "Why?", "output": "So."})
     with pytest.raises(ConfigError, match="`argilla` is the name of an importer"):
         read_export(path, tables={"argilla": table})
+
+
+def test_chosen_and_rejected_may_repeat_the_prompt(tmp_path: Path) -> None:
+    whole = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    other = [whole[0], {"role": "assistant", "content": "No."}]
+    rows = [
+        {"prompt": "Why?", "chosen": whole, "rejected": other},
+        {"prompt": "When?", "chosen": whole, "rejected": other},
+        {"prompt": "Why?", "chosen": "So.", "rejected": ""},
+    ]
+    export = read_export(write_jsonl(tmp_path / "rows.jsonl", *rows))
+    assert export.importer == "trl_preference"
+    assert [export.order(vote) for vote in export.votes] == [{"So.": 1, "No.": 2}]
+    assert export.reasons == {2: "E_SCHEMA", 3: "E_EMPTY"}
