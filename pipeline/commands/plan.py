@@ -15,7 +15,7 @@ from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.base_model import resolve_base
 from pipeline.artifacts.hashing import FileHashes
 from pipeline.artifacts.manifest import ArtifactKind
-from pipeline.commands.plan_tables import print_rows, print_samples, print_sft
+from pipeline.commands.plan_tables import print_other_tables, print_rows, print_samples, print_sft
 from pipeline.commands.runs import print_table
 from pipeline.config.shared import TrackingMode
 from pipeline.config.stages import SFTConfig
@@ -60,6 +60,7 @@ def plan(prepared: Prepared) -> int:
     datasets = {artifact.id: artifact for artifact in _datasets(planned, resolution)}
     for dataset in datasets.values():
         print_rows(dataset)
+        print_other_tables(dataset, prepared.nodes, resolution)
     for entry in planned:
         if SFTConfig in entry.node.spec.sections:
             print_sft(entry.node, resolution)

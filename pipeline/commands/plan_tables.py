@@ -9,16 +9,29 @@ import pyarrow.parquet
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.base_model import BaseModel
 from pipeline.commands.runs import print_table, size
+from pipeline.config.data import TableName
 from pipeline.config.root import Config
-from pipeline.data.encode import EncodingCounts, encode_rows, load_chat
-from pipeline.data.rows import Demonstration
+from pipeline.data.encode import (
+    Chat,
+    Dropped,
+    Encoded,
+    EncodingCounts,
+    encode_comparison,
+    encode_prompt,
+    encode_rows,
+    load_chat,
+)
+from pipeline.data.rows import Comparison, Demonstration, Prompt
 from pipeline.data.tables import part_name, read_table
+from pipeline.errors import DataError
 from pipeline.graph.estimates import remembered_rate, sft_memory
 from pipeline.graph.fingerprint import result_config
 from pipeline.graph.resolution import Resolution
 from pipeline.graph.wiring import Node
 from pipeline.runtime.environment import environment
 from pipeline.stages.order import num_optimizer_steps
+
+MAX_ENCODED = 20_000  # rows of a table that no stage reads; more are counted by a sample
 
 
 def print_rows(dataset: Artifact) -> None:
@@ -74,6 +87,71 @@ def count_tokens(config: Config, base: BaseModel, dataset: Artifact) -> dict[str
             rows = read_table(dataset, "demonstrations", split, Demonstration)
             counts[split] = encode_rows(rows, chat, config.sft.max_length, config.sft.overlength).counts
     return counts
+
+
+def print_other_tables(dataset: Artifact, nodes: Sequence[Node], resolution: Resolution) -> None:
+    """Print the tokens of prompts and comparisons, against the model's context.
+
+    No stage here trains on them, so there is no `max_length` to hold them to; what does not fit into the context fits
+    nowhere. Nothing is printed where no node of the run uses a model, because then there is no tokenizer either.
+    """
+    base = next((found for node in nodes if (found := resolution.base_for(node)) is not None), None)
+    if base is None:
+        return
+    chat, rows, notes = load_chat(base.folder, resolution.config.model), [], []
+    for part in sorted(dataset.manifest.parts):
+        table, _, split = part.partition("/")
+        if table not in (TableName.prompts, TableName.comparisons):
+            continue
+        step, counts = count_part(dataset, table, split, chat, base.context_length)
+        rows += [[name, split, *_cells(count)] for name, count in counts.items()]
+        dropped = next(iter(counts.values())).dropped
+        if dropped:
+            reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items()))
+            notes.append(f"{part}: not encoded: {reasons}")
+        if step > 1:
+            notes.append(f"{part}: one row in {step} was counted")
+    if rows:
+        print_table("TABLE SPLIT ROWS KEPT DROPPED TRUNCATED TOKENS SUPERVISED LONGEST", rows)
+        for note in notes:
+            print(note)
+        print(f"prompts and comparisons are held to the model's context of {base.context_length:,} tokens\n")
+
+
+def count_part(
+    dataset: Artifact, table: str, split: str, chat: Chat, max_length: int
+) -> tuple[int, dict[str, EncodingCounts]]:
+    """Encode the prompts or the comparisons of one split, of large ones every n-th row.
+
+    Returns:
+        n, and what becomes of the rows: of prompts, or of either side of comparisons.
+    """
+    if table == TableName.prompts:
+        prompts = read_table(dataset, table, split, Prompt)
+        step = -(-len(prompts) // MAX_ENCODED)
+        counts = {"prompts": EncodingCounts()}
+        for prompt in prompts[::step]:
+            counts["prompts"].add(_encoded_prompt(prompt, chat, max_length))
+        return step, counts
+    comparisons = read_table(dataset, table, split, Comparison)
+    step = -(-len(comparisons) // MAX_ENCODED)
+    counts = {"chosen": EncodingCounts(), "rejected": EncodingCounts()}
+    for comparison in comparisons[::step]:
+        pair = encode_comparison(comparison, chat, max_length)
+        sides: tuple[Encoded | Dropped, Encoded | Dropped] = (pair, pair) if isinstance(pair, Dropped) else pair
+        for count, side in zip(counts.values(), sides, strict=True):
+            count.add(side)
+    return step, counts
+
+
+def _encoded_prompt(row: Prompt, chat: Chat, max_length: int) -> Encoded | Dropped:
+    try:
+        tokens = encode_prompt(row.prompt, chat)
+    except DataError:
+        return Dropped("template does not fit")
+    if len(tokens) > max_length:
+        return Dropped("overlength")
+    return Encoded(id=row.id, input_ids=tokens, completion_mask=[False] * len(tokens))
 
 
 def print_samples(nodes: Sequence[Node], states: Sequence[str], resolution: Resolution) -> None:

@@ -14,7 +14,7 @@ from pipeline.config.stages import OverlengthPolicy
 from pipeline.data.chat import Chat as Chat
 from pipeline.data.chat import EncodingRefusedError, Piece, Tokens
 from pipeline.data.chat import load_chat as load_chat
-from pipeline.data.rows import Demonstration, Message
+from pipeline.data.rows import Comparison, Demonstration, Message
 from pipeline.errors import DataError
 
 _GREEN, _DIM, _RESET = "\x1b[32m", "\x1b[2m", "\x1b[0m"
@@ -55,6 +55,18 @@ class EncodingCounts:
     total_tokens: int = 0
     longest: int = 0  # tokens of the longest encoded row
 
+    def add(self, result: Encoded | Dropped) -> None:
+        """Count one row."""
+        self.given += 1
+        if isinstance(result, Dropped):
+            self.dropped[result.reason] = self.dropped.get(result.reason, 0) + 1
+            return
+        self.encoded += 1
+        self.truncated += result.truncated
+        self.supervised_tokens += result.num_supervised
+        self.total_tokens += len(result.input_ids)
+        self.longest = max(self.longest, len(result.input_ids))
+
     def as_dict(self) -> dict[str, Any]:
         """For metrics and reports."""
         return {
@@ -87,17 +99,10 @@ def encode_rows(
     kept: list[Encoded] = []
     counts = EncodingCounts()
     for row in rows:
-        counts.given += 1
         encoded = encode_demonstration(row, chat, max_length, overlength)
-        if isinstance(encoded, Dropped):
-            counts.dropped[encoded.reason] = counts.dropped.get(encoded.reason, 0) + 1
-            continue
-        kept.append(encoded)
-        counts.encoded += 1
-        counts.truncated += encoded.truncated
-        counts.supervised_tokens += encoded.num_supervised
-        counts.total_tokens += len(encoded.input_ids)
-        counts.longest = max(counts.longest, len(encoded.input_ids))
+        counts.add(encoded)
+        if isinstance(encoded, Encoded):
+            kept.append(encoded)
     return EncodedRows(kept, counts)
 
 
@@ -124,6 +129,23 @@ def encode_demonstration(
             truncated=True,
         )
     return encoded if any(encoded.completion_mask) else Dropped("nothing_supervised")
+
+
+def encode_comparison(row: Comparison, chat: Chat, max_length: int) -> tuple[Encoded, Encoded] | Dropped:
+    """Encode the chosen and the rejected completion after the same prompt; every reply in them is supervised.
+
+    A pair of which either is longer than ``max_length`` is dropped as a whole: what is left of a cut completion is not
+    what was judged.
+    """
+    sides = []
+    for completion in (row.chosen, row.rejected):
+        encoded = encode_conversation(row.id, [*row.prompt, *completion], chat, num_context=len(row.prompt))
+        if isinstance(encoded, Dropped):
+            return encoded
+        if len(encoded.input_ids) > max_length:
+            return Dropped("overlength")
+        sides.append(encoded)
+    return sides[0], sides[1]
 
 
 def encode_conversation(

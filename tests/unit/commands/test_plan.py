@@ -6,17 +6,19 @@ import fake_stages
 import pytest
 from fake_stages import make_config, make_suites, run_chain, write_source
 from tiny import make_tiny_model
+from transformers import AutoTokenizer
 
 from pipeline.artifacts.base_model import BaseModel
 from pipeline.artifacts.hashing import FileHashes, sha256_file
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Store
+from pipeline.commands import plan_tables
 from pipeline.commands.plan import Planned, walk
-from pipeline.commands.plan_tables import print_rows, print_samples, print_sft, span
+from pipeline.commands.plan_tables import print_other_tables, print_rows, print_samples, print_sft, span
 from pipeline.config.root import Config
 from pipeline.config.shared import ModelConfig
-from pipeline.data.rows import Demonstration, Message
+from pipeline.data.rows import Comparison, Demonstration, Message, Prompt
 from pipeline.data.tables import part_name, rows_digest, write_table
 from pipeline.errors import DataError
 from pipeline.graph.resolution import Resolution
@@ -127,6 +129,65 @@ def test_tokens_and_steps_are_counted_as_the_stage_counts_them(
     assert any(line.startswith("sft: 5 optimizer steps of 4 rows; base 0.1 M parameters") for line in lines)  # 18 / 4
     assert any(line.startswith("sft: time unknown for") for line in lines)
     assert ["answers", "base", "3", "to", "run", "unknown"] in cells
+
+
+def test_prompts_and_comparisons_are_counted_against_the_models_context(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path / "outputs", tmp_path / "rows.txt", ("sft", "evaluate"))
+    store, folder = Store(tmp_path / "outputs"), make_tiny_model(tmp_path / "model")
+    work = store.work("curate", "c" * 64)
+    common = {"source": "made", "licence": None}
+    prompts = [Prompt(id=f"p{n}", prompt=[turn("user", "Why? " * (1 + 100 * (n == 3)))], **common) for n in range(4)]
+    pairs = [
+        Comparison(
+            id=f"c{n}", prompt=[turn("user", "Why?")], chosen=[turn("assistant", "So.")],
+            rejected=[turn("assistant", "No idea. " * (1 + 100 * (n > 2)))], confidence=1.0, num_votes=1, **common,
+        )
+        for n in range(5)
+    ]  # fmt: skip
+    parts = {}
+    for table, rows in (("prompts", prompts), ("comparisons", pairs)):
+        write_table(work.staging, table, "train", rows)
+        parts[part_name(table, "train")] = rows_digest(rows)
+    dataset = store.seal(
+        work, kind=ArtifactKind.dataset, stage="curate", version=1, fingerprint="c" * 64, parents=[], config={},
+        outcome=StageOutcome(parts=parts),
+    )  # fmt: skip
+    config.inputs.sft.dataset = config.inputs.evaluate.dataset = dataset.id
+    config.model = ModelConfig(id=str(folder))
+    base = BaseModel(
+        name="tiny", folder=folder, digest="d", tokenizer_digest="t", chat_template="", context_length=100,
+        vocab_size=512, hidden_size=64, architecture="Llama", source="",
+    )  # fmt: skip
+    nodes, _ = nodes_for(config, make_suites(), {}, STAGES)
+    resolution = Resolution(config=config, store=store, hashes=FileHashes(tmp_path / "h.json"), base=lambda: base)
+
+    def tokens(*turns: Message, **more: bool) -> int:
+        return len(tokenizer.apply_chat_template(list(turns), tokenize=True, return_dict=False, **more))
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt = tokens(turn("user", "Why? "), add_generation_prompt=True)
+    chosen = tokens(turn("user", "Why?"), turn("assistant", "So."))
+    print_other_tables(dataset, nodes, resolution)
+    lines = capsys.readouterr().out.splitlines()
+    cells = [line.split() for line in lines]
+    assert ["prompts", "train", "4", "3", "1", "0", str(3 * prompt), "0", str(prompt)] in cells
+    (row,) = [row for row in cells if row[:2] == ["chosen", "train"]]
+    assert row[2:6] == ["5", "3", "2", "0"], "a pair with one side over the context is dropped from both"
+    assert int(row[8]) <= chosen  # the template's last line feed follows the end of the turn and is not encoded
+    assert int(row[6]) == 3 * int(row[8])
+    assert "comparisons/train: not encoded: 2 overlength" in lines
+    assert "prompts and comparisons are held to the model's context of 100 tokens" in lines
+
+    monkeypatch.setattr(plan_tables, "MAX_ENCODED", 2)
+    print_other_tables(dataset, nodes, resolution)
+    out = capsys.readouterr().out
+    assert "prompts/train: one row in 2 was counted" in out
+    assert "comparisons/train: one row in 3 was counted" in out
+
+    print_other_tables(dataset, [], resolution)
+    assert capsys.readouterr().out == "", "without a node that uses a model there is no tokenizer to count with"
 
 
 def test_spans_read_well() -> None:

@@ -18,6 +18,7 @@ from pipeline.data.encode import (
     Dropped,
     Encoded,
     coloured_sample,
+    encode_comparison,
     encode_completion,
     encode_conversation,
     encode_demonstration,
@@ -25,7 +26,7 @@ from pipeline.data.encode import (
     encode_rows,
     load_chat,
 )
-from pipeline.data.rows import Demonstration, Message
+from pipeline.data.rows import Comparison, Demonstration, Message
 from pipeline.errors import DataError, ModelError
 
 DROP, TRUNCATE, RAISE = (OverlengthPolicy[name] for name in ("drop", "truncate", "raise"))
@@ -378,3 +379,29 @@ def test_where_no_encoding_is_faithful_the_row_is_dropped(tmp_path: Path) -> Non
     )
     chat = load_chat(write_sentencepiece_like(tmp_path, template, "always"), ModelConfig(id="x"))
     assert encode_demonstration(demonstration("Hi", "o and"), chat, 512, DROP) == Dropped("template_not_prefix")
+
+
+def test_both_sides_of_a_comparison_continue_the_same_prompt(chat_of: ChatOf) -> None:
+    chat = chat_of()
+    question = [Message(role="user", content="Which valve?")]
+    row = Comparison(
+        id="c",
+        source="made",
+        licence=None,
+        prompt=question,
+        chosen=[Message(role="assistant", content="The main one.")],
+        rejected=[Message(role="assistant", content="Any of them will do, I suppose.")],
+        confidence=1.0,
+        num_votes=1,
+    )
+    pair = encode_comparison(row, chat, 512)
+    assert not isinstance(pair, Dropped)
+    context = encode_prompt(question, chat)
+    for side, completion in zip(pair, (row.chosen, row.rejected), strict=True):
+        assert side.input_ids[: len(context)] == context
+        assert side == encode_conversation("c", [*question, *completion], chat, num_context=1)
+        assert side.num_supervised == sum(side.completion_mask[len(context) :]) > 0
+    longest = max(len(side.input_ids) for side in pair)
+    assert len(pair[0].input_ids) < longest
+    assert encode_comparison(row, chat, longest) == pair
+    assert encode_comparison(row, chat, longest - 1) == Dropped("overlength"), "one side that is cut spoils the pair"
