@@ -149,7 +149,7 @@ def test_thumbs_and_preferences(tmp_path: Path) -> None:
     assert export.importer == "trl_implicit_preference"
     assert export.order(export.votes[0]) == {" red.": 1, " the moon.": 2}
     assert export.item(export.votes[0]).prompt == [{"role": "user", "content": "Blue is better than"}]
-    assert export.reasons == {2: "E_SCHEMA", 3: "E_SCHEMA"}
+    assert export.reasons == {2: "E_SCHEMA", 3: "E_ROLE"}
 
 
 def test_instruction_and_input_are_one_prompt(tmp_path: Path) -> None:
