@@ -38,6 +38,8 @@ def refuse_array(content: Content) -> None:
     Raises:
         DataError: It is one.
     """
+    if content.begin:
+        return
     with content.open() as stream:
         first = stream.readline(MAX_ROW_BYTES).removeprefix(BOM).strip()
     if not first.startswith(b"["):

@@ -69,8 +69,26 @@ def read_source(source: SourceConfig, key: str) -> Iterator[Record]:
     return read_file(source_path(source, key), source.format)
 
 
+def _refuse_links_out(folder: Path, key: str) -> None:
+    """Refuse a folder laid out like a data set whose links would read other files of this machine as its rows.
+
+    In the hub's own cache each file is a link into the folder ``blobs`` beside ``snapshots``, which is part of it.
+    """
+    if not folder.is_dir():
+        return
+    whole = folder.resolve()
+    allowed = [whole, whole.parents[1] / "blobs"] if whole.parent.name == "snapshots" else [whole]
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in allowed):
+            raise DataError(
+                f"E_FORMAT: {key}: {path} is a link to a file outside of the data set. "
+                f"Copy the file there, or give its path as a source of its own."
+            )
+
+
 def _read_hub(source: SourceConfig, key: str) -> Iterator[Record]:
     """Read a data set of the hub, or a folder laid out like one, through `datasets`."""
+    _refuse_links_out(Path(source.path).expanduser(), key)
     import datasets
 
     try:

@@ -20,7 +20,9 @@ FIELDS = {
     TableName.prompts: ("prompt",),
     TableName.comparisons: ("prompt", "chosen", "rejected"),
 }
-NUM_LOOKED_AT = 100  # rows whose column names count, because not every row of JSON Lines has every key
+NUM_LOOKED_AT = (
+    100  # rows that can be read, whose column names count, because not every row of JSON Lines has every key
+)
 SHARD_BYTES = 16 << 20  # of a file that is cut; whatever the number of workers, so that it changes no result
 LABEL_TABLES = (TableName.demonstrations, TableName.comparisons)  # that a labels artifact may hold
 
@@ -123,8 +125,8 @@ def _ranges(source: Source) -> list[tuple[int, int | None]]:
 
 def _mapping(source: SourceConfig, key: str) -> Mapping | None:
     """Decide by the first rows how a source is read."""
-    first = itertools.islice(read_source(source, key), NUM_LOOKED_AT)
-    present = list(dict.fromkeys(name for record in first if record.fields is not None for name in record.fields))
+    readable = (record.fields for record in read_source(source, key) if record.fields is not None)
+    present = list(dict.fromkeys(name for fields in itertools.islice(readable, NUM_LOOKED_AT) for name in fields))
     return choose_columns(source, key, present) if present else None
 
 
