@@ -53,7 +53,7 @@ def histogram(lengths: Mapping[str, Any], title: str) -> Markup:
         lengths: ``edges`` (one more than) ``counts``, ``median``, ``p95`` and ``max``.
         title: What the field is.
     """
-    left, right, top, bottom = 48.0, HISTOGRAM_WIDTH - 8.0, 34.0, 150.0
+    left, right, top, bottom = 48.0, HISTOGRAM_WIDTH - 18.0, 34.0, 150.0
     edges, counts = lengths["edges"], lengths["counts"]
     if len(edges) != len(counts) + 1:
         raise ValueError(f"{title}: {len(edges)} edges do not bound {len(counts)} counts")

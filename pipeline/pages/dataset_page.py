@@ -160,6 +160,7 @@ def _filter(entry: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, 
     return {
         "entry": entry,
         "dropped": sum(entry["dropped"].values()),
+        "num_examples": sum(map(len, shown.values())),
         "examples": {kind: shown.get(kind, []) for kind in ("dropped", "changed", "kept")},
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pipeline.data.filters.registry import Drop, Filter, register_filter
@@ -60,26 +60,30 @@ def personal_data(
     action: Literal["drop", "mask", "keep"] = "drop",
     kinds: list[str] | None = None,
     allow: list[str] | None = None,
+    reserved: bool = False,
 ) -> Filter:
     """No text holds an e-mail address, a telephone number, or the number of a card, an account or a person.
 
-    Numbers of cards and accounts must pass their checksum. Addresses that are set aside for examples, private network
-    addresses and telephone numbers set aside for fiction are nobody's. Names and postal addresses are not looked for.
+    Numbers of cards and accounts must pass their checksum. E-mail addresses set aside for examples, telephone numbers
+    set aside for fiction and private network addresses are nobody's. Names and postal addresses are not looked for.
 
     Args:
         action: `drop` the row; `mask` what is found as <EMAIL>, <PHONE>, <CARD>, <IBAN>, <IP> or <SSN>; `keep` the row,
             which records that somebody decided so.
         kinds: Some of email, phone, card, iban, ip, ssn. None is all of them.
         allow: E-mail addresses and domains that are no person's, such as a help desk's own.
+        reserved: Whether e-mail addresses and telephone numbers that are nobody's count too, as in data that was made
+            with them in a person's place.
     """
     allowed = frozenset(entry.casefold().removeprefix("@") for entry in allow or [])
+    nobodys = () if reserved else RESERVED_DOMAINS
     masks: dict[str, Mask] = {
         "iban": _mask_ibans,
         "card": _mask_cards,
-        "email": lambda text, found: _mask_emails(text, found, allowed),
+        "email": lambda text, found: _mask_emails(text, found, allowed, nobodys),
         "ssn": _mask_social_security_numbers,
         "ip": _mask_network_addresses,
-        "phone": _mask_phones,
+        "phone": lambda text, found: _mask_phones(text, found, reserved),
     }
     unknown = sorted(set(kinds or []) - set(masks))
     if unknown or kinds == []:
@@ -131,13 +135,13 @@ def _replace(pattern: re.Pattern[str], text: str, kind: str, found: set[str], is
     return pattern.sub(replaced, text)
 
 
-def _mask_emails(text: str, found: set[str], allowed: frozenset[str]) -> str:
+def _mask_emails(text: str, found: set[str], allowed: frozenset[str], nobodys: Sequence[str]) -> str:
     def is_one(match: re.Match[str]) -> bool:
         address, domain = match[0].casefold(), match[1].casefold()
         local, _, _ = address.partition("@")
         ending = domain.rpartition(".")[2]
-        reserved = any(domain == name or domain.endswith(f".{name}") for name in RESERVED_DOMAINS)
-        return not (reserved or ending in FILE_ENDINGS or local in NOBODY or {address, domain} & allowed)
+        is_nobodys = any(domain == name or domain.endswith(f".{name}") for name in nobodys)
+        return not (is_nobodys or ending in FILE_ENDINGS or local in NOBODY or {address, domain} & allowed)
 
     return _replace(_EMAIL, text, "email", found, is_one) if "@" in text else text
 
@@ -176,10 +180,10 @@ def _mask_network_addresses(text: str, found: set[str]) -> str:
     return text
 
 
-def _mask_phones(text: str, found: set[str]) -> str:
+def _mask_phones(text: str, found: set[str], reserved: bool) -> str:
     def is_one(match: re.Match[str]) -> bool:
         num_digits = sum(map(str.isdigit, match[0]))
-        return 8 <= num_digits <= 13 and not _FICTIONAL.fullmatch(match[0])
+        return 8 <= num_digits <= 13 and (reserved or not _FICTIONAL.fullmatch(match[0]))
 
     text = _replace(_PHONE, text, "phone", found, is_one)
     if not _BARE_NUMBER.search(text):

@@ -45,7 +45,7 @@ def test_the_page_shows_every_part(tmp_path) -> None:
     assert "4 by the whole prompt, 1 by a shared run of words" in text
     assert "1 more near-duplicate pair" in text
     assert "exact of evaluation row e1" in text
-    assert "personal_data: 2 examples of what it changed" in text
+    assert "personal_data: examples of what it dropped (1), changed (2), kept (1)" in text
     written = write_dataset_page(tmp_path, counts=counts(), examples=examples(), quality=quality(), title="Desk")
     assert (written.name, written.read_text(encoding="utf-8")) == ("report.html", page())
 

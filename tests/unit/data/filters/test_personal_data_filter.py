@@ -101,6 +101,23 @@ def test_only_the_chosen_kinds_count_and_ones_own_addresses_do_not():
     assert masked(text, allow=["jim@fenwick-mail.com"]) == "<EMAIL>, <PHONE>"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("My address is r.okafor+heating@example.org.", "My address is <EMAIL>."),
+        ("M.Lindqvist@mail.example.com", "<EMAIL>"),
+        ("ring +1 415 555 0123", "ring <PHONE>"),
+        ("my wife on 212.555.0167.", "my wife on <PHONE>."),
+        ("Dial 1-808-555-0171 now", "Dial <PHONE> now"),
+        ("support@hearthlog.example", "support@hearthlog.example"),
+        ("somebody@elsewhere.example", "<EMAIL>"),
+    ],
+)
+def test_what_is_nobodys_counts_where_it_stands_for_somebodys(text, expected):
+    assert masked(text, reserved=True, allow=["hearthlog.example"]) == expected
+    assert masked(text, allow=["hearthlog.example"]) == text
+
+
 # Luhn: the example of ISO/IEC 7812-1, worked in US patent 2950048. IBAN: the examples of ISO 13616's registry.
 @pytest.mark.parametrize("number", ["79927398713", "4539148803436467"])
 def test_the_checksum_of_cards_holds_and_fails_for_every_other_last_digit(number):
