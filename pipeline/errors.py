@@ -11,6 +11,7 @@ Tree::
     ├── StorageError           7   the disk is full or read-only
     ├── ModelError             8   a model is unsafe to load, or does not fit what is asked of it
     ├── TrackingError          9   delivery to the tracking server failed where it was asked for by name
+    ├── LabelServerError      10   the labeling server cannot be reached, refuses, or answers with something else
     └── TrainingDivergedError 17   the loss or the gradients stopped being finite
     Interrupted          130, 143  a signal asked the run to stop; what was done is saved
 
@@ -72,6 +73,12 @@ class TrackingError(PipelineError):
     """Delivery to the tracking server failed in a command whose purpose it was."""
 
     exit_status = 9
+
+
+class LabelServerError(PipelineError):
+    """The labeling server cannot be reached, refuses what is asked of it, or answers with something else."""
+
+    exit_status = 10
 
 
 class TrainingDivergedError(PipelineError):

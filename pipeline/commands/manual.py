@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 COMPOSED_COMMANDS = ("train", "plan")  # configured by configs/<command>.yaml
-COMMANDS = (*COMPOSED_COMMANDS, "runs")
+COMMANDS = (*COMPOSED_COMMANDS, "runs", "label")
 
 USAGE = """\
 usage: python -m pipeline <command> [+experiment=NAME] [key=value ...]
@@ -14,6 +14,7 @@ commands
   train   run the stages of an experiment, reusing every artifact whose inputs have not changed, and evaluate
   plan    the same composition and checks without training: what is cached, rows, tokens, memory and time
   runs    runs list | verify [ID ...] | prune [--apply] | sync
+  label   label push | pull: pairs to a Label Studio server, and its annotations back
 """
 
 KEYS = """\
@@ -32,25 +33,35 @@ flags
   --config-dir DIR    a folder with files of your own, laid out like configs/
   -sc install=bash    shell completion: eval "$(pipeline -sc install=bash)"
 
-exit status: 0 done, 2 configuration, 3 data, 4 artifact, 5 checkpoints, 7 disk, 8 model, 17 diverged, 130/143 stopped
+exit status: 0 done, 2 configuration, 3 data, 4 artifact, 5 checkpoints, 7 disk, 8 model, 10 labeling server,
+17 diverged, 130/143 stopped
 """
 
 
 def page(command: str | None) -> str:
     """Return the manual: usage, the experiments that exist, and the keys that people change most."""
     parts = [USAGE, f"experiments\n{experiments()}\n", KEYS]
-    if command == "runs":
-        parts = [USAGE, RUNS]
+    if command in PAGES:
+        parts = [USAGE, PAGES[command]]
     return "\n".join(parts).rstrip()
 
 
-RUNS = """\
+PAGES = {  # of the commands that are not composed
+    "runs": """\
 runs list                  runs and artifacts with size and state
 runs verify [ID ...]       hash every file again and walk the lineage; exit status 4 if anything is wrong
 runs prune [--apply]       delete what nothing reaches; without --apply only say what would go
 runs sync                  deliver offline W&B runs, then replay the lineage
 All of them take runtime.outputs=DIR after the positional words.
-"""
+""",
+    "label": """\
+label push label.project=NAME label.path=pairs.jsonl    add pairs that the project does not have yet; makes the project
+label pull label.project=NAME label.path=export.json    fetch all annotations as a file for a source `table: exports`
+The server is label.url (http://localhost:8080), the token LABEL_STUDIO_API_KEY in the environment.
+A pair is an id, a prompt and two completions, such as response_a and response_b, or chosen and rejected.
+label.seed=0 decides which of them is shown on the left, label.seconds=60 how long an answer may take.
+""",
+}
 
 
 def experiments() -> str:
