@@ -51,6 +51,7 @@ class Filtering:
             (place, build_filter(entry.name, entry.params, where=f"curate.filters[{place}]"))
             for place, entry in filters_of(table, config)
         ]
+        self._masking = {place for place, entry in filters_of(table, config) if entry.params.get("action") == "mask"}
         self.examples: dict[str, list[list[tuple[int, dict[str, Any]]]]] = {
             kind: [[] for _ in config.filters] for kind in EXAMPLE_KINDS
         }
@@ -75,7 +76,9 @@ class Filtering:
                 return Dropped(row.id, place, result), changed
             if result is not row and result != row:
                 changed |= 1 << place
-                example = {"id": row.id, "before": shown_text(row), "after": shown_text(result)}
+                example = {"id": row.id, "after": shown_text(result)}
+                if place not in self._masking:  # an example must not repeat what was masked
+                    example["before"] = shown_text(row)
                 self._keep("changed", place, ordinal, example)
             row = result
             if len(self.examples["kept"][place]) < NUM_EXAMPLES:
