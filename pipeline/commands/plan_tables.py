@@ -135,7 +135,7 @@ def count_part(
         return step, counts
     comparisons = read_table(dataset, table, split, Comparison)
     step = -(-len(comparisons) // MAX_ENCODED)
-    counts = {"chosen": EncodingCounts(), "rejected": EncodingCounts()}
+    counts = {f"{table}/{side}": EncodingCounts() for side in ("chosen", "rejected")}
     for comparison in comparisons[::step]:
         pair = encode_comparison(comparison, chat, max_length)
         sides: tuple[Encoded | Dropped, Encoded | Dropped] = (pair, pair) if isinstance(pair, Dropped) else pair

@@ -173,7 +173,7 @@ def test_prompts_and_comparisons_are_counted_against_the_models_context(
     lines = capsys.readouterr().out.splitlines()
     cells = [line.split() for line in lines]
     assert ["prompts", "train", "4", "3", "1", "0", str(3 * prompt), "0", str(prompt)] in cells
-    (row,) = [row for row in cells if row[:2] == ["chosen", "train"]]
+    (row,) = [row for row in cells if row[:2] == ["comparisons/chosen", "train"]]
     assert row[2:6] == ["5", "3", "2", "0"], "a pair with one side over the context is dropped from both"
     assert int(row[8]) <= chosen  # the template's last line feed follows the end of the turn and is not encoded
     assert int(row[6]) == 3 * int(row[8])
