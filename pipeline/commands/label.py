@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,7 +12,7 @@ from pipeline.config.label import LabelConfig, LabelRoot
 from pipeline.config.paths import find_file
 from pipeline.config.suggestions import near_miss, unknown_key
 from pipeline.config.validation import out_of_bounds
-from pipeline.errors import ConfigError, DataError, LabelServerError
+from pipeline.errors import ConfigError, LabelServerError
 
 USAGE = "Usage: python -m pipeline label push|pull label.project=NAME label.path=FILE [label.url=http://…]."
 ACTIONS = ("push", "pull")
@@ -130,16 +129,7 @@ def pull(config: LabelConfig) -> int:
         project = client.find_project(config.project)
         if project is None:
             raise LabelServerError(f"{client.url} has no project {config.project!r} that this account can see.")
-        client.export(project, path)
-    print(f"{_counted(path)} in {config.path}; read it with a source `{{table: exports, path: {config.path}}}`")
+        num_tasks, num_annotations = client.export(project, path)
+    print(f"{num_tasks:,} tasks with {num_annotations:,} annotations in {config.path}")
+    print(f"read it with a source {{table: exports, path: {config.path}}}")
     return 0
-
-
-def _counted(path: Path) -> str:
-    """Count what was pulled, which also shows that it is what it should be."""
-    try:
-        tasks: Any = json.loads(path.read_bytes())
-        numbers = [len(task["annotations"]) for task in tasks]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DataError(f"{path}: what the server sent is no export ({type(error).__name__}).") from error
-    return f"{len(numbers):,} tasks with {sum(numbers):,} annotations"

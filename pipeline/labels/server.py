@@ -157,18 +157,33 @@ class LabelStudioClient:
             count = answer.get("task_count") if isinstance(answer, dict) else None
             raise LabelServerError(f"{self.url} imported {count} of {len(tasks)} tasks. Look into the project.")
 
-    def export(self, project: Project, path: Path) -> None:
-        """Write everything that the project holds to ``path`` as JSON, whole or not at all."""
+    def export(self, project: Project, path: Path) -> tuple[int, int]:
+        """Write everything that the project holds to ``path`` as JSON, whole or not at all.
+
+        Returns:
+            How many tasks and how many annotations it holds.
+        """
         partial = path.with_name(f"{path.name}.partial")
         params = {"exportType": "JSON", "download_all_tasks": "true"}
         try:
             with partial.open("wb") as file:
                 self._send("GET", f"/api/projects/{project.id}/export", params=params, file=file)
+            counted = self._counted(partial)
             partial.replace(path)
+            return counted
         except OSError as error:
             raise ConfigError(f"label.path: {path} cannot be written ({error.strerror}).") from error
         finally:
             partial.unlink(missing_ok=True)
+
+    def _counted(self, export: Path) -> tuple[int, int]:
+        try:
+            numbers = [len(task["annotations"]) for task in json.loads(export.read_bytes())]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise LabelServerError(
+                f"{self.url} sends no export ({type(error).__name__}). Look into its log."
+            ) from error
+        return len(numbers), sum(numbers)
 
     def _pages(self, target: str, name: str, **params: Any) -> Iterator[dict[str, Any]]:
         """Yield what a paged list holds, page by page."""

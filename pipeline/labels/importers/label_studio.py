@@ -85,10 +85,11 @@ def _open_tasks(context: ImportContext, given: Interface | None) -> tuple[Layout
         (region.control, region.kind, [target for target in region.targets if target != region.control], region.value)
         for region in regions
     )
-    submitted = [each for task in tasks for each in task.annotations if each.status is Status.submitted]
-    notices = [ALL_EMPTY] if submitted and not any(each.regions for each in submitted) else []
     keys = dict.fromkeys(str(key) for task in tasks for key in task.data)
-    return choose_layout(context, interface, list(keys)), notices
+    layout = choose_layout(context, interface, list(keys))
+    submitted = [each for task in tasks for each in task.annotations if each.status is Status.submitted]
+    is_silent = bool(submitted) and not any(each.regions for each in submitted)
+    return layout, [ALL_EMPTY] if is_silent and layout.candidates else []
 
 
 def _readable(fields: Mapping[str, Any]) -> Task | None:

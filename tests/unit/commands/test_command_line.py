@@ -29,9 +29,10 @@ def pipeline(*arguments: str, folder: Path | None = None, **environment: str) ->
 def test_help_lists_commands_experiments_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     printed = capsys.readouterr().out
-    for word in ("train", "plan", "runs", "+experiment=sft", "sft.optimizer.learning_rate", "--multirun"):
+    for word in ("train", "plan", "runs", "label push", "+experiment=sft", "sft.optimizer.learning_rate", "--multirun"):
         assert word in printed
     assert "prune" in page("runs")
+    assert "label.project=NAME" in page("label")
 
 
 def test_an_unknown_command_names_its_like(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +60,12 @@ def test_the_pickle_reading_flag_is_refused(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize(
     ("arguments", "heavy"),
-    [(["--help"], False), (["train", "+experiment=sft", "x.y=1"], False), (["train", "--cfg", "job"], False)],
+    [
+        (["--help"], False),
+        (["train", "+experiment=sft", "x.y=1"], False),
+        (["train", "--cfg", "job"], False),
+        (["label", "push", "label.projet=x"], False),
+    ],
 )
 def test_cheap_answers_import_nothing_heavy(arguments: list[str], heavy: bool) -> None:
     script = (
