@@ -7,7 +7,7 @@ ties as a label it is kept where a tie is at least as likely as either side, bec
 
 - `majority`: shares of votes.
 - `dawid_skene`: votes weighed by how reliable each annotator proves to be, over all items together. Votes without a
-  name share one confusion matrix: they are a crowd.
+  name share one confusion matrix: they are a crowd. With one vote per pair it knows no more than its prior.
 - `bradley_terry`: strengths of all candidates of an item, from every vote on it, ties as half a win for each. It knows
   no ties, so with ties as a label the tie's probability is its share of the pair's votes.
 
@@ -25,14 +25,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.config.ingest import Aggregation, IngestConfig, Ties
 from pipeline.data.rows import Comparison, Reason, is_blank
+from pipeline.labels.probabilities import Flags, Shares, mean_margins, reliable_shares, strength_shares, vote_shares
 from pipeline.labels.verdicts import Fate, Pair, Vector, Verdicts, read_verdicts, select_questions
 from pipeline.labels.votes import Item, Status, Vote
-from pipeline.statistics.bradley_terry import bradley_terry, win_probability
-from pipeline.statistics.dawid_skene import dawid_skene
 
 UNDECIDED = 1e-9  # a confidence nearer to one half than this is no preference
 
@@ -59,15 +57,6 @@ class Aggregated:
     problems: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Shares:
-    """Probabilities of each pair; where nobody voted they are zero. P pairs."""
-
-    first: Vector  # [P]
-    tie: Vector  # [P]
-    second: Vector  # [P]
-
-
 def aggregate(
     items: Mapping[str, Item], votes: Sequence[Vote], config: IngestConfig, set_aside: Collection[str]
 ) -> Aggregated:
@@ -87,14 +76,14 @@ def aggregate(
     evidence = verdicts.outcome != 0 if config.ties is Ties.drop else np.ones(len(verdicts.outcome), dtype=bool)
     fates.update(_fates_of_counting(verdicts, evidence))
     num_votes = np.bincount(verdicts.pair[evidence], minlength=len(verdicts.pairs))
-    shares = _vote_shares(verdicts, evidence)
+    shares = vote_shares(verdicts, evidence)
     result = Aggregated()
     fit: dict[str, Any] = {}
     if config.aggregation is Aggregation.dawid_skene:
-        shares, result.annotators, fit = _dawid_skene(verdicts, evidence)
+        shares, result.annotators, fit = reliable_shares(verdicts, evidence)
     elif config.aggregation is Aggregation.bradley_terry:
-        shares = _bradley_terry(verdicts, evidence, shares)
-    margins = _margins(verdicts, evidence)
+        shares = strength_shares(verdicts, evidence, shares)
+    margins = mean_margins(verdicts, evidence)
     found: Counter[str] = Counter(dict.fromkeys(("same_pair", "empty", "too_few_votes", "undecided", "comparisons"), 0))
     for index, pair in enumerate(verdicts.pairs):
         if _is_empty(items[pair.item], pair):
@@ -165,7 +154,7 @@ def _capped(votes: list[Vote], config: IngestConfig) -> list[Vote]:
     return [vote for index, vote in enumerate(votes) if index in kept]
 
 
-def _fates_of_counting(verdicts: Verdicts, evidence: npt.NDArray[np.bool_]) -> dict[str, int]:
+def _fates_of_counting(verdicts: Verdicts, evidence: Flags) -> dict[str, int]:
     """Count the votes that could count by what they say about pairs."""
     fates = Counter(str(fate) for fate in verdicts.fates)
     silent = np.zeros(len(verdicts.votes), dtype=bool)
@@ -176,87 +165,8 @@ def _fates_of_counting(verdicts: Verdicts, evidence: npt.NDArray[np.bool_]) -> d
     return {**counts, str(Fate.counted): fates[Fate.counted] - dropped, "ties_dropped": dropped}
 
 
-def _vote_shares(verdicts: Verdicts, evidence: npt.NDArray[np.bool_]) -> _Shares:
-    """Return the shares of votes for each side of each pair."""
-
-    def total(outcome: int) -> Vector:
-        here = evidence & (verdicts.outcome == outcome)
-        sums = np.bincount(verdicts.pair[here], weights=verdicts.weight[here], minlength=len(verdicts.pairs))
-        return np.asarray(sums, dtype=np.float64)
-
-    first, tie, second = total(1), total(0), total(-1)
-    whole = first + tie + second
-    whole[whole == 0] = 1
-    return _Shares(first=first / whole, tie=tie / whole, second=second / whole)
-
-
-def _dawid_skene(
-    verdicts: Verdicts, evidence: npt.NDArray[np.bool_]
-) -> tuple[_Shares, dict[str, dict[str, Any]], dict[str, Any]]:
-    """Return the posterior of each pair, what was learned about each annotator, and how the fit ended.
-
-    Candidates stand in order of their hashes, so the two sides mirror each other. Where nobody gave a tie there is no
-    class of ties.
-    """
-    names = sorted({vote.annotator or "" for vote in verdicts.votes})
-    numbers = {name: number for number, name in enumerate(names)}
-    by_vote = np.array([numbers[vote.annotator or ""] for vote in verdicts.votes], dtype=np.intp)
-    outcome, annotators = verdicts.outcome[evidence], verdicts.of_votes(by_vote)[evidence]
-    with_ties = bool((outcome == 0).any())
-    judged, units = np.unique(verdicts.pair[evidence], return_inverse=True)
-    fit = dawid_skene(
-        units,
-        annotators,
-        1 - outcome if with_ties else (1 - outcome) // 2,
-        num_classes=3 if with_ties else 2,
-        weights=verdicts.weight[evidence],
-        symmetric=True,
-    )
-    posterior = np.zeros((len(verdicts.pairs), 3))
-    columns = np.array([0, 1, 2] if with_ties else [0, 2])
-    posterior[judged[:, None], columns] = fit.posterior
-    num_votes, accuracy = np.bincount(annotators, minlength=len(names)), fit.accuracy
-    learned: dict[str, dict[str, Any]] = {
-        name: {
-            "num_votes": int(num_votes[number]),
-            "accuracy": float(accuracy[number]),
-            "confusion": fit.confusion[number].tolist(),
-        }
-        for name, number in numbers.items()
-        if num_votes[number]
-    }
-    shares = _Shares(first=posterior[:, 0], tie=posterior[:, 1], second=posterior[:, 2])
-    return shares, learned, {"steps": len(fit.log_posterior), "converged": fit.converged}
-
-
-def _bradley_terry(verdicts: Verdicts, evidence: npt.NDArray[np.bool_], votes: _Shares) -> _Shares:
-    """Return the probability of each side by the strengths of an item's candidates, given the shares of votes."""
-    nodes: dict[tuple[str, str], int] = {}
-    first = np.array([nodes.setdefault((pair.item, pair.first), len(nodes)) for pair in verdicts.pairs], dtype=np.intp)
-    second = np.array(
-        [nodes.setdefault((pair.item, pair.second), len(nodes)) for pair in verdicts.pairs], dtype=np.intp
-    )
-    weight = np.bincount(verdicts.pair[evidence], weights=verdicts.weight[evidence], minlength=len(verdicts.pairs))
-    wins = weight * (votes.first + votes.tie / 2)
-    strengths = bradley_terry(first, second, wins, weight - wins, num_nodes=len(nodes))
-    chance = win_probability(strengths[first], strengths[second])
-    tie = np.minimum(votes.tie, 2 * np.minimum(chance, 1 - chance))  # no side's share falls below zero
-    return _Shares(first=chance - tie / 2, tie=tie, second=1 - chance - tie / 2)
-
-
-def _margins(verdicts: Verdicts, evidence: npt.NDArray[np.bool_]) -> Vector:
-    """Return the mean difference in favour of each pair's first candidate, NaN where nobody stated one."""
-    stated = evidence & ~np.isnan(verdicts.gap)
-    counted = stated | (evidence & (verdicts.outcome == 0))  # a tie is a difference of nothing
-    size = len(verdicts.pairs)
-    sums = np.bincount(verdicts.pair[stated], weights=verdicts.gap[stated], minlength=size)
-    numbers = np.bincount(verdicts.pair[counted], minlength=size)
-    known = np.bincount(verdicts.pair[stated], minlength=size) > 0
-    return np.asarray(np.divide(sums, numbers, out=np.full(size, np.nan), where=known))
-
-
 def _comparison(
-    item: Item, pair: Pair, index: int, shares: _Shares, margins: Vector, config: IngestConfig, num_votes: int
+    item: Item, pair: Pair, index: int, shares: Shares, margins: Vector, config: IngestConfig, num_votes: int
 ) -> Comparison | None:
     """Return the row of a pair, or None where nothing says which side is better."""
     tie = float(shares.tie[index])
@@ -267,7 +177,7 @@ def _comparison(
             return None
         first = 0.5
     chosen, rejected = (pair.first, pair.second) if first >= 0.5 else (pair.second, pair.first)
-    margin = None if np.isnan(margins[index]) else float(margins[index]) * (1 if first >= 0.5 else -1)
+    margin = None if np.isnan(margins[index]) else float(margins[index]) * (1 if first >= 0.5 else -1) + 0.0  # no -0.0
     return Comparison(
         id=comparison_id(pair),
         source=item.source,

@@ -39,25 +39,25 @@ def dawid_skene(
     labels: npt.ArrayLike,
     *,
     num_classes: int,
-    weights: npt.ArrayLike | None = None,
     symmetric: bool = False,
     prior_accuracy: float = 0.7,
     prior_votes: float = 5.0,
     tolerance: float = 1e-9,
     max_iterations: int = 2000,
 ) -> DawidSkene:
-    """Fit true classes and confusion matrices together by expectation-maximisation, from the shares of votes.
+    """Fit true classes and confusion matrices together by expectation-maximisation.
 
     The prior is worth ``prior_votes`` votes per true class and annotator, of which ``prior_accuracy`` are right and the
     others spread evenly over the wrong classes, and one unit of every class. EM then climbs to a maximum of the
-    posterior density instead of the likelihood; with both at zero it is Dawid and Skene's own estimate.
+    posterior density instead of the likelihood. It starts from the shares of votes that are right so often, and so
+    stays there where the votes teach nothing. Without votes in the prior all of this, the start too, is Dawid and
+    Skene's own estimate.
 
     Args:
         units: [V] whole numbers from 0, each below U: what was judged.
         annotators: [V] whole numbers from 0: by whom.
         labels: [V] whole numbers below ``num_classes``: the verdict.
         num_classes: K.
-        weights: [V] how often each vote counts; once if not given.
         symmetric: Class k mirrors class K - 1 - k, as "first is better" mirrors "second is better" where the order of
             a pair is arbitrary: a class and its mirror are equally frequent and equally hard.
         prior_accuracy: Of an annotator of whom nothing is known.
@@ -65,10 +65,10 @@ def dawid_skene(
         tolerance: Convergence is a rise of the log posterior by less than this part of it.
         max_iterations: After which ``converged`` is False.
     """
-    votes = _votes(units, annotators, labels, weights, num_classes)
+    votes = _votes(units, annotators, labels, num_classes)
     prior = _prior(num_classes, prior_accuracy, prior_votes)
     one = float(prior_votes > 0)  # pseudo-unit of every class
-    posterior = _shares(votes)
+    posterior = _shares(votes) @ _prior(num_classes, prior_accuracy if one else 1.0, 1.0)
     history: list[float] = []
     while True:
         counts, prevalence = _counts(votes, posterior) + prior, posterior.sum(axis=0) + one
@@ -96,7 +96,6 @@ class _Votes(NamedTuple):
     unit: Codes  # [V]
     cell: Codes  # [V] annotator times K plus label
     label: Codes  # [V]
-    weight: Array  # [V]
     num_units: int
     num_annotators: int
     num_classes: int
@@ -106,7 +105,6 @@ def _votes(
     units: npt.ArrayLike,
     annotators: npt.ArrayLike,
     labels: npt.ArrayLike,
-    weights: npt.ArrayLike | None,
     num_classes: int,
 ) -> _Votes:
     unit, who, label = (np.asarray(values, dtype=np.intp) for values in (units, annotators, labels))
@@ -118,7 +116,6 @@ def _votes(
         unit=unit,
         cell=who * num_classes + label,
         label=label,
-        weight=np.ones(len(unit)) if weights is None else np.asarray(weights, dtype=np.float64),
         num_units=int(unit.max(initial=-1)) + 1,
         num_annotators=int(who.max(initial=-1)) + 1,
         num_classes=num_classes,
@@ -126,11 +123,10 @@ def _votes(
 
 
 def _shares(votes: _Votes) -> Array:
-    """Return [U, K] shares of votes, from which the fit starts."""
-    shape = (votes.num_units, votes.num_classes)
+    """Return [U, K] shares of votes."""
     cell = votes.unit * votes.num_classes + votes.label
-    sums = np.bincount(cell, weights=votes.weight, minlength=votes.num_units * votes.num_classes)
-    return _normalised(np.asarray(sums, dtype=np.float64).reshape(shape))
+    sums = np.bincount(cell, minlength=votes.num_units * votes.num_classes)
+    return _normalised(np.asarray(sums, dtype=np.float64).reshape(votes.num_units, votes.num_classes))
 
 
 def _prior(num_classes: int, accuracy: float, votes: float) -> Array:
@@ -144,7 +140,7 @@ def _counts(votes: _Votes, posterior: Array) -> Array:
     """Return [A, K, K] expected counts of what was said, by what was true (equation 2.3 before it is normalised)."""
     counts = np.empty((votes.num_annotators, votes.num_classes, votes.num_classes))
     for true in range(votes.num_classes):
-        weight = votes.weight * posterior[votes.unit, true]
+        weight = posterior[votes.unit, true]
         spoken = np.bincount(votes.cell, weights=weight, minlength=votes.num_annotators * votes.num_classes)
         counts[:, true] = spoken.reshape(votes.num_annotators, votes.num_classes)
     return counts
@@ -154,7 +150,7 @@ def _expected(votes: _Votes, log_confusion: Array, log_prevalence: Array) -> tup
     """Return [U, K] the probability of each true class (equation 2.5), and the log-likelihood of all votes."""
     joint = np.tile(log_prevalence, (votes.num_units, 1))
     for true in range(votes.num_classes):
-        evidence = votes.weight * log_confusion[:, true].ravel()[votes.cell]
+        evidence = log_confusion[:, true].ravel()[votes.cell]
         joint[:, true] += np.bincount(votes.unit, weights=evidence, minlength=votes.num_units)
     top = joint.max(axis=1, keepdims=True)
     scaled = np.exp(joint - top)

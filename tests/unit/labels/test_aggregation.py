@@ -176,6 +176,25 @@ def test_completions_that_say_the_same_are_a_problem_with_a_code() -> None:
     assert len(result.comparisons) == 1
 
 
+def test_a_completion_without_visible_text_is_judged_and_never_trained_on() -> None:
+    ballots = pair("A")
+    item = ballots.item(["A", "\u200b"], "another question")
+    blank = next(one.id for one in ballots.items[item].candidates.values() if one.messages[0]["content"] != "A")
+    ballots.vote(item, "A", "ann", candidates=(ballots.candidate(item, "A"), blank), ranks=(1, 2))
+    result = run(ballots)
+    assert [entry["reason"] for entry in result.problems] == ["E_EMPTY"]
+    assert (result.counts["pairs"]["empty"], result.counts["votes"]["counted"], len(result.comparisons)) == (1, 2, 1)
+
+
+def test_one_vote_per_pair_leaves_dawid_skene_its_prior() -> None:
+    ballots = Ballots()
+    for number in range(50):
+        ballots.vote(ballots.item("ABCD", f"question {number}"), "ABCD")
+    result = run(ballots, aggregation=Aggregation.dawid_skene)
+    assert len(result.comparisons) == 300
+    assert all(entry.row.confidence == pytest.approx(0.7, abs=0.01) for entry in result.comparisons)
+
+
 def test_protected_prompts_are_told_apart() -> None:
     ballots = pair("A")
     ballots.vote(ballots.item("AB", "of the test", protected=True), "AB")

@@ -106,21 +106,6 @@ def test_the_order_of_a_pair_does_not_matter_where_classes_mirror_each_other() -
     assert apart[1] > 1e-2  # negative control: three in four true answers were on one side, and that was learned
 
 
-def test_a_weight_of_two_is_a_vote_given_twice() -> None:
-    units, annotators, labels, _ = planted()
-    weights = np.where(annotators == 0, 2.0, 1.0)
-    twice = annotators == 0
-    weighted = dawid_skene(units, annotators, labels, num_classes=3, weights=weights)
-    repeated = dawid_skene(
-        np.append(units, units[twice]), np.append(annotators, annotators[twice]), np.append(labels, labels[twice]),
-        num_classes=3,
-    )  # fmt: skip
-    assert weighted.posterior == pytest.approx(repeated.posterior, abs=1e-9)
-    assert weighted.posterior != pytest.approx(
-        dawid_skene(units, annotators, labels, num_classes=3).posterior, abs=1e-3
-    )
-
-
 def test_no_votes_and_bad_votes() -> None:
     fit = dawid_skene([], [], [], num_classes=3)
     assert (fit.posterior.shape, fit.confusion.shape) == ((0, 3), (0, 3, 3))
