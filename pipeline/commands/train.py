@@ -96,7 +96,7 @@ def execute(command: str, composed: DictConfig, search_path: list[Path], argumen
 def train(prepared: Prepared, again: str) -> int:
     """Run every node in order, reusing what is sealed, and print where the results are."""
     from pipeline.graph.execution import line, run_nodes
-    from pipeline.graph.run_folder import RunFolder
+    from pipeline.graph.run_folder import DATA_PAGE, RunFolder
     from pipeline.tracking.session import TrackingSession
 
     config, store = prepared.composed.config, prepared.store
@@ -123,6 +123,8 @@ def train(prepared: Prepared, again: str) -> int:
             say=say,
             again=again,
         )
+        if (folder.path / DATA_PAGE).is_file():
+            say(f"\ndata        {folder.path / DATA_PAGE}")
         report = next((step.artifact for step in reversed(done) if step.artifact.kind == "report"), None)
         if report is not None:
             _show(report, folder.path, say)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.durable import storage_error
 from pipeline.artifacts.hashing import FileHashes
-from pipeline.artifacts.manifest import ArtifactKind, Parent
+from pipeline.artifacts.manifest import Parent
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Provenance, Store, WorkFolder
 from pipeline.config.root import Config
@@ -188,8 +188,7 @@ def run_nodes(
     for index, node in enumerate(nodes):
         executed = execution.run(node, nodes[index + 1 :])
         folder.link(node.name, executed.artifact)
-        if executed.artifact.kind == ArtifactKind.report:
-            folder.copy_report(executed.artifact)
+        folder.copy_pages(executed.artifact)
         done.append(executed)
     return done
 

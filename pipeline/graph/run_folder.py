@@ -19,7 +19,11 @@ from pipeline.artifacts.durable import storage_errors, write_durably
 from pipeline.artifacts.manifest import ArtifactKind
 
 ARTIFACT_LIST = "artifacts.json"
-REPORT_FILES = ("report.json", "report.html")
+DATA_PAGE = "data.html"
+COPIES = {  # kind -> file of the artifact -> its name in the run folder
+    ArtifactKind.report: {"report.json": "report.json", "report.html": "report.html"},
+    ArtifactKind.dataset: {"report.html": DATA_PAGE},
+}
 
 
 class RunFolder:
@@ -60,14 +64,12 @@ class RunFolder:
         except OSError:  # a file system without links; the list above says the same
             return
 
-    def copy_report(self, report: Artifact) -> None:
-        """Put the files of a report beside the configuration, under their own names."""
-        if report.kind != ArtifactKind.report:
-            raise ValueError(f"{report.id} is a {report.kind}, not a report")
-        for name in REPORT_FILES:
-            if name in report.manifest.files:
-                with storage_errors(self.path / name):
-                    shutil.copyfile(report.file(name), self.path / name)
+    def copy_pages(self, artifact: Artifact) -> None:
+        """Put what people read of an artifact beside the configuration; most kinds have nothing of the sort."""
+        for name, copy in COPIES.get(artifact.kind, {}).items():
+            if name in artifact.manifest.files:
+                with storage_errors(self.path / copy):
+                    shutil.copyfile(artifact.file(name), self.path / copy)
 
 
 def linked_ids(run_folder: Path) -> dict[str, str]:
