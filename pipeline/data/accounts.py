@@ -49,7 +49,8 @@ class SourceAccount:
         """Count a bad row that is described already."""
         self.quarantined[entry["reason"]] = self.quarantined.get(entry["reason"], 0) + 1
         if len(self.first_bad) < NUM_NAMED:
-            self.first_bad.append(f"  {self.path}:{entry['line']}  {entry['reason']}  {entry['detail']}")
+            place = self.path if entry["member"] is None else f"{self.path}[{entry['member']!r}]"
+            self.first_bad.append(f"  {place}:{entry['line']}  {entry['reason']}  {entry['detail']}")
 
     def close(self) -> None:
         """Check that no row was lost.
@@ -130,6 +131,7 @@ def describe_bad_row(source: str, path: str, record: Record, problem: BadRowErro
     return {
         "source": source,
         "path": path,
+        "member": record.member,
         "line": record.line,
         "offset": record.offset,
         "reason": problem.reason.value,

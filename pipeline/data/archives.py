@@ -6,6 +6,7 @@ Nothing is ever unpacked to disk, so no name in an archive becomes a path. Names
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import stat
@@ -44,7 +45,7 @@ class Content:
     end: int | None = None
 
     def __str__(self) -> str:
-        return str(self.path) if self.member is None else f"{self.path}[{self.member}]"
+        return str(self.path) if self.member is None else f"{self.path}[{self.member!r}]"
 
     @property
     def name(self) -> PurePosixPath:
@@ -101,7 +102,7 @@ def check_archive(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
-    except ZIP_ERRORS as error:
+    except (OSError, *ZIP_ERRORS) as error:
         raise _damaged(Content(path), error) from error
     _check_members(path, infos)
     return infos
@@ -121,8 +122,6 @@ class _Bounded(io.RawIOBase):
         try:
             chunk = self._stream.read(len(buffer))
         except (OSError, *ZIP_ERRORS) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk, not the archive
             raise _damaged(self._content, error) from error
         self._num_bytes += len(chunk)
         if self._num_bytes > MAX_FILE_BYTES:
@@ -145,7 +144,7 @@ def _member(plain: IO[bytes], content: Content) -> IO[bytes]:
     """Open a member of a zip archive."""
     try:
         return zipfile.ZipFile(plain).open(str(content.member))
-    except ZIP_ERRORS as error:
+    except (OSError, *ZIP_ERRORS) as error:
         raise _damaged(content, error) from error
 
 
@@ -180,6 +179,7 @@ def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
         name = info.filename
         kind = stat.S_IFMT(info.external_attr >> 16)
         problems = [
+            (not name, "without a name"),
             (name.startswith(("/", "\\")) or name[1:2] == ":", "an absolute path"),
             (".." in name.replace("\\", "/").split("/"), "a path that leads out of the archive"),
             (kind not in (0, stat.S_IFREG, stat.S_IFDIR), "not a plain file"),
@@ -204,6 +204,9 @@ def _is_passed_over(info: zipfile.ZipInfo) -> bool:
 
 
 def _damaged(content: Content, error: Exception) -> DataError:
+    """Say what is wrong with an archive; what is wrong with the disk is raised again."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a place before the file's beginning
+        raise error
     return DataError(f"E_ARCHIVE: {content} is damaged ({error}). Fetch it again.")
 
 

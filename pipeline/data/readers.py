@@ -75,7 +75,7 @@ def _read_members(path: Path, format: SourceFormat) -> Iterator[Record]:
     found = {detect_format(member.name, format) for member in members}
     detected = found.pop()
     if found or detected not in TEXT_READERS:
-        names = ", ".join(str(member.member)[:80] for member in members[:5])
+        names = ", ".join(repr(member.member) for member in members[:5])
         raise DataError(
             f"E_ARCHIVE: {path} holds members of several formats, or of one not read from an archive ({names}). "
             f"Unpack it, and give its files as sources of their own."

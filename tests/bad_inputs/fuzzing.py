@@ -17,6 +17,7 @@ from bad_inputs.entries import ENTRIES, read_rows
 from bad_inputs.making import FILES, MAKERS, place
 
 from pipeline.config.data import SourceConfig, SourceFormat
+from pipeline.data.archives import BOM
 from pipeline.data.readers import detect_format, read_file
 from pipeline.data.records import Record
 from pipeline.data.rows import content_key
@@ -112,7 +113,7 @@ class Fuzzer:
         return "some rows" if rows else "no rows"
 
     def _check_order(self, source: SourceConfig, path: Path, content: bytes, accepted: Counter[str]) -> None:
-        lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        lines = content.removeprefix(BOM).split(b"\n")
         self._random.shuffle(lines)
         path.write_bytes(b"\n".join(lines))
         try:
@@ -131,12 +132,13 @@ def check_places(records: list[Record], path: Path, content: bytes) -> None:
     format = detect_format(path, SourceFormat.auto)
     if path.suffix.lower() in (".gz", ".zst", ".zip") or format not in BETWEEN:
         return
-    position = 0
+    position = mark = len(BOM) if content.startswith(BOM) else 0
     for number, record in enumerate(records):
         assert record.offset is not None
         raw = record.raw
-        start = content.index(raw, record.offset, record.offset + len(raw) + len(b"\xef\xbb\xbf"))
-        between = content[position:start].removeprefix(b"\xef\xbb\xbf")
+        start = max(record.offset, mark)  # the mark is part of the first line's place but not of its bytes
+        assert content[start : start + len(raw)] == raw, f"record {number} does not stand at byte {start}"
+        between = content[position:start]
         if not (number == 0 and format is SourceFormat.csv):  # before the first row there is the header
             assert not between.strip(BETWEEN[format]), f"{between!r} before record {number} is in no record"
         position = start + len(raw)

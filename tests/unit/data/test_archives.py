@@ -89,7 +89,7 @@ def test_a_zip_archive_built_to_do_harm_is_refused(tmp_path: Path, content: byte
     assert [path.name for path in tmp_path.iterdir()] == ["rows.zip"]
 
 
-def test_a_link_an_encrypted_member_and_a_name_used_twice_are_refused(tmp_path: Path) -> None:
+def test_links_encrypted_members_and_names_missing_or_used_twice_are_refused(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("rows.jsonl")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     stream = io.BytesIO()
@@ -102,6 +102,10 @@ def test_a_link_an_encrypted_member_and_a_name_used_twice_are_refused(tmp_path: 
     encrypted[flags : flags + 2] = struct.pack("<H", 1)
     with pytest.raises(DataError, match="encrypted"):
         read(tmp_path, "encrypted.zip", bytes(encrypted))
+    nameless = bytearray(zipped([("rows.jsonl", LINE)]))
+    nameless[nameless.rindex(b"rows.jsonl")] = 0  # names end at a NUL
+    with pytest.raises(DataError, match="without a name"):
+        read(tmp_path, "nameless.zip", bytes(nameless))
     twice = zipped([("a.jsonl", LINE), ("b.jsonl", LINE)]).replace(b"b.jsonl", b"a.jsonl")
     with pytest.raises(DataError, match="there twice"):
         read(tmp_path, "twice.zip", twice)

@@ -138,7 +138,7 @@ def test_a_lost_row_and_a_wrong_place_would_be_found(tmp_path: Path) -> None:
         check_places(records[1:], path, content)
     with pytest.raises(AssertionError, match="is in no record"):
         check_places(records[:1], path, content)
-    with pytest.raises(ValueError, match="not found"):
+    with pytest.raises(AssertionError, match="does not stand at byte 7"):
         check_places([dataclasses.replace(records[0], offset=7)], path, content)
 
 
