@@ -63,7 +63,7 @@ def print_sft(node: Node, resolution: Resolution) -> None:
     steps = num_optimizer_steps(
         train.encoded, num_epochs=sft.num_epochs, batch_size=sft.batch_size, max_steps=sft.max_steps
     )
-    memory = sft_memory(base.folder, sft, config.model.dtype, config.model.quantization, train.longest)
+    memory = sft_memory(base.folder, sft, config.model, train.longest)
     millions = f"base {memory.base_parameters / 1e6:.1f} M parameters, adapter {memory.adapter_parameters / 1e6:.2f} M"
     parts = f"base {size(memory.base)}, adapter and optimizer {size(memory.adapter)}, "
     parts += f"activations {size(memory.activations)}, head {size(memory.head)}"

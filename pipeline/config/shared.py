@@ -29,9 +29,8 @@ class DType(StrEnum):
 class Attention(StrEnum):
     """Attention implementation of transformers."""
 
-    auto = "auto"  # eager on a CPU, sdpa elsewhere
+    sdpa = "sdpa"  # torch chooses the kernel by the hardware; keeps no attention scores for the backward pass
     eager = "eager"
-    sdpa = "sdpa"
     flash_attention_2 = "flash_attention_2"
 
 
@@ -76,7 +75,7 @@ class ModelConfig:
     id: str = MISSING  # hub id or folder; for the embedded model its name
     revision: str | None = None  # hub commit or tag; null is the newest one in the local cache or on the hub
     dtype: DType = DType.auto
-    attention: Attention = option(Attention.auto)
+    attention: Attention = option(Attention.sdpa)
     quantization: Quantization = Quantization.none
     # Path of a Jinja file; null is the tokenizer's own template, and ours (ChatML) where it has none.
     chat_template: str | None = None

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.store import Store
-from pipeline.config.shared import DType, LoRAConfig, Quantization
+from pipeline.config.shared import Attention, DType, LoRAConfig, ModelConfig, Quantization
 from pipeline.config.stages import SFTConfig
 from pipeline.errors import ModelError
 
@@ -68,32 +68,33 @@ def adapter_parameters(shapes: Shapes, lora: LoRAConfig) -> int:
     )
 
 
-def activation_values(config: Mapping[str, Any], length: int, *, checkpointing: bool) -> int:
+def activation_values(config: Mapping[str, Any], length: int, attention: Attention, *, checkpointing: bool) -> int:
     """Return how many values the backward pass keeps per token.
 
-    Per layer: 16 vectors of the hidden size, 4 of the feed-forward size and 3 rows of attention scores per head. With
-    activation checkpointing: one vector of the hidden size per layer, and one layer in full.
+    Per layer: 16 vectors of the hidden size and 4 of the feed-forward size; with eager attention also 3 rows of
+    attention scores per head, which the other implementations compute anew. With activation checkpointing: one vector of the hidden size per layer, and one layer in full.
     """
     hidden, layers = config["hidden_size"], config["num_hidden_layers"]
     feed_forward = config.get("intermediate_size") or 4 * hidden
-    per_layer: int = 16 * hidden + 4 * feed_forward + 3 * config["num_attention_heads"] * length
+    scores = 3 * config["num_attention_heads"] * length if attention is Attention.eager else 0
+    per_layer: int = 16 * hidden + 4 * feed_forward + scores
     values: int = per_layer + layers * hidden if checkpointing else layers * per_layer
     return values
 
 
-def sft_memory(folder: Path, sft: SFTConfig, dtype: DType, quantization: Quantization, longest: int) -> MemoryEstimate:
+def sft_memory(folder: Path, sft: SFTConfig, model: ModelConfig, longest: int) -> MemoryEstimate:
     """Estimate the peak of supervised fine-tuning, which its batch of the longest rows decides."""
     shapes = weight_shapes(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     base_parameters = sum(math.prod(shape) for shape in shapes.values())
     trained = adapter_parameters(shapes, sft.lora)
     # `auto` is bfloat16 or float32 by a probe of this machine; the larger is assumed.
-    width = 2 if dtype in {DType.bfloat16, DType.float16} else 4
-    values = activation_values(config, longest, checkpointing=sft.activation_checkpointing)
+    width = 2 if model.dtype in {DType.bfloat16, DType.float16} else 4
+    values = activation_values(config, longest, model.attention, checkpointing=sft.activation_checkpointing)
     return MemoryEstimate(
         base_parameters=base_parameters,
         adapter_parameters=trained,
-        base=base_parameters // 2 if quantization == Quantization.nf4 else base_parameters * width,
+        base=base_parameters // 2 if model.quantization == Quantization.nf4 else base_parameters * width,
         adapter=trained * ADAPTER_BYTES,
         activations=sft.microbatch_size * longest * values * width,
         head=HEAD_CHUNK * int(config["vocab_size"]) * (width + 4),

@@ -20,7 +20,7 @@ from transformers.utils import logging
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.base_model import BaseModel
 from pipeline.artifacts.hashing import sha256_json
-from pipeline.config.shared import Attention, DType, LoRAConfig, ModelConfig, Quantization, RuntimeConfig
+from pipeline.config.shared import DType, LoRAConfig, ModelConfig, Quantization, RuntimeConfig
 from pipeline.errors import ModelError
 from pipeline.models.head import check_head, output_head, underlying_model
 from pipeline.runtime.device import choose_device
@@ -80,7 +80,7 @@ def load_base(base: BaseModel, model: ModelConfig, runtime: RuntimeConfig, dtype
     loaded, report = AutoModelForCausalLM.from_pretrained(
         str(base.folder),
         dtype=getattr(torch, dtype.value),
-        attn_implementation=_attention(model.attention, device),
+        attn_implementation=model.attention.value,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
@@ -100,12 +100,6 @@ def load_base(base: BaseModel, model: ModelConfig, runtime: RuntimeConfig, dtype
     loaded = loaded if "device_map" in extra else loaded.to(device)
     check_head(loaded)
     return cast(PreTrainedModel, loaded)
-
-
-def _attention(attention: Attention, device: torch.device) -> str:
-    if attention is not Attention.auto:
-        return attention.value
-    return "eager" if device.type == "cpu" else "sdpa"
 
 
 def linear_module_names(model: nn.Module) -> list[str]:

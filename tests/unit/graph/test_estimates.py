@@ -10,7 +10,7 @@ from tiny import make_tiny_model
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Provenance, Store
-from pipeline.config.shared import DType, LoRAConfig, Quantization
+from pipeline.config.shared import Attention, DType, LoRAConfig, ModelConfig
 from pipeline.config.stages import SFTConfig
 from pipeline.errors import ModelError
 from pipeline.graph.estimates import (
@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_shapes_come_from_the_header(model: Path) -> None:
     shapes = weight_shapes(model)
     assert shapes["model.layers.1.mlp.down_proj.weight"] == [64, 128]
-    memory = sft_memory(model, SFTConfig(), DType.float32, Quantization.none, 100)
+    memory = sft_memory(model, SFTConfig(), ModelConfig(dtype=DType.float32), 100)
     assert memory.base_parameters == PARAMETERS == 106_816
     assert memory.base == 4 * PARAMETERS
 
@@ -61,18 +61,20 @@ def test_adapter_parameters(model: Path, targets: list[str], expected: int) -> N
 
 def test_activations_grow_with_layers_and_shrink_with_checkpointing() -> None:
     config = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    one_layer = 16 * 64 + 4 * 128 + 3 * 4 * 10
-    assert activation_values(config, 10, checkpointing=False) == 2 * one_layer
-    assert activation_values(config, 10, checkpointing=True) == one_layer + 2 * 64
+    one_layer = 16 * 64 + 4 * 128
+    assert activation_values(config, 10, Attention.sdpa, checkpointing=False) == 2 * one_layer
+    assert activation_values(config, 10, Attention.sdpa, checkpointing=True) == one_layer + 2 * 64
+    with_scores = one_layer + 3 * 4 * 10
+    assert activation_values(config, 10, Attention.eager, checkpointing=False) == 2 * with_scores
 
 
 def test_memory_follows_its_parts(model: Path) -> None:
     sft = SFTConfig(microbatch_size=8)
-    wide = sft_memory(model, sft, DType.auto, Quantization.none, 100)
-    narrow = sft_memory(model, sft, DType.bfloat16, Quantization.none, 100)
+    wide = sft_memory(model, sft, ModelConfig(), 100)
+    narrow = sft_memory(model, sft, ModelConfig(dtype=DType.bfloat16), 100)
     assert (narrow.base, narrow.activations) == (wide.base // 2, wide.activations // 2)
     assert narrow.adapter == wide.adapter == 16 * 2 * INS_AND_OUTS * 16
-    half = sft_memory(model, replace(sft, microbatch_size=4), DType.bfloat16, Quantization.none, 100)
+    half = sft_memory(model, replace(sft, microbatch_size=4), ModelConfig(dtype=DType.bfloat16), 100)
     assert half.activations == narrow.activations // 2
     assert half.total < narrow.total
 

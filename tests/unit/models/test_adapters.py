@@ -65,7 +65,7 @@ def test_a_base_is_frozen_and_brings_no_sampling_defaults(base: BaseModel, model
     model = load(base, model_config)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert model.config._attn_implementation == "eager"
+    assert model.config._attn_implementation == "sdpa"
     assert model.generation_config.top_k is None
 
 
