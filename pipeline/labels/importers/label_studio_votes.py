@@ -23,6 +23,7 @@ from pipeline.labels.importers.label_studio_layout import Layout
 from pipeline.labels.importers.label_studio_records import Annotation, Form, Region, Task
 from pipeline.labels.importers.label_studio_verdicts import Judged, Verdict, read_silence, read_verdicts
 from pipeline.labels.importers.registry import ImportContext
+from pipeline.labels.importers.values import completion_turns, exchange
 from pipeline.labels.votes import Imported, Item, Status, Vote, make_item
 
 NAME = "label_studio"
@@ -138,11 +139,9 @@ def _completions(
         values = [
             (name, _value(data, name, form), model) for name, model in zip(layout.candidates, models, strict=True)
         ]
-    completions = []
-    for where, value, model in values:
-        turns = check_conversation([*prompt, *as_turns(value, "assistant", where)])[len(prompt) :]
-        completions.append((turns, model if isinstance(model, str) and model else None))
-    return completions, names
+    _, sides = exchange(prompt, [completion_turns(value, where) for where, value, _ in values])
+    writers = [model if isinstance(model, str) and model else None for _, _, model in values]
+    return list(zip(sides, writers, strict=True)), names
 
 
 def _value(data: Mapping[str, Any], name: str, form: Form) -> Any:

@@ -79,6 +79,11 @@ def test_a_vote_says_who_when_how_long_and_on_what() -> None:
     assert item.candidates[vote.candidates[vote.ranks.index(1)]].messages[0]["content"] == "Because."
 
 
+def test_an_answer_without_a_word_was_judged_too() -> None:
+    vote = only(read(task(annotation(LEFT), data={**DATA, "answer2": " \u200b"})))
+    assert (preferred(vote), vote.status) == (0, Status.submitted)
+
+
 def test_candidates_are_in_order_of_id_however_they_were_shown() -> None:
     turned = {"prompt": "Why?", "answer1": DATA["answer2"], "answer2": DATA["answer1"]}
     one, other = only(read(task(annotation(LEFT)))), only(read(task(annotation(LEFT), data=turned)))
@@ -200,7 +205,7 @@ def test_one_bad_answer_leaves_the_others_alone() -> None:
         (task(annotation(LEFT), data={**DATA, "answer1": True}), "E_SCHEMA: answer1 is true or false, not text"),
         (task(annotation(LEFT), data={**DATA, "answer2": None}), "E_SCHEMA: the task's data have null in 'answer2'"),
         (task(annotation(LEFT), data={"prompt": "x", "answer1": "y"}), "E_SCHEMA: the task's data have no 'answer2'"),
-        (task(annotation(LEFT), data={**DATA, "answer2": " \u200b"}), "E_EMPTY: answer2 has no visible text"),
+        (task(annotation(LEFT), data={**DATA, "prompt": " \u200b"}), "E_EMPTY: prompt has no visible text"),
         (task(annotation(LEFT), data={**DATA, "prompt": "\ud800"}), "E_ENCODING: "),
     ],
 )
