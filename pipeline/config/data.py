@@ -89,6 +89,11 @@ class FilterConfig:
     tables: list[TableName] = option(factory=list)  # empty is every table
 
 
+def sound_text() -> list[FilterConfig]:
+    """Return the filters that are safe for any data: what they drop is broken, or must not be learned."""
+    return [FilterConfig(name=name) for name in ("secrets", "control_tokens", "identical_completions", "invisible")]
+
+
 @dataclass(kw_only=True)
 class NearDuplicatesConfig:
     """Rows that say nearly the same: found by MinHash, confirmed by the Jaccard similarity of their n-grams."""
@@ -115,7 +120,7 @@ class CurateConfig:
     seed: int = option(0, ge=0)  # of its own, so that sweeping `seed` does not split the data anew
     validation_fraction: float = option(0.1, ge=0, lt=1)  # of prompts, by hash
     test_fraction: float = option(0.1, ge=0, lt=1)  # of prompts, by hash
-    filters: list[FilterConfig] = option(factory=list)  # in the order in which they are applied
+    filters: list[FilterConfig] = option(factory=sound_text)  # in the order in which they are applied
     near_duplicates: NearDuplicatesConfig = option(factory=NearDuplicatesConfig)
     decontamination: DecontaminationConfig = option(factory=DecontaminationConfig)
     # Bad rows are set aside with a reason; more than this share of a source stops the run.

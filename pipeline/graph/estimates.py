@@ -72,7 +72,8 @@ def activation_values(config: Mapping[str, Any], length: int, attention: Attenti
     """Return how many values the backward pass keeps per token.
 
     Per layer: 16 vectors of the hidden size and 4 of the feed-forward size; with eager attention also 3 rows of
-    attention scores per head, which the other implementations compute anew. With activation checkpointing: one vector of the hidden size per layer, and one layer in full.
+    attention scores per head, which the other implementations compute anew. With activation checkpointing: one vector
+    of the hidden size per layer, and one layer in full.
     """
     hidden, layers = config["hidden_size"], config["num_hidden_layers"]
     feed_forward = config.get("intermediate_size") or 4 * hidden

@@ -222,7 +222,7 @@ def _supersede(votes: Iterable[Vote]) -> list[Vote]:
     """Let only the latest vote of an annotator on the same candidates and the same question count.
 
     Later is what was created later; where no times are given, what stands further down. Who is not named cannot be
-    recognised, so that each unnamed vote counts.
+    recognised, so that each unnamed vote counts. A known answer and a vote of its author are two things.
     """
     votes = list(votes)
     latest: dict[tuple[Any, ...], int] = {}
@@ -230,7 +230,7 @@ def _supersede(votes: Iterable[Vote]) -> list[Vote]:
     for index, vote in enumerate(votes):
         if vote.annotator is None or vote.status is not Status.submitted:
             continue
-        key = (vote.annotator, vote.item, vote.question, vote.scale, vote.candidates)
+        key = (vote.annotator, vote.item, vote.question, vote.scale, vote.candidates, vote.gold)
         before = latest.setdefault(key, index)
         if before != index:
             newer = index if (vote.created or "") >= (votes[before].created or "") else before

@@ -50,7 +50,12 @@ def ingest(job: StageJob) -> StageOutcome:
         comparisons = [pair.row for pair in aggregated.comparisons if pair.protected is protected]
         parts |= _write(job, TableName.comparisons, side, comparisons)
         parts |= _write(job, TableName.demonstrations, side, collected.demonstrations[side])
-    judged = {**quality.as_dict(), "estimated": aggregated.annotators}
+    judged = {
+        **quality.as_dict(),
+        "estimated": aggregated.annotators,
+        "exports": [account.as_dict() for account in collected.accounts],
+        "aggregated": aggregated.counts,
+    }
     write_durably(job.staging / QUALITY_FILE, json.dumps(judged, indent=2, sort_keys=True) + "\n")
     parts["quality"] = sha256_json(judged)
     counts = _counts(collected, aggregated)
