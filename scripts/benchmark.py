@@ -1,10 +1,12 @@
 """Where speed is measured: ours and a peer do the same work in turns, each repetition in a process of its own.
 
 ``python scripts/benchmark.py sft --repetitions 3 --rows 64 --json``
+``python scripts/benchmark.py curate --repetitions 1 --rows 100000 --peers datasketch datatrove``
 
 Prints every repetition and the medians. With ``--json`` the last line is one JSON object with ``name``, ``ratio`` (our
-speed over the peer's as it comes), ``best_ratio`` (over the peer's fastest setting), ``memory_ratio`` (our peak memory
-over the peer's) and ``max_loss_difference`` (per step, on the same batches in float32).
+speed over the peer's as it comes; of several peers, over the fastest) and ``memory_ratio`` (our peak memory over that
+peer's). `sft` adds ``best_ratio`` (over the peer's fastest setting) and ``max_loss_difference`` (per step, on the same
+batches in float32), `curate` the recall and precision of each.
 
 A benchmark is a `Benchmark` in `BENCHMARKS`: the names of its variants, a function that measures one of them, and a
 function that turns all measurements into the final object.
@@ -26,10 +28,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from benchmarks import sft  # noqa: E402  (the path is set above)
+from benchmarks import curate, sft  # noqa: E402  (the path is set above)
 from benchmarks.benchmark import Benchmark, Measurement  # noqa: E402
 
-BENCHMARKS: dict[str, Benchmark] = {"sft": sft.BENCHMARK}
+BENCHMARKS: dict[str, Benchmark] = {"curate": curate.BENCHMARK, "sft": sft.BENCHMARK}
 RESULT = "benchmark-result: "  # a child's last line begins with this; libraries print lines of their own
 
 
@@ -38,10 +40,16 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure speed and memory against a peer, on the same work.")
     parser.add_argument("name", choices=sorted(BENCHMARKS))
     parser.add_argument("--repetitions", type=int, default=3, help="of each variant; the median counts")
-    parser.add_argument("--rows", type=int, default=64, help="rows of work")
+    parser.add_argument("--rows", type=int, default=None, help="rows of work; each benchmark has a default")
     parser.add_argument("--batch-size", type=int, default=8, help="rows of one optimizer step")
     parser.add_argument("--model", type=Path, default=None, help="folder of a causal model; default: the embedded one")
     parser.add_argument("--variants", nargs="*", default=None, help="measure only these, for a quick look")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        default=[],
+        help="curate: measure these beside ours: datasketch, datatrove (install with pip install datasketch datatrove)",
+    )
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--child", default=None, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -63,10 +71,11 @@ def measure_in_child(variant: str, options: argparse.Namespace) -> Measurement:
 
 def table(results: dict[str, list[Measurement]]) -> str:
     """Return every repetition and the medians as text."""
-    head = f"{'variant':<22}{'tokens/s':>10}   {'each repetition':<28}{'peak GB':>8}  dtype"
+    unit = next(iter(results.values()))[0].unit
+    head = f"{'variant':<22}{f'{unit}/s':>10}   {'each repetition':<28}{'peak GB':>8}  dtype"
     lines = [head, "-" * len(head)]
     for variant, repetitions in results.items():
-        speeds = [one.tokens_per_second for one in repetitions]
+        speeds = [one.per_second for one in repetitions]
         lines.append(
             f"{variant:<22}{median(speeds):>10.0f}   {' '.join(f'{speed:.0f}' for speed in speeds):<28}"
             f"{median(one.peak_bytes for one in repetitions) / 1e9:>8.2f}  {repetitions[0].dtype}"
@@ -78,10 +87,13 @@ def main() -> None:
     """Measure in turns and print."""
     options = arguments()
     benchmark = BENCHMARKS[options.name]
+    options.rows = options.rows or benchmark.default_rows
     if options.child is not None:
         print(RESULT + json.dumps(vars(benchmark.measure(options.child, options))), flush=True)
         return
-    variants = options.variants or list(benchmark.variants)
+    variants = options.variants or [*benchmark.variants, *options.peers]
+    if unknown := sorted(set(options.peers) - set(benchmark.peers)):
+        sys.exit(f"--peers: {options.name} knows {', '.join(benchmark.peers) or 'none'}, not {unknown[0]}")
     results: dict[str, list[Measurement]] = {variant: [] for variant in variants}
     started = time.perf_counter()
     for repetition in range(options.repetitions):

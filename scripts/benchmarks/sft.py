@@ -205,7 +205,7 @@ def summarise(results: dict[str, list[Measurement]]) -> dict[str, Any]:
     """Return the ratios of the medians."""
 
     def speed(variant: str) -> float:
-        return median(one.tokens_per_second for one in results[variant])
+        return median(one.per_second for one in results[variant])
 
     def memory(variant: str) -> float:
         return median(one.peak_bytes for one in results[variant])
@@ -238,6 +238,7 @@ def summarise(results: dict[str, list[Measurement]]) -> dict[str, Any]:
 
 BENCHMARK = Benchmark(
     variants=("ours", *PEERS, *SAME_BATCHES),
+    default_rows=64,
     measure=measure,
     summarise=summarise,
     measured_once=frozenset(SAME_BATCHES),

@@ -103,13 +103,14 @@ class Accounting:
         if cut is not None and shard >= cut[0]:
             account.over_limit += num_records - (cut[1] + 1 if shard == cut[0] else 0)
         places = [place for place, _ in filters_of(source.config.table, self._config)]
+        self._count_kept(shard, account, placed, places)
         raws = self._raws_of_same_ids(shard, placed)
-        events = (self._bad(shard), self._dropped(shard), self._placed(shard, placed))
+        events = (self._bad(shard), self._dropped(shard), self._left_out(shard, placed))
         for ordinal, kind, event in heapq.merge(*events, key=lambda item: item[0]):
             if not placed.is_looked_at(source.number, shard, ordinal):
                 break
             if kind == "row":
-                self._tell_row(event, source, account, placed, places, raws)
+                self._tell_row(event, source, account, placed, raws)
             elif kind == "bad":
                 event.pop("ordinal")
                 account.count_bad_row(event)
@@ -117,36 +118,43 @@ class Accounting:
             else:
                 self._tell_filtered(event, source, account, places)
 
+    def _count_kept(self, shard: int, account: SourceAccount, placed: Placed, places: list[int]) -> None:
+        """Count the rows that stay, and all that filters let through."""
+        rows = self._spill.rows_of(shard)
+        fates = np.frombuffer(placed.fate, np.int8)[rows.start : rows.stop]
+        account.accepted += int((fates == Fate.kept).sum())
+        changed = self._spill.numbers["changed"][rows.start : rows.stop][fates != Fate.over_limit]
+        for place in places:
+            self._passed[place] += len(changed)
+            self._changed[place] += int((changed >> np.uint64(place) & np.uint64(1)).sum())
+
     def _bad(self, shard: int) -> Iterator[tuple[int, str, Any]]:
         return ((event["ordinal"], "bad", event) for event in self._spill.events(shard, "bad"))
 
     def _dropped(self, shard: int) -> Iterator[tuple[int, str, Any]]:
         return ((event["ordinal"], "filtered", event) for event in self._spill.events(shard, "filtered"))
 
-    def _placed(self, shard: int, placed: Placed) -> Iterator[tuple[int, str, Any]]:
+    def _left_out(self, shard: int, placed: Placed) -> Iterator[tuple[int, str, Any]]:
         rows = self._spill.rows_of(shard)
-        ordinals = self._spill.numbers["ordinal"][rows.start : rows.stop].tolist()
-        return ((ordinal, "row", row) for ordinal, row in zip(ordinals, rows, strict=True))
+        own = rows.start + np.flatnonzero(np.frombuffer(placed.fate, np.int8)[rows.start : rows.stop] != Fate.kept)
+        ordinals = self._spill.numbers["ordinal"][own]
+        return ((ordinal, "row", row) for ordinal, row in zip(ordinals.tolist(), own.tolist(), strict=True))
 
     def _tell_row(
-        self, row: int, source: Source, account: SourceAccount, placed: Placed, places: list[int],
-        raws: dict[int, dict[str, Any]],
-    ) -> None:  # fmt: skip
+        self, row: int, source: Source, account: SourceAccount, placed: Placed, raws: dict[int, dict[str, Any]]
+    ) -> None:
         fate = Fate(placed.fate[row])
-        self._count_filters(places, int(self._spill.numbers["changed"][row]))
-        if fate is Fate.kept:
-            account.accepted += 1
-        elif fate is Fate.same_id:
+        if fate is Fate.same_id:
             entry = raws[row]
             account.count_bad_row(entry)
             self._bad_row(entry)
-        else:
-            account.duplicates += fate is Fate.duplicate
-            account.near_duplicates += fate is Fate.near_duplicate
-            account.bridges_splits += fate is Fate.bridges_splits
-            account.leaks += fate is Fate.leak
-            account.over_cap += fate is Fate.over_cap
-            self._removed(self._removal(row, fate, source, placed))
+            return
+        account.duplicates += fate is Fate.duplicate
+        account.near_duplicates += fate is Fate.near_duplicate
+        account.bridges_splits += fate is Fate.bridges_splits
+        account.leaks += fate is Fate.leak
+        account.over_cap += fate is Fate.over_cap
+        self._removed(self._removal(row, fate, source, placed))
 
     def _removal(self, row: int, fate: Fate, source: Source, placed: Placed) -> dict[str, Any]:
         entry = {
@@ -168,7 +176,9 @@ class Accounting:
     def _tell_filtered(self, event: dict[str, Any], source: Source, account: SourceAccount, places: list[int]) -> None:
         place = event["filter"]
         name = self._config.filters[place].name
-        self._count_filters([other for other in places if other < place], event["changed"])
+        for other in places[: places.index(place)]:
+            self._passed[other] += 1
+            self._changed[other] += event["changed"] >> other & 1
         self._filtered[place, event["reason"]] += 1
         account.filtered[name] = account.filtered.get(name, 0) + 1
         self._removed(
@@ -185,15 +195,11 @@ class Accounting:
             }
         )
 
-    def _count_filters(self, passed: list[int], changed: int) -> None:
-        for place in passed:
-            self._passed[place] += 1
-            self._changed[place] += changed >> place & 1
-
     def _raws_of_same_ids(self, shard: int, placed: Placed) -> dict[int, dict[str, Any]]:
         """Describe the rows whose id another row has. Their bytes are read again, because few sources have any."""
         rows = self._spill.rows_of(shard)
-        found = {int(self._spill.numbers["ordinal"][row]): row for row in rows if placed.fate[row] == Fate.same_id}
+        own = rows.start + np.flatnonzero(np.frombuffer(placed.fate, np.int8)[rows.start : rows.stop] == Fate.same_id)
+        found = dict(zip(self._spill.numbers["ordinal"][own].tolist(), own.tolist(), strict=True))
         if not found:
             return {}
         source = self._spill.shards[shard].source

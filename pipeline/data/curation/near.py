@@ -6,6 +6,7 @@ band are candidates, and of every candidate the sets of runs of words are compar
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +39,15 @@ class Groups:
 class Neighbours:
     """The groups that are near to each group."""
 
-    starts: Indices  # [groups + 1]
+    starts: array[int]  # [groups + 1]
     others: npt.NDArray[np.int32]
     similarity: npt.NDArray[np.float32]
 
     def of(self, group: int) -> list[tuple[int, float]]:
         """Return the groups near to one, with their similarities, earlier ones first."""
         begin, end = self.starts[group], self.starts[group + 1]
+        if begin == end:
+            return []
         return list(zip(self.others[begin:end].tolist(), self.similarity[begin:end].tolist(), strict=True))
 
 
@@ -136,7 +139,7 @@ def _both_ways(pairs: Indices, similarity: npt.NDArray[np.float32], num_groups: 
     other = np.concatenate([pairs[:, 1], pairs[:, 0]])
     order = np.lexsort((other, own))
     return Neighbours(
-        starts=np.searchsorted(own[order], np.arange(num_groups + 1)),
+        starts=array("q", np.searchsorted(own[order], np.arange(num_groups + 1)).astype(np.int64).tobytes()),
         others=other[order].astype(np.int32),
         similarity=np.concatenate([similarity, similarity])[order],
     )
@@ -203,7 +206,7 @@ def field_grams(words: Any, entries: Any, field: int, ngram: int) -> Ragged:
 def none_near(num_groups: int) -> Neighbours:
     """Return what is known where nobody looks for near-duplicates."""
     return Neighbours(
-        starts=np.zeros(num_groups + 1, np.int64), others=np.zeros(0, np.int32), similarity=np.zeros(0, np.float32)
+        starts=array("q", bytes(8 * (num_groups + 1))), others=np.zeros(0, np.int32), similarity=np.zeros(0, np.float32)
     )
 
 

@@ -22,7 +22,7 @@ from pipeline.data.curation.filtering import Dropped, Filtering
 from pipeline.data.curation.minhash import Banding, MinHash
 from pipeline.data.curation.plan import FIELDS, Shard
 from pipeline.data.curation.spill import KINDS, NUMBERS, ShardResult, shard_file
-from pipeline.data.curation.words import Ragged, grams, mix, number_words, positions, split_words
+from pipeline.data.curation.words import Ragged, grams, mix, number_words, positions
 from pipeline.data.json_reader import read_jsonl
 from pipeline.data.records import Record
 from pipeline.data.rows import (
@@ -203,7 +203,7 @@ class _Writer:
                 _unpack(_short_hash(row.id.encode()))[0],
                 0,
                 (0, 0, 0),
-                len(split_words(asked)) if given else -1,
+                int(number_words([asked])[1][0]) if given else -1,
                 (*characters, 0, 0)[:3],
                 changed,
                 self._origin(row),

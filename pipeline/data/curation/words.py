@@ -1,7 +1,7 @@
 """Words of texts as numbers, runs of words, and how much of two texts is the same; all of it in arrays.
 
-A word is a run of letters, digits, underscores and operator signs, case folded; other signs part words and say
-nothing. A character of a script that is written without spaces is a word by itself.
+A word is a run of letters, digits and underscores, case folded. An operator sign is a word by itself, and so is a
+character of a script that is written without spaces. All other signs part words and say nothing.
 """
 
 from __future__ import annotations
@@ -11,43 +11,39 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Words = npt.NDArray[np.uint32]  # one number per word
 Grams = npt.NDArray[np.uint64]  # one number per run of words
 Indices = npt.NDArray[np.int64]
 
-OPERATORS = "+*/=<>%^$~|&#@-"  # `7 + 5` and `7 - 5` are two questions
-_UNSPACED = (  # Thai, Lao, Burmese, Khmer, Japanese, Chinese
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+OPERATORS = "+-*/=<>%^"  # `7 + 5` and `7 - 5` are two questions
+_SINGLE = re.compile(  # Thai, Lao, Burmese, Khmer, Japanese, Chinese; operators beyond ASCII
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u00b1\u00d7\u00f7\u2200-\u22ff]"
 )
-_WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[\w{re.escape(OPERATORS)}\u00b1\u00d7\u00f7\u2200-\u22ff])+")
-_IN_WORDS = {code for code in range(128) if chr(code).isalnum() or chr(code) in f"_{OPERATORS}"}
-_PARTED = bytes(code if code in _IN_WORDS else 32 for code in range(256))  # as `bytes.translate` wants it
+_PARTING = re.compile(r"[^\w\x00-\x7f\u00b1\u00d7\u00f7\u2200-\u22ff]")  # beyond ASCII
+_IN_WORDS = {code for code in range(128) if chr(code).isalnum() or chr(code) in f"_{OPERATORS}"} | set(range(128, 256))
+_KEPT = bytes(code if code in _IN_WORDS else 32 for code in range(256))  # of UTF-8: other ASCII signs are spaces
+_END = b" \x01 "  # stands behind every text, and in none
 MAX_KNOWN_WORDS = 1 << 19  # of a process; a vocabulary of this size takes about 60 MB
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, the golden ratio's bits
 _MASK = (1 << 64) - 1
 PAIR_BITS = np.uint64(24)  # of a key that holds a pair's number above a run of words
 
 
-def split_words(text: str) -> list[bytes]:
-    """Return the words of a text, in order, in UTF-8."""
-    if text.isascii():
-        return text.lower().encode().translate(_PARTED).split()
-    return [word.encode() for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold())]
-
-
-class _KnownWords(dict[bytes, int]):
+class _KnownWords(dict[str, int]):
     """The number of every word seen so far: the first four bytes of its BLAKE2b digest, the same in every process."""
 
-    def __missing__(self, word: bytes) -> int:
+    def __missing__(self, word: str) -> int:
         if len(self) >= MAX_KNOWN_WORDS:
             self.clear()
-        number = int.from_bytes(hashlib.blake2b(word, digest_size=4).digest(), "little")
+        number = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "little")
         self[word] = number
         return number
 
@@ -61,10 +57,29 @@ def number_words(texts: Sequence[str]) -> tuple[Words, Indices]:
     Returns:
         All words one after the other, and how many each text has. A text without words is one word, itself.
     """
-    split = [split_words(text) or [text.encode()] for text in texts]
-    lengths = np.fromiter(map(len, split), np.int64, len(split))
-    numbers = np.fromiter(map(_known.__getitem__, chain.from_iterable(split)), np.uint32, int(lengths.sum()))
-    return numbers, lengths
+    if not texts:
+        return np.zeros(0, np.uint32), np.zeros(0, np.int64)
+    content = _END.join([*map(_with_spaces, texts), b""]).strip()
+    for operator in OPERATORS:
+        content = content.replace(operator.encode(), f" {operator} ".encode())
+    # Arrow parts and counts words several times faster than Python does.
+    encoded = pc.ascii_split_whitespace(pa.array([content], pa.large_string())).values.dictionary_encode()
+    vocabulary = encoded.dictionary.to_pylist()
+    numbers = np.fromiter(map(_known.__getitem__, vocabulary), np.uint32, len(vocabulary))
+    places = encoded.indices.to_numpy()
+    is_end = places == places[-1]
+    lengths = np.diff(np.flatnonzero(is_end), prepend=-1) - 1
+    return numbers[places[~is_end]], lengths
+
+
+def _with_spaces(text: str) -> bytes:
+    """Return the text in UTF-8 with spaces between its words, save for operators."""
+    content = text
+    if not text.isascii():
+        content = _PARTING.sub(" ", unicodedata.normalize("NFKC", text).casefold())
+        content = _SINGLE.sub(r" \g<0> ", content)
+    words = content.lower().encode().translate(_KEPT)
+    return hashlib.sha256(text.encode()).hexdigest().encode() if words.isspace() or not words else words
 
 
 def mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,10 +68,10 @@ def write_shard(task: WriteTask) -> dict[tuple[TableName, str], Path]:
 
 def _lines(task: WriteTask, begins: Any, sizes: Any) -> Iterator[bytes]:
     """Read rows of the shard."""
-    with shard_file(task.folder, task.shard, "rows").open("rb") as file:
+    path = shard_file(task.folder, task.shard, "rows")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for begin, size in zip(begins.tolist(), sizes.tolist(), strict=True):
-            file.seek(begin)
-            yield file.read(size)
+            yield content[begin : begin + size]
 
 
 def _copies(line: bytes, times: int, fold: int, table: TableName) -> Iterator[bytes]:
