@@ -158,7 +158,7 @@ def check_id(value: Any) -> str:
     return text
 
 
-def check_message(value: Any, where: str) -> Message:
+def check_message(value: Any, where: str, *, may_be_blank: bool = False) -> Message:
     """Return one turn, checked for its own content but not for its place."""
     if not isinstance(value, dict):
         raise BadRowError(Reason.schema, f"{where} is {_kind(value)}, not an object with role and content")
@@ -173,13 +173,18 @@ def check_message(value: Any, where: str) -> Message:
         raise BadRowError(Reason.role, f"{where} has the unknown role {role[:40]!r}; known: {', '.join(ROLES)}")
     content = check_text(value["content"], f"{where}.content")
     # An empty system turn says something: it keeps a template from putting in a system turn of its own.
-    if role != "system" and is_blank(content):
+    if role != "system" and not may_be_blank and is_blank(content):
         raise BadRowError(Reason.empty, f"{where} ({role}) has no visible text")
     return Message(role=role, content=content)
 
 
-def check_conversation(values: Any, field: str = "messages") -> list[Message]:
+def check_conversation(values: Any, field: str = "messages", *, last_may_be_blank: bool = False) -> list[Message]:
     """Return turns that follow each other properly: a system turn or none, then user and assistant in alternation.
+
+    Args:
+        values: The turns.
+        field: Where they stand, for messages.
+        last_may_be_blank: Whether the last turn may be without a visible character.
 
     Raises:
         BadRowError: With the reason and the turn that breaks the rule.
@@ -188,7 +193,11 @@ def check_conversation(values: Any, field: str = "messages") -> list[Message]:
         raise BadRowError(Reason.schema, f"{field} is {_kind(values)}, not a list of turns")
     if not values:
         raise BadRowError(Reason.role, f"{field} has no turns")
-    messages = [check_message(value, f"{field}[{index}]") for index, value in enumerate(values)]
+    last = len(values) - 1
+    messages = [
+        check_message(value, f"{field}[{index}]", may_be_blank=last_may_be_blank and index == last)
+        for index, value in enumerate(values)
+    ]
     expected = "user"
     for index, message in enumerate(messages):
         if message["role"] == "system":

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.ingest import Aggregation, IngestConfig, Ties
-from pipeline.data.rows import Comparison, Reason, is_blank
+from pipeline.data.rows import Comparison, Reason
 from pipeline.labels.probabilities import Flags, Shares, mean_margins, reliable_shares, strength_shares, vote_shares
 from pipeline.labels.verdicts import Fate, Pair, Vector, Verdicts, read_verdicts, select_questions
-from pipeline.labels.votes import Item, Status, Vote
+from pipeline.labels.votes import Item, Status, Vote, says_nothing
 
 UNDECIDED = 1e-9  # a confidence nearer to one half than this is no preference
 
@@ -194,9 +194,7 @@ def _comparison(
 
 
 def _is_empty(item: Item, pair: Pair) -> bool:
-    """Whether one side says nothing: annotators can judge that, and nobody can be trained on it."""
-    sides = (item.candidates[candidate].messages for candidate in (pair.first, pair.second))
-    return any(all(is_blank(message["content"]) for message in messages) for messages in sides)
+    return any(says_nothing(item.candidates[candidate].messages) for candidate in (pair.first, pair.second))
 
 
 def _empty_problem(pair: Pair) -> dict[str, Any]:

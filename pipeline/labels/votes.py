@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pipeline.data.rows import Demonstration, Message, normalise
+from pipeline.data.rows import Demonstration, Message, is_blank, normalise
 
 
 class Scale(StrEnum):
@@ -99,6 +99,11 @@ class Imported:
 def candidate_id(messages: Sequence[Message]) -> str:
     """Return the first 16 hex digits of the sha256 of a completion's normalised turns."""
     return _digest(messages)
+
+
+def says_nothing(completion: Sequence[Message]) -> bool:
+    """Whether a completion has no visible character: it can be judged, and nobody can be trained on it."""
+    return all(is_blank(turn["content"]) for turn in completion)
 
 
 def item_id(prompt: Sequence[Message]) -> str:

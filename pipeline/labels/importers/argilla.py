@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.building import as_turns
-from pipeline.data.rows import BadRowError, Demonstration, Message, Reason, check_id, is_blank
+from pipeline.data.rows import BadRowError, Demonstration, Message, Reason, check_id
 from pipeline.errors import DataError
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid
 from pipeline.labels.importers.label_studio_wording import CANDIDATE_STEMS, candidate_families, read_choice, split_mark
@@ -68,12 +68,19 @@ def _open(context: ImportContext) -> ReadRecord:
         answers = list(_answers(fields))
         notices = [NO_STATUS] if _is_nested(fields) else []
         demonstrations: list[Demonstration] = []
+        judgements: list[tuple[str, Judgement]] = []
+        if names:
+            judgements += _judgements([each for each in answers if each.question not in layout.texts], names, notices)
         for answer in answers:
-            if answer.question in layout.texts:
-                demonstrations += _written(answer, prompt, layout, context, ballots, notices)
-        if not names:
+            if answer.question not in layout.texts:
+                continue
+            try:
+                demonstrations += _written(answer, prompt, context, ballots, notices)
+            except BadRowError as problem:
+                refused = invalid(Scale.pairwise, problem, annotator=answer.annotator, question=answer.question)
+                judgements.append((f"{answer.question}:{answer.annotator}", refused))
+        if not names and not judgements:
             return Imported(demonstrations=demonstrations, notices=notices, unlabelled=0 if answers else 1)
-        judgements = _judgements([each for each in answers if each.question not in layout.texts], names, notices)
         record_id = check_id(fields["id"]) if fields.get("id") is not None else None
         found = ballots.imported(
             prompt, [(side, None) for side in sides], _named(judgements, record_id), notices=notices
@@ -188,10 +195,13 @@ def _status(value: Any) -> Status:
 
 
 def _written(
-    answer: _Answer, prompt: list[Message], layout: _Layout, context: ImportContext, ballots: Ballots,
-    notices: list[str],
+    answer: _Answer, prompt: list[Message], context: ImportContext, ballots: Ballots, notices: list[str]
 ) -> list[Demonstration]:  # fmt: skip
-    """Return a submitted free text as a completion, where its question asks for one."""
+    """Return a submitted free text as a completion, where its question asks for one.
+
+    Raises:
+        BadRowError: It is none that can be imitated.
+    """
     name = answer.question
     if name != context.source.columns.get("completion", name) or (
         "completion" not in context.source.columns and name.casefold() not in CANDIDATE_STEMS
@@ -200,7 +210,7 @@ def _written(
             f"free text in answer to `{name}` is not read; if it is a completion, set `columns: {{completion: {name}}}`"
         )
         return []
-    if answer.status is not Status.submitted or answer.value is None or is_blank(str(answer.value)):
+    if answer.status is not Status.submitted or answer.value is None:
         return []
     _, sides = exchange(prompt, [completion_turns(answer.value, name)])
     return [ballots.demonstration(prompt, sides[0])]

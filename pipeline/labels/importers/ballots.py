@@ -9,10 +9,10 @@ from typing import Any
 from pipeline.config.data import SourceSplit
 from pipeline.config.suggestions import near_miss
 from pipeline.data.building import with_id
-from pipeline.data.rows import BadRowError, Demonstration, Message, check_id
+from pipeline.data.rows import BadRowError, Demonstration, Message, Reason, check_id
 from pipeline.errors import ConfigError
 from pipeline.labels.importers.registry import ImportContext
-from pipeline.labels.votes import Imported, Item, Scale, Status, Vote, make_item
+from pipeline.labels.votes import Imported, Item, Scale, Status, Vote, make_item, says_nothing
 
 
 @dataclass(kw_only=True)
@@ -132,7 +132,13 @@ class Ballots:
     def demonstration(
         self, prompt: list[Message], completion: list[Message], *, given_id: object = None, topic: str | None = None
     ) -> Demonstration:
-        """Make a conversation to imitate; one without an id is named after its content."""
+        """Make a conversation to imitate; one without an id is named after its content.
+
+        Raises:
+            BadRowError: E_EMPTY, the completion has no visible text.
+        """
+        if says_nothing(completion):
+            raise BadRowError(Reason.empty, "the completion has no visible text: there is nothing to imitate")
         row = Demonstration(
             id="" if given_id is None or given_id == "" else check_id(given_id),
             source=self._context.name,

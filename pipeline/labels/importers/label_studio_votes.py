@@ -13,7 +13,6 @@ from pipeline.data.rows import (
     Message,
     Reason,
     check_conversation,
-    check_prompt,
     check_text,
     is_blank,
     split_demonstration,
@@ -64,11 +63,13 @@ def _has_buckets(region: Region) -> bool:
 
 def _judged(data: Mapping[str, Any], layout: Layout, context: ImportContext, form: Form) -> Judged:
     """Build the item of a task."""
-    prompt = check_prompt(check_conversation(_prompt_turns(data, layout, form)))
-    completions, names = _completions(data, layout, form, prompt)
+    values, names = _candidates(data, layout, form)
+    sides = [completion_turns(value, where) for where, value, _ in values]
+    prompt, checked = exchange(_prompt_turns(data, layout, form), sides)
+    writers = [model if isinstance(model, str) and model else None for _, _, model in values]
     topic = data.get(layout.topic) if layout.topic else None
     topic = None if topic in (None, "") else check_text(topic, "topic")
-    item, ids = _item(prompt, completions, context, topic)
+    item, ids = _item(prompt, list(zip(checked, writers, strict=True)), context, topic)
     return Judged(item=item, ids=ids, names=names)
 
 
@@ -115,10 +116,8 @@ def _prompt_turns(data: Mapping[str, Any], layout: Layout, form: Form) -> list[A
     return turns
 
 
-def _completions(
-    data: Mapping[str, Any], layout: Layout, form: Form, prompt: list[Message]
-) -> tuple[list[tuple[list[Message], str | None]], list[str]]:
-    """Return the candidates with their models, and the ids that the task's list gives them."""
+def _candidates(data: Mapping[str, Any], layout: Layout, form: Form) -> tuple[list[tuple[str, Any, Any]], list[str]]:
+    """Return where each candidate stands, its value and its model, and the ids that the task's list gives them."""
     values: list[tuple[str, Any, Any]] = []
     names: list[str] = []
     if layout.items:
@@ -139,9 +138,7 @@ def _completions(
         values = [
             (name, _value(data, name, form), model) for name, model in zip(layout.candidates, models, strict=True)
         ]
-    _, sides = exchange(prompt, [completion_turns(value, where) for where, value, _ in values])
-    writers = [model if isinstance(model, str) and model else None for _, _, model in values]
-    return list(zip(sides, writers, strict=True)), names
+    return values, names
 
 
 def _value(data: Mapping[str, Any], name: str, form: Form) -> Any:

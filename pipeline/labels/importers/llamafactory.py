@@ -134,11 +134,10 @@ class _Registered:
             return self._ballots.better(prompt, checked[0], checked[1])
         if not self._is_sharegpt:
             turns = [*turns, *self._reply(fields, "response")]
-        whole = check_conversation(turns)
         if "kto_tag" in self._columns:
-            split_demonstration(whole)  # it ends with a reply
-            return self._ballots.imported(whole[:-1], [(whole[-1:], None)], self._thumbs(fields))
-        return Imported(demonstrations=[self._ballots.demonstration(*split_demonstration(whole))])
+            prompt, checked = exchange(turns[:-1], [turns[-1:]])
+            return self._ballots.imported(prompt, [(checked[0], None)], self._thumbs(fields))
+        return Imported(demonstrations=[self._ballots.demonstration(*split_demonstration(check_conversation(turns)))])
 
     def _get(self, fields: Mapping[str, Any], name: str) -> Any:
         return fields.get(self._columns[name]) if name in self._columns else None

@@ -141,9 +141,11 @@ class _TableReader:
         """Return the prompt and its completions, checked."""
         table = self._table
         if table.messages is not None:
-            turns = check_conversation(plain_turns(listed(self._need(fields, table.messages), table.messages)))
-            prompt, completion = split_demonstration(turns)
-            return (turns[:-1], [turns[-1:]]) if table.thumbs is not None else (prompt, [completion])
+            turns = plain_turns(listed(self._need(fields, table.messages), table.messages))
+            if table.thumbs is not None:
+                return exchange(turns[:-1], [turns[-1:]])
+            prompt, completion = split_demonstration(check_conversation(turns))
+            return prompt, [completion]
         asked = with_system(self._system(fields), self._prompt(fields))
         if table.completion_list is not None:
             name = table.completion_list

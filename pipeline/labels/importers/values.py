@@ -106,11 +106,16 @@ def text_or_none(value: Any, field: str) -> str | None:
 
 def completion_turns(value: Any, field: str) -> list[Any]:
     """Return a completion, given as text, as one turn or as a list of turns, as a list of turns."""
+    if isinstance(value, str):
+        return [{"role": "assistant", "content": check_text(value, field)}]
     return as_turns([value] if isinstance(value, dict) else value, "assistant", field)
 
 
 def exchange(prompt: Sequence[Any], completions: Sequence[Sequence[Any]]) -> tuple[list[Message], list[list[Message]]]:
     """Check a prompt with each of its completions.
+
+    A completion of one turn may be blank: that a model wrote nothing was judged too, and the vote tells about its
+    annotator. Aggregation makes no comparison of it, and `Ballots.demonstration` refuses it.
 
     Raises:
         BadRowError: The prompt does not end with a user's turn, or a completion does not continue it with a reply.
@@ -119,7 +124,7 @@ def exchange(prompt: Sequence[Any], completions: Sequence[Sequence[Any]]) -> tup
     turns = check_conversation(list(prompt), "prompt")
     check_prompt(turns)
     for completion in completions:
-        whole = check_conversation([*turns, *completion])
+        whole = check_conversation([*turns, *completion], last_may_be_blank=len(completion) == 1)
         split_demonstration(whole)
         checked.append(whole[len(turns) :])
     return turns, checked

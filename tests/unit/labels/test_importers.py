@@ -160,8 +160,9 @@ def test_openassistant_unranked_and_odd_replies(tmp_path: Path) -> None:
         tree(reply("So.", 0, role="system"), reply("No.", 1)),
         tree(reply("So.", 0), reply("", 1)),
     )
-    assert (export.votes, export.counts["unlabelled"]) == ([], 1)
-    assert export.reasons == {3: "E_LABEL", 4: "E_ROLE", 5: "E_EMPTY"}
+    assert verdicts(export) == [("submitted", {"So.": 1, "": 2})]
+    assert export.counts["unlabelled"] == 1
+    assert export.reasons == {3: "E_LABEL", 4: "E_ROLE"}
 
 
 # --- UltraFeedback ---------------------------------------------------------------------------------------------------

@@ -61,16 +61,16 @@ EXPECTED: dict[str, Read | str] = {
     "fastchat/judge_prompts.jsonl": UNKNOWN,
     "fastchat/vicuna_bench__question.jsonl": UNKNOWN,
     # Three votes on each of 24 pairs, of which one holds an empty response.
-    "format-specimens/helpsteer_preference.jsonl": votes(24, "helpsteer", 23, 69, ties=10, quarantined={"E_EMPTY": 1}),
+    "format-specimens/helpsteer_preference.jsonl": votes(24, "helpsteer", 24, 72, ties=10),
     "format-specimens/openai_chat.jsonl": written(30, "openai", demonstrations=25, quarantined={"E_SCHEMA": 5}),
-    "format-specimens/openai_dpo.jsonl": votes(30, "openai", 28, 28, quarantined={"E_EMPTY": 2}),
+    "format-specimens/openai_dpo.jsonl": votes(30, "openai", 30, 30),
     "format-specimens/prodigy_choice.jsonl": Read(
-        "prodigy", 72, 23, {"submitted": 67, "skipped": 1, "discarded": 1}, ties=9, quarantined={"E_EMPTY": 3}
+        "prodigy", 72, 24, {"submitted": 70, "skipped": 1, "discarded": 1}, ties=9
     ),
     "format-specimens/trl_preference_conversational.jsonl": votes(
         30, "trl_preference", 28, 28, quarantined={"E_EMPTY": 2}
     ),
-    "format-specimens/trl_unpaired_kto.jsonl": votes(30, "trl_unpaired", 15, 29, quarantined={"E_EMPTY": 1}),
+    "format-specimens/trl_unpaired_kto.jsonl": votes(30, "trl_unpaired", 15, 30),
     "format-specimens/ultrafeedback_style.jsonl": votes(20, "ultrafeedback", 9, 40, ties=36),
     "gsm8k/train.jsonl": UNKNOWN,
     "hh-rlhf/test.jsonl.gz": votes(2312, "hh_rlhf", 2297, 2299, quarantined={"E_EMPTY": 4, "E_ROLE": 4, "E_SCHEMA": 5}),
@@ -99,8 +99,8 @@ EXPECTED: dict[str, Read | str] = {
     "oasst-trees/test_generic_data.json": UNKNOWN,
     "pandalm/gpt-3.5-turbo-testset-v1.json": UNKNOWN,  # verdicts by row number, without the responses
     "pandalm/pipeline-sanity-check.json": UNKNOWN,
-    # 3 votes on each of 939 pairs: 6 have a response that is true, 54 an empty one.
-    "pandalm/testset-v1.json": votes(999, "pandalm", 164, 2817, ties=316, quarantined={"E_EMPTY": 54, "E_SCHEMA": 6}),
+    # 3 votes on each of 993 pairs; 6 more have a response that is true.
+    "pandalm/testset-v1.json": votes(999, "pandalm", 170, 2979, ties=322, quarantined={"E_SCHEMA": 6}),
     "prodigy/annotated_github-issues-DOCUMENTATION-textcat.jsonl": "is a Prodigy export without `options`",
     "self-instruct/davinci-self-instruct_predictions.jsonl": UNKNOWN,
     "self-instruct/seed_tasks.jsonl": UNKNOWN,
@@ -169,17 +169,22 @@ def test_the_defects_of_hh_rlhf_and_pandalm_are_told_by_row(real_data: Path) -> 
         "E_EMPTY": [86, 516, 925, 1103],
         "E_ROLE": [667, 763, 1319, 1849],
     }
-    details = [entry["detail"] for entry in read_export(real_data / "pandalm/testset-v1.json").bad]
-    boolean = [detail for detail in details if detail.endswith("is true or false, not text")]
-    assert len(boolean) == 6
-    assert Counter(details) - Counter(boolean) == Counter(
-        {"response1 has no visible text": 29, "response2 has no visible text": 25}
+    pandalm = read_export(real_data / "pandalm/testset-v1.json")
+    assert len(pandalm.bad) == 6
+    assert all(entry["detail"].endswith("is true or false, not text") for entry in pandalm.bad)
+    # 54 responses are empty, and their pairs were judged all the same: 29 were shown first, 25 second.
+    empty = Counter(
+        vote.positions[vote.candidates.index(candidate.id)]
+        for vote in pandalm.votes
+        for candidate in pandalm.item(vote).candidates.values()
+        if vote.positions is not None and candidate.id in vote.candidates and not candidate.messages[0]["content"]
     )
+    assert empty == {0: 3 * 29, 1: 3 * 25}
 
 
 def test_pandalm_has_three_named_annotators_who_mostly_agree(real_data: Path) -> None:
     export = read_export(real_data / "pandalm/testset-v1.json")
-    assert Counter(vote.annotator for vote in export.votes) == {f"annotator{number}": 939 for number in (1, 2, 3)}
+    assert Counter(vote.annotator for vote in export.votes) == {f"annotator{number}": 993 for number in (1, 2, 3)}
     first = export.votes[:3]
     assert [export.order(vote) for vote in first] == [
         {

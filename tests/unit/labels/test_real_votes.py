@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.config.ingest import IngestConfig
 from pipeline.labels.aggregation import Aggregated, aggregate
 from pipeline.labels.quality import assess
+from pipeline.labels.votes import Vote
+from pipeline.statistics.agreement import Level, krippendorff_alpha
 from tests.read_exports import Export, read_export
 
 
@@ -38,6 +42,37 @@ def test_pandalm(real_data: Path) -> None:
     assert result.counts["pairs"] == found
     assert sum(entry.row.confidence == 1.0 for entry in result.comparisons) == 674
     assert len(together(export, min_votes=4).comparisons) == 0  # there are three annotators
+
+
+def _better_side(vote: Vote) -> int:
+    """Return the verdict as the file writes it: 1 or 2 for the response of that number, 0 for a tie."""
+    assert vote.ranks is not None
+    assert vote.positions is not None
+    return 0 if vote.is_tie else 1 + vote.positions[vote.ranks.index(1)]
+
+
+def test_alpha_of_all_999_records_of_pandalm_is_0_864(real_data: Path) -> None:
+    """The known figure, 0.864, is over records as they stand: with the 6 that are refused, and with repeated pairs."""
+    path = real_data / "pandalm/testset-v1.json"
+    votes = read_export(path).votes
+    by_record: dict[str, list[int]] = {}
+    for vote in votes:
+        by_record.setdefault(vote.id.rpartition(".")[0], []).append(_better_side(vote))
+    assert {len(labels) for labels in by_record.values()} == {3}
+
+    def alpha(records: list[list[int]]) -> float | None:
+        units = np.repeat(np.arange(len(records)), 3)
+        return krippendorff_alpha(units, np.array(records, dtype=float).ravel(), Level.nominal)
+
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    is_refused = [not (isinstance(row["response1"], str) and isinstance(row["response2"], str)) for row in raw]
+    refused = [
+        [row[f"annotator{number}"] for number in (1, 2, 3)] for row, bad in zip(raw, is_refused, strict=True) if bad
+    ]
+    read = list(by_record.values())
+    assert (len(read), len(refused)) == (993, 6)
+    assert alpha(read) == pytest.approx(0.86783, abs=5e-6)
+    assert alpha(read + refused) == pytest.approx(0.86422, abs=5e-6)
 
 
 def test_the_orders_of_openassistant_are_754_comparisons(real_data: Path) -> None:
