@@ -152,7 +152,7 @@ MALFORMED = (
     Malformed(name="prompt is null", reason="E_SCHEMA", level="record", change=_set("prompt", None)),
     Malformed(name="no data", reason="E_SCHEMA", level="record", change=_without_data),
     Malformed(name="annotations are text", reason="E_SCHEMA", level="record", change=_votes_are_text),
-    Malformed(name="answer2 is empty", reason="E_EMPTY", level="record", change=_set("answer2", "")),
+    Malformed(name="answer2 is empty", reason="E_EMPTY", level="pair", change=_set("answer2", "")),
     Malformed(name="half a surrogate pair", reason="E_ENCODING", level="record", edit=_half_a_character),
     Malformed(name="data names prompt twice", reason="E_DUPKEY", level="record", edit=_key_twice),
     Malformed(
