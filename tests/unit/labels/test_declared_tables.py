@@ -152,6 +152,14 @@ def test_thumbs_and_preferences(tmp_path: Path) -> None:
     assert export.reasons == {2: "E_SCHEMA", 3: "E_ROLE"}
 
 
+def test_thumbs_on_the_last_turn_of_a_conversation(tmp_path: Path) -> None:
+    asked, blank = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": " "}
+    talks: list[list[dict[str, str]]] = [[asked, blank], [asked, blank, asked, blank], [asked], []]
+    export = declared(tmp_path, "messages: talk\nthumbs: t\n", *({"talk": talk, "t": False} for talk in talks))
+    assert [(vote.status, export.rated(vote)) for vote in export.votes] == [("submitted", {" ": 0.0})]
+    assert export.reasons == {2: "E_EMPTY", 3: "E_ROLE", 4: "E_ROLE"}
+
+
 def test_instruction_and_input_are_one_prompt(tmp_path: Path) -> None:
     row = {"instruction": "Add.", "input": "1 and 2", "output": "3"}
     export = read_export(
