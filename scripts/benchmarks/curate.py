@@ -151,7 +151,7 @@ def _datatrove(corpus: Corpus, folder: Path) -> set[str]:
     kept = {
         json.loads(line)["id"]
         for path in (folder / "kept").glob("*.jsonl")
-        for line in path.read_text(encoding="utf-8").splitlines()
+        for line in path.open(encoding="utf-8")
     }
     names = {json.loads(line)["id"] for path in corpus.files for line in path.open(encoding="utf-8")}
     return names - kept
