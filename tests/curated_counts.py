@@ -110,5 +110,16 @@ def quality(**changes: Any) -> dict[str, Any]:
         "length_bias": None,
         "cycles": [{"item": "i1", "annotator": None, "candidates": ["a", "b", "c"]}],
         "contradictions": [{"item": "i2", "annotator": "lefty", "candidates": ["a", "b"], "votes": ["v1", "v2"]}],
+        "exports": [
+            {
+                "source": "desk/votes", "importer": "label_studio", "protected": False, "read": 95, "accepted": 92,
+                "quarantined": {"E_SCHEMA": 3}, "over_limit": 0, "votes": {"submitted": 440, "skipped": 2},
+                "unlabelled": 4,
+            }
+        ],
+        "aggregated": {
+            "votes": {"given": 442, "skipped": 2, "set_aside": 220, "counted": 220},
+            "pairs": {"judged": 90, "undecided": 7, "comparisons": 83},
+        },
     }  # fmt: skip
     return base | changes

@@ -20,6 +20,8 @@ commands
 KEYS = """\
 keys that people change most
   data=gsm8k data.path=FILE data.limit=200   a preset in configs/data/, its file, and how many rows of it
+  data=exports data.path=FILE                an annotation export; ingest.aggregation=dawid_skene, ingest.ties=label
+  curate.near_duplicates.threshold=0.8       curate.max_quarantined_fraction=0.05  curate.filters=[...]
   model=hub model.id=ID_OR_FOLDER            any causal language model; the default is SmolLM2
   sft.optimizer.learning_rate=1e-4           sft.num_epochs=3  sft.batch_size=8  sft.max_length=1024
   sft.lora.rank=32 sft.lora.alpha=64         shape of the adapter

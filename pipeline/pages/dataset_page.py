@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from pipeline.pages.dataset_charts import Bar, Panel, histogram, scorecard_plot, stacked_bars
 from pipeline.pages.environment import page_environment
-from pipeline.pages.numbers import compact, counted, decimals_for, fixed
+from pipeline.pages.numbers import compact, counted, decimals_for, fixed, summed
 from pipeline.pages.svg import colour
 
 PAGE_FILE = "report.html"
@@ -37,6 +37,7 @@ COLOURS = {
     "leaks": 1,
     "over a limit": 0,
 }
+TOTALS = {"votes": "given", "pairs": "judged"}  # of what aggregation counted; the others add up to it
 NUM_OPEN = 2  # pairs of near-duplicates that are shown without a click
 PANELS = (
     Panel("agreement", "Agrees with others"),
@@ -173,10 +174,12 @@ def _cards(counts: Mapping[str, Any], quality: Mapping[str, Any] | None) -> list
     for entry in counts["sources"]:
         bad.update(entry["quarantined"])
     removed = read - kept - sum(bad.values())
+    for entry in quality["exports"] if quality is not None else ():
+        bad.update(entry["quarantined"])
     part = f"of {read:,} read, {100 * kept / read:.1f}\N{NO-BREAK SPACE}%" if read else "nothing was read"
     cards = [
         ("", "Rows kept", f"{kept:,}", part),
-        ("worse" if bad else "", "Quarantined", f"{sum(bad.values()):,}", _reasons(bad) or "no row was bad"),
+        ("worse" if bad else "", "Quarantined", f"{sum(bad.values()):,}", _reasons(bad) or "no row or record was bad"),
         ("", "Removed by rule", f"{removed:,}", "filtered, repeated, leaked or over a limit"),
     ]
     if quality is not None:
@@ -209,5 +212,6 @@ def _quality(quality: Mapping[str, Any]) -> dict[str, Any]:
         "people": shown,
         "num_people": len(people),
         "plot": scorecard_plot(shown, panels, "Scorecards of the annotators") if shown and panels else None,
+        "sums": [summed(quality["aggregated"][name], total) for name, total in TOTALS.items()],
         "bound": compact(100 * quality.get("bound_confidence", 0.95)),
     }

@@ -102,6 +102,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def summed(counts: Mapping[str, int], total: str) -> str:
+    """Write counts that add up to one of them as that sum: ``12 given = 2 skipped + 10 counted``."""
+    terms = [f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items() if value and name != total]
+    return f"{counts[total]:,} {total} = {' + '.join(terms) or 'none'}"
+
+
 def _exponent(value: float) -> int:
     return math.floor(math.log10(abs(value))) if value else 0
 

@@ -12,12 +12,13 @@ from pipeline.artifacts.hashing import canonical_json, sha256_json
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.data import DataConfig, TableName
 from pipeline.config.ingest import IngestConfig
-from pipeline.data.rows import Comparison, Demonstration
-from pipeline.data.tables import part_name, rows_digest, write_table
+from pipeline.data.tables import Row, part_name, rows_digest, write_table
 from pipeline.labels.aggregation import Aggregated, aggregate
 from pipeline.labels.collecting import Collected, ExportAccount, Reporting, collect, require_something
 from pipeline.labels.quality import Quality, assess
 from pipeline.labels.tables import write_items, write_votes
+from pipeline.pages.dataset_page import TOTALS
+from pipeline.pages.numbers import summed
 from pipeline.tracking.job import StageJob
 
 QUALITY_FILE = "quality.json"
@@ -83,7 +84,7 @@ def _collect(job: StageJob, config: IngestConfig) -> Collected:
 
 
 def _write(
-    job: StageJob, table: TableName, side: str, rows: Sequence[Comparison] | Sequence[Demonstration]
+    job: StageJob, table: TableName, side: str, rows: Sequence[Row]
 ) -> dict[str, str]:
     """Write the rows of one side, if there are any, and return the part that they are."""
     if not rows:
@@ -113,14 +114,7 @@ def _said(quality: Quality, aggregated: Aggregated) -> list[str]:
     lines = [f"set aside: annotator {name}: {'; '.join(why)}" for name, why in sorted(quality.set_aside.items())]
     if lines:
         lines.append("  ingest.quality.keep=[NAME] brings one back")
-    return [*lines, *(f"{name}: {_sum(aggregated.counts[name])}" for name in ("votes", "pairs"))]
-
-
-def _sum(counts: dict[str, int]) -> str:
-    """Write counts, of which the first is the sum of the others, as that sum."""
-    (name, total), *parts = counts.items()
-    terms = [f"{value:,} {part.replace('_', ' ')}" for part, value in parts if value]
-    return f"{total:,} {name} = {' + '.join(terms) or 'none'}"
+    return [*lines, *(f"{name}: {summed(aggregated.counts[name], total)}" for name, total in TOTALS.items())]
 
 
 def _scorecard(entry: dict[str, Any]) -> list[str | int | float | None]:

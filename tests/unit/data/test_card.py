@@ -62,9 +62,7 @@ def test_the_card_begins_with_the_rows(card) -> None:
 def test_every_source_stands_with_its_licence_and_counts(card) -> None:
     lines = card().splitlines()
     assert "| `desk/demonstrations` | demonstrations | MIT | 100 | 94 |" in lines
-    assert "| `desk/votes` | exports | **none declared** | – | – |" in lines, (
-        "its comparisons count by themselves"
-    )
+    assert "| `desk/votes` | exports | **none declared** | – | – |" in lines, "its comparisons count by themselves"
     assert "| `org/prompts` at abc123 | prompts, protected | CC-BY-SA-4.0 | – | – |" in lines
     assert "| `desk/votes` | comparisons | of its exports | 60 | 50 |" in lines
 
@@ -96,7 +94,9 @@ def test_what_was_done_stands_with_its_thresholds(card) -> None:
     assert "- Languages: en and de, and text too short to tell." in text
     assert "- Personal data was looked for by patterns and checksums" in text
     off = CurateConfig(
-        near_duplicates=NearDuplicatesConfig(enabled=False), decontamination=DecontaminationConfig(enabled=False)
+        filters=[],
+        near_duplicates=NearDuplicatesConfig(enabled=False),
+        decontamination=DecontaminationConfig(enabled=False),
     )
     text = card(config=off)
     assert "- Near-duplicates were not looked for." in text

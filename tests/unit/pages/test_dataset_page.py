@@ -45,6 +45,8 @@ def test_the_page_shows_every_part(tmp_path) -> None:
     assert "4 by the whole prompt, 1 by a shared run of words" in text
     assert "1 more near-duplicate pair" in text
     assert "exact of evaluation row e1" in text
+    assert "442 given = 2 skipped + 220 set aside + 220 counted" in text
+    assert "90 judged = 7 undecided + 83 comparisons" in text
     assert "personal_data: examples of what it dropped (1), changed (2), kept (1)" in text
     written = write_dataset_page(tmp_path, counts=counts(), examples=examples(), quality=quality(), title="Desk")
     assert (written.name, written.read_text(encoding="utf-8")) == ("report.html", page())
@@ -202,3 +204,11 @@ def test_a_scorecard_has_a_mark_per_measured_share_and_hollow_ones_for_those_set
     assert float(lefty.get("cx", "")) > float(ada.get("cx", ""))
     assert "filled" in ada.get("class", "")
     assert "hollow" in lefty.get("class", "")
+
+
+def test_the_exports_are_accounted_for() -> None:
+    row = cells(page(), "Annotation exports")[1]
+    assert row == ["desk/votes label_studio", "95 ✓", "92", "3 3 E_SCHEMA", "0", "442", "4"]
+    wrong = quality()
+    wrong["exports"][0]["accepted"] = 91
+    assert cells(page(quality=wrong), "Annotation exports")[1][1] == "95"  # no tick where it does not add up
