@@ -10,7 +10,7 @@ and goes through the entry point at which a user would meet it:
 
 The expectation is one word or two for each row, vote or file, in order. `file E_…` means that the file is refused as a
 whole. Where content is doubtful but well-formed (hidden characters, planted triggers, text that speaks to a judge) the
-policy is that no reader guesses: the row is kept to the character unless the user asks for the filter that drops it.
+policy is that no reader guesses: the row is read to the character, and only a filter, by its name, drops it.
 """
 
 from __future__ import annotations

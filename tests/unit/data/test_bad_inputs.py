@@ -91,7 +91,7 @@ def test_the_counts_of_curation_add_up(case: Case, tmp_path: Path) -> None:
     """The sums themselves are checked by `curate` of the corpus."""
     near = NearDuplicatesConfig(enabled=False)
     source = SourceConfig(table=case.table, path=str(place(case.file, tmp_path)))
-    (account,) = curate([source], CurateConfig(near_duplicates=near), tmp_path)["sources"]
+    (account,) = curate([source], CurateConfig(filters=[], near_duplicates=near), tmp_path)["sources"]
     assert account["read"] == len(case.expected)
     assert account["quarantined"] == dict(Counter(fate for fate in case.expected if fate != OK))
     assert account["accepted"] + account["duplicates"] + account["leaks"] == case.expected.count(OK)
