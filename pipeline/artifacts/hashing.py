@@ -12,6 +12,7 @@ from pipeline.artifacts.durable import write_durably
 from pipeline.artifacts.temporary import sweep
 
 BLOCK_BYTES = 1 << 20
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 # A file that was written this recently may be written again within one tick of the file system's clock, with the
 # same size and time stamp. Its digest is not remembered.
 SETTLED_SECONDS = 2.0
@@ -33,7 +34,7 @@ def sha256_text(text: str) -> str:
 
 def canonical_json(value: Any) -> str:
     """Write a JSON value in the one way that digests are taken of: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def sha256_json(value: Any) -> str:

@@ -113,6 +113,15 @@ class DecontaminationConfig:
     ngram: int | None = option(13, ge=5)  # words that a row may not share with an evaluation prompt; null: hash only
 
 
+class Engine(StrEnum):
+    """What runs the parallel parts of `curate`."""
+
+    local = "local"  # processes of this machine
+    # Ray, which must be installed (extra `ray`): the cluster that RAY_ADDRESS names, else one on this machine. All of
+    # its machines must see the sources and `runtime.outputs` under the same paths.
+    ray = "ray"
+
+
 @dataclass(kw_only=True)
 class CurateConfig:
     """How sources become a sealed data set."""
@@ -125,4 +134,5 @@ class CurateConfig:
     decontamination: DecontaminationConfig = option(factory=DecontaminationConfig)
     # Bad rows are set aside with a reason; more than this share of a source stops the run.
     max_quarantined_fraction: float = option(0.02, ge=0, le=1, affects_results=False)
+    engine: Engine = option(Engine.local, affects_results=False)
     num_workers: int | None = option(None, ge=1, affects_results=False)  # processes; null is one per core

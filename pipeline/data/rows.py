@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from functools import lru_cache
 from typing import Any, TypedDict
 
 MAX_ID_LENGTH = 200  # characters; longer ones are text that stands in the wrong column
@@ -227,6 +228,7 @@ def check_prompt(messages: list[Message]) -> list[Message]:
 
 
 @lru_cache(maxsize=16)  # one row's texts, which are compared by several keys
+@lru_cache(maxsize=64)  # of one row: several keys are taken of the same turns, one after the other
 def normalise(text: str) -> str:
     """Unicode NFC with every run of white space as one space: what counts as the same text."""
     return " ".join(unicodedata.normalize("NFC", text).split())

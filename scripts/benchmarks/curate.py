@@ -31,8 +31,6 @@ FILTERS: dict[str, dict[str, Any]] = {
     "control_tokens": {},
     "placeholders": {},
     "refusals": {},
-    "broken_characters": {},
-    "invisible": {},
 }
 _WORD = re.compile(r"\w+")
 
@@ -91,11 +89,10 @@ def _ours(corpus: Corpus, folder: Path) -> set[str]:
 def _minhashes(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
     """Compute the signatures of a batch, as `datasets` calls it in each of its processes."""
     import datasketch
-    import xxhash
 
     found = []
     for prompt, completion in zip(batch["prompt"], batch["completion"], strict=True):
-        minhash = datasketch.MinHash(num_perm=NUM_PERMUTATIONS, hashfunc=xxhash.xxh32_intdigest)
+        minhash = datasketch.MinHash(num_perm=NUM_PERMUTATIONS)
         words = _WORD.findall(f"{prompt}\n{completion}".lower())
         runs = {" ".join(words[at : at + NGRAM]) for at in range(max(1, len(words) - NGRAM + 1))}
         minhash.update_batch([run.encode() for run in runs])
@@ -149,9 +146,7 @@ def _datatrove(corpus: Corpus, folder: Path) -> set[str]:
 
     datatrove_steps.run(corpus.files[0].parent, folder, NUM_WORKERS, NUM_PERMUTATIONS, NGRAM)
     kept = {
-        json.loads(line)["id"]
-        for path in (folder / "kept").glob("*.jsonl")
-        for line in path.open(encoding="utf-8")
+        json.loads(line)["id"] for path in (folder / "kept").glob("*.jsonl") for line in path.open(encoding="utf-8")
     }
     names = {json.loads(line)["id"] for path in corpus.files for line in path.open(encoding="utf-8")}
     return names - kept

@@ -20,7 +20,7 @@ from pipeline.config.data import CurateConfig, DataConfig, SourceSplit, TableNam
 from pipeline.config.plugins import loaded_plugins
 from pipeline.data.accounts import SourceAccount
 from pipeline.data.curation.accounting import Accounting
-from pipeline.data.curation.executors import Executor, local_executor
+from pipeline.data.curation.executors import Executor, open_executor
 from pipeline.data.curation.filtering import check_filters
 from pipeline.data.curation.minhash import Banding
 from pipeline.data.curation.mixing import mix_sources
@@ -85,7 +85,7 @@ def curate_sources(
     with storage_errors(work):
         folder.mkdir(parents=True)
     try:
-        with storage_errors(folder), local_executor(config.num_workers, _num_bytes(sources)) as executor:
+        with storage_errors(folder), open_executor(config.engine, config.num_workers, _num_bytes(sources)) as executor:
             spill = _read(shards, data, config, folder, executor)
             accounting = Accounting(spill, sources, config, reporting.bad_row, reporting.removed, reporting.account)
             accounting.refuse_early()

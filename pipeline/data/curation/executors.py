@@ -1,4 +1,4 @@
-"""Where the parallel passes run: in this process, or in processes of their own on this machine."""
+"""Where the parallel passes run: in this process, in others of this machine, or on the machines of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from pipeline.errors import DataError
+from pipeline.config.data import Engine
+from pipeline.errors import ConfigError, DataError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -55,14 +56,46 @@ class Processes:
             ) from error
 
 
+class OnRay:
+    """Runs tasks on a Ray cluster, whose machines share the folder of intermediate files."""
+
+    def __init__(self, ray: Any) -> None:
+        """Take over the library, which is connected."""
+        self._ray = ray
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Yield the results in the order of the tasks.
+
+        Raises:
+            DataError: A worker died. What a task itself raises is raised here as it is.
+        """
+        remote = self._ray.remote(function)
+        pending = [remote.remote(task) for task in tasks]
+        try:
+            for reference in pending:
+                yield self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, Exception) else error from None
+        except self._ray.exceptions.RayError as error:
+            raise DataError(f"Ray lost a task of `curate`: {error}. Run the same command again.") from error
+
+
 @contextmanager
-def local_executor(num_workers: int | None, num_bytes: int) -> Iterator[Executor]:
+def open_executor(engine: Engine, num_workers: int | None, num_bytes: int) -> Iterator[Executor]:
     """Choose where the passes run.
 
     Args:
-        num_workers: Processes; None is one per core that this process may use.
-        num_bytes: Of all sources together.
+        engine: Processes of this machine, or Ray.
+        num_workers: Processes; None is one per core that this process may use, or all that a cluster has.
+        num_bytes: Of all sources together; small ones are read here, whatever the engine of this machine.
+
+    Raises:
+        ConfigError: Ray is asked for and not installed.
     """
+    if engine is Engine.ray:
+        with _ray(num_workers) as executor:
+            yield executor
+        return
     if num_workers is None:
         num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if num_workers == 1 or num_bytes < SMALL_BYTES:
@@ -74,3 +107,21 @@ def local_executor(num_workers: int | None, num_bytes: int) -> Iterator[Executor
         yield Processes(pool)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _ray(num_workers: int | None) -> Iterator[OnRay]:
+    """Connect to the cluster that RAY_ADDRESS names, or start one here."""
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ConfigError("curate.engine=ray needs Ray: pip install finetune-pipeline[ray]") from error
+    started_here = not ray.is_initialized()
+    if started_here:
+        own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": num_workers, "include_dashboard": False}
+        ray.init(log_to_driver=False, logging_level="ERROR", **own)
+    try:
+        yield OnRay(ray)
+    finally:
+        if started_here:
+            ray.shutdown()

@@ -13,7 +13,6 @@ punctuation hides anything:
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 
 from pipeline.data.curation.executors import Executor
 from pipeline.data.curation.spill import NUMBERS, Spill, mapped
-from pipeline.data.curation.words import Indices, Words, runs
+from pipeline.data.curation.words import Indices, Ragged, Words, grams, positions, runs
 
 MIN_WORDS = 8  # of a prompt that is looked for inside texts (arXiv:2005.14165, appendix C)
 MAX_PROMPTS = 10  # that a run of words stands in before it is how prompts are worded (there: occurrences)
@@ -53,14 +52,12 @@ Hits = list[tuple[int, int]]  # (row, row whose prompt it holds)
 
 def shared_runs(spill: Spill, prompts: Indices, ngram: int, executor: Executor) -> Hits:
     """Find the rows that share a run of ``ngram`` words with one of the prompts, each with the first such prompt."""
-    found: list[tuple[int, int, int]] = []
-    counts: Counter[int] = Counter()
-    for row in prompts.tolist():
-        values, offsets = np.unique(runs(prompt_words(spill, row), ngram), return_index=True)
-        counts.update(values.tolist())
-        found += [(value, row, offset) for value, offset in zip(values.tolist(), offsets.tolist(), strict=True)]
-    wanted = [entry for entry in found if counts[entry[0]] <= MAX_PROMPTS]
-    return _scan(spill, wanted, ngram, executor, whole=False)
+    found, rows = _prompt_runs(spill, prompts, ngram, None)
+    wanted = np.zeros(len(found.values), _RUN)
+    wanted["value"], wanted["prompt"] = found.values, np.repeat(rows, found.lengths)
+    wanted = np.unique(wanted)  # a run that stands in one prompt twice counts once
+    _, inverse, counts = np.unique(wanted["value"], return_inverse=True, return_counts=True)
+    return _scan(spill, wanted[counts[inverse] <= MAX_PROMPTS], ngram, executor, whole=False)
 
 
 def whole_prompts(spill: Spill, prompts: Indices, executor: Executor, max_words: int | None = None) -> Hits:
@@ -68,34 +65,37 @@ def whole_prompts(spill: Spill, prompts: Indices, executor: Executor, max_words:
 
     A prompt is looked for by the run of eight of its words that the fewest of the prompts have.
     """
-    sizes = spill.numbers["asked"][prompts]
-    long = prompts[(sizes >= MIN_WORDS) & (max_words is None or sizes <= max_words)].tolist()
-    counts: Counter[int] = Counter()
-    for row in long:
-        counts.update(runs(prompt_words(spill, row), MIN_WORDS).tolist())
-    wanted = []
-    for row in long:
-        anchors = runs(prompt_words(spill, row), MIN_WORDS).tolist()
-        offset = min(range(len(anchors)), key=lambda place: counts[anchors[place]])
-        wanted.append((anchors[offset], row, offset))
-    return _scan(spill, wanted, MIN_WORDS, executor, whole=True)
+    found, rows = _prompt_runs(spill, prompts, MIN_WORDS, max_words)
+    if not len(rows):
+        return []
+    _, inverse, counts = np.unique(found.values, return_inverse=True, return_counts=True)
+    offsets = np.arange(len(found.values)) - np.repeat(found.starts, found.lengths)
+    rarest = np.minimum.reduceat(counts[inverse] << 32 | offsets, found.starts) & 0xFFFFFFFF
+    wanted = np.zeros(len(rows), _RUN)
+    wanted["value"], wanted["prompt"], wanted["offset"] = found.values[found.starts + rarest], rows, rarest
+    return _scan(spill, np.sort(wanted), MIN_WORDS, executor, whole=True)
 
 
-def prompt_words(spill: Spill, row: int) -> Words:
-    """Return the words of a prompt's user turns: those of the assistant are what any row may say."""
-    return _prompt(spill.words, spill.numbers[row])
+def _prompt_runs(spill: Spill, prompts: Indices, length: int, max_words: int | None) -> tuple[Ragged, Indices]:
+    """Return the runs of words of the prompts that have as many, and which these are."""
+    sizes = spill.numbers["asked"][prompts].astype(np.int64)
+    fits = (sizes >= length) & (max_words is None or sizes <= max_words)
+    rows, sizes = prompts[fits], sizes[fits]
+    words = spill.words[positions(spill.numbers["words"][rows], sizes)]
+    return grams(words, np.cumsum(sizes) - sizes, sizes, length), rows
 
 
 def _prompt(words: Any, entry: Any) -> Words:
+    """Return the words of a prompt's user turns: those of the assistant are what any row may say."""
     begin = int(entry["words"])
     return np.asarray(words[begin : begin + int(entry["asked"])])
 
 
-def _scan(spill: Spill, wanted: list[tuple[int, int, int]], length: int, executor: Executor, *, whole: bool) -> Hits:
-    """Look for runs of ``length`` words in all rows."""
-    if not wanted:
+def _scan(spill: Spill, wanted: Any, length: int, executor: Executor, *, whole: bool) -> Hits:
+    """Look for runs of ``length`` words, sorted by their numbers, in all rows."""
+    if not len(wanted):
         return []
-    np.array(sorted(wanted), _RUN).tofile(spill.folder / "runs")
+    wanted.tofile(spill.folder / "runs")
     tasks = [
         _ScanTask(folder=spill.folder, begin=rows.start, end=rows.stop, length=length, whole=whole)
         for rows in map(spill.rows_of, range(len(spill.shards)))

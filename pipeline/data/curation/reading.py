@@ -38,7 +38,7 @@ from pipeline.data.rows import (
 )
 from pipeline.data.sources import read_source
 
-BATCH_ROWS = 1024  # whose words are in memory at a time
+BATCH_ROWS = 4096  # whose words are in memory at a time
 ROW_TYPES: dict[TableName, type[Demonstration] | type[Comparison]] = {
     TableName.demonstrations: Demonstration,
     TableName.comparisons: Comparison,
@@ -183,10 +183,9 @@ class _Writer:
 
     def add(self, row: Row, record: Record, ordinal: int, changed: int) -> None:
         """Write a row, and remember its texts until the batch is full."""
-        line = canonical_json({name: getattr(row, name) for name in row.__slots__}).encode()
+        line, tail = _as_line(row)
         self._files["rows"].write(line + b"\n")
-        asked = prompt_key([turn for turn in row.prompt if turn["role"] == "user"])
-        given = prompt_key([turn for turn in row.prompt if turn["role"] == "assistant"])
+        asked, given = _turns_of(row.prompt)
         self._texts.append(f"{asked}\n{given}" if given else asked)
         self._texts += [_text(getattr(row, name)) for name in self._fields[1:]]
         characters = [sum(len(turn["content"]) for turn in getattr(row, name)) for name in self._fields]
@@ -196,6 +195,7 @@ class _Writer:
                 record.line,
                 self._written,
                 len(line),
+                tail,
                 0,  # the shard, which is written when shards are joined
                 _unpack(bytes.fromhex(content_key(row))[:24]),
                 0,  # the prompt, which is known when its words are
@@ -224,7 +224,9 @@ class _Writer:
         """Number the words of the batch, and write what follows from them."""
         if not self._numbers:
             return
-        numbers = np.array(self._numbers, NUMBERS)
+        numbers = np.empty(len(self._numbers), NUMBERS)
+        for name, column in zip(NUMBERS.names or (), zip(*self._numbers, strict=True), strict=True):
+            numbers[name] = column
         words, lengths = number_words(self._texts)
         by_row = lengths.reshape(len(numbers), len(self._fields))
         starts = (np.cumsum(lengths) - lengths).reshape(by_row.shape)
@@ -251,6 +253,23 @@ class _Writer:
         prompts = minhash.bands(Ragged(runs.values[positions(starts, counts[:, 0])], counts[:, 0]))
         self._files["prompts"].write(prompts.tobytes())
         self._files["contents"].write(contents.tobytes())
+
+
+def _turns_of(prompt: list[Message]) -> tuple[str, str]:
+    """Return what the user and what the assistant said."""
+    given = [turn for turn in prompt if turn["role"] == "assistant"]
+    if not given:
+        return prompt_key(prompt), ""
+    return prompt_key([turn for turn in prompt if turn["role"] == "user"]), prompt_key(given)
+
+
+def _as_line(row: Row) -> tuple[bytes, int]:
+    """Return a row as canonical JSON, and where the completion ends that a demonstration begins with."""
+    values = {name: getattr(row, name) for name in row.__slots__}
+    if not isinstance(row, Demonstration):
+        return canonical_json(values).encode(), 0
+    completion = f'{{"completion":{canonical_json(values.pop("completion"))},'.encode()
+    return completion + canonical_json(values).encode()[1:], len(completion)
 
 
 def _text(turns: list[Message]) -> str:

@@ -30,6 +30,7 @@ NUMBERS = np.dtype(
         ("line", "<i8"),  # in its source, from 1; before joining, in its shard
         ("begin", "<i8"),  # of its line among the shard's rows, in bytes
         ("size", "<i4"),  # of that line, without the line feed
+        ("tail", "<i4"),  # of a demonstration: where in that line its completion ends
         ("shard", "<i4"),
         ("content", "<u8", (3,)),  # hash of its content
         ("prompt", "<u8"),  # hash of its prompt's words

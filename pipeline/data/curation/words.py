@@ -139,9 +139,10 @@ def grams(words: Words, starts: Indices, lengths: Indices, size: int) -> Ragged:
     padded = np.concatenate([words, np.zeros(size, np.uint32)])
     found = runs(padded, size)[positions(starts, counts)]
     places = np.cumsum(counts) - counts
-    for length in np.unique(lengths[lengths < size]):
+    for length in np.unique(lengths[lengths < size]).tolist():
         short = np.flatnonzero(lengths == length)
-        found[places[short]] = runs(padded, int(length))[starts[short]]
+        own = words[positions(starts[short], lengths[short])]
+        found[places[short]] = runs(own, length)[::length]
     return Ragged(found, counts)
 
 

@@ -61,8 +61,10 @@ def write_shard(task: WriteTask) -> dict[tuple[TableName, str], Path]:
         if len(prompts):
             path = paths[TableName.prompts, split] = task.folder / f"shard-{task.shard}.prompts.{split}"
             with path.open("wb") as out:
-                for line in _lines(task, numbers["begin"][prompts], numbers["size"][prompts]):
-                    out.write(_prompt_of(line) + b"\n")
+                own = numbers[prompts]
+                # A demonstration begins with its completion, and without it is a prompt.
+                for line in _lines(task, own["begin"] + own["tail"], own["size"] - own["tail"]):
+                    out.write(b"{" + line + b"\n")
     return paths
 
 
@@ -83,11 +85,6 @@ def _copies(line: bytes, times: int, fold: int, table: TableName) -> Iterator[by
         row = json.loads(line)
         for number in range(2, times + 1):
             yield canonical_json({**row, "id": f"{row['id']}#{number}"}).encode()
-
-
-def _prompt_of(line: bytes) -> bytes:
-    row = json.loads(line)
-    return canonical_json({name: row[name] for name in Prompt.__slots__}).encode()
 
 
 class TableFile:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.data import CurateConfig, DataConfig, FilterConfig, SourceConfig, SourceFormat, SourceSplit
+from pipeline.config.data import CurateConfig, DataConfig, Engine, FilterConfig, SourceConfig, SourceFormat, SourceSplit
 from pipeline.data.curation import executors, plan
 from pipeline.errors import DataError
 from tests.curating import COMPARISONS, DEMONSTRATIONS, PROMPTS, Bench, Made, pair
@@ -101,10 +101,10 @@ def test_a_bad_source_stops_the_run_and_is_cleared_away(bench: Bench, tmp_path: 
 
 
 def test_every_core_is_used_unless_told_otherwise() -> None:
-    with executors.local_executor(1, 1 << 40) as executor:
+    with executors.open_executor(Engine.local, 1, 1 << 40) as executor:
         assert isinstance(executor, executors.Inline)
-    with executors.local_executor(2, 1000) as executor:
+    with executors.open_executor(Engine.local, 2, 1000) as executor:
         assert isinstance(executor, executors.Inline)
-    with executors.local_executor(2, 1 << 40) as executor:
+    with executors.open_executor(Engine.local, 2, 1 << 40) as executor:
         assert isinstance(executor, executors.Processes)
         assert list(executor.map(abs, [-1, 2, -3])) == [1, 2, 3]
