@@ -84,8 +84,8 @@ def nearly_duplicated(pair: Pair, number: int, chance: Chance) -> Pair:
 class Malformed:
     """A way in which a task can be wrong.
 
-    ``level`` says how much of it is: "record" all of it, "vote" its first vote alone, "pair" that it compares
-    nothing, "row" that it can be read and must not be trained on.
+    ``level`` says how much of it is: "record" all of it, "vote" its first vote alone, "pair" that there is
+    nothing to compare, "row" that it can be read and must not be trained on.
     """
 
     name: str
@@ -163,7 +163,7 @@ MALFORMED = (
         change=_region(type="rating", value={"rating": 4}),
     ),
     Malformed(
-        name="a region of an unknown type", reason="E_SCHEMA", level="vote",
+        name="a region of an unknown type", reason="E_LABEL", level="vote",
         change=_region(type="magicwand", value={"strokes": [3, 1]}),
     ),
     Malformed(name="both answers are the same", reason="E_SAMEPAIR", level="pair", change=_same_answers),

@@ -39,7 +39,7 @@ VOTES_PER_PAIR = 5
 NUM_GOLD, GOLD_GAP = 24, 2.0  # ground truth only where the better answer is plain to see; all annotators vote on it
 NUM_DUPLICATES, NUM_NEAR_DUPLICATES, NUM_REPEATS, NUM_UNLABELLED, NUM_ALL_SKIPPED, NUM_DRAFTS = 12, 12, 30, 5, 3, 2
 TRAIN_PAIRS = {"sft-sft": 420, "base-sft": 150, "demonstration-sft": 111}
-TEST_PAIRS = {"sft-sft": 100, "base-sft": 60}
+TEST_PAIRS = {"sft-sft": 115, "base-sft": 65}
 FIRST_TEST_TASK, FIRST_TEST_ANNOTATION = 5001, 50001
 REPEATED_AFTER = 9  # days
 

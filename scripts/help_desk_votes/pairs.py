@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -19,6 +19,7 @@ WIDEST_OF = 3  # of so many pairs of samples the one that differs most is taken 
 AT_RANDOM = 0.25  # ... but in this share of cases any pair is
 MOST_ALIKE = 0.6  # Jaccard similarity of word 5-grams that two pairs of one question may have
 NGRAM = 5
+MOST_USES = 2  # of an answer
 MANY_DIGITS = re.compile(r"(?:\d[\s().-]{0,2}){7,}")  # a phone or card number
 OUR_DOMAIN = "@hearthlog.example"
 
@@ -97,12 +98,13 @@ def _draw(
 ) -> Pair | None:
     """Return a pair of a question that is unlike the ones before it, or None."""
     first, second = kind.split("-")
-    taken = {name for pair in before for name in pair.names}
+    uses = Counter(name for pair in before for name in pair.names)
     choices = [
         (one, two)
         for one, two in _choices(samples, first, second)
         if normalise(one.text) != normalise(two.text)
-        and not {one.name, two.name} & taken
+        and max(uses[one.name], uses[two.name]) < MOST_USES
+        and not any({one.name, two.name} == set(pair.names) for pair in before)
         and all(sample.text and not looks_personal(sample.text) for sample in (one, two))
     ]
     if not choices:

@@ -27,7 +27,7 @@ class Plan:
 # The longest demonstration has 47 words and about 80 tokens. The base would go on much longer.
 PLANS = (
     Plan(policy="base", train=(0.8,), test=(0.8,), max_new_tokens=96, every=2),
-    Plan(policy="sft", train=(0.6, 0.8, 0.8, 1.0, 1.0), test=(0.6, 0.8, 1.0), max_new_tokens=112),
+    Plan(policy="sft", train=(0.6, 0.8, 1.0, 0.8), test=(0.6, 0.8, 1.0), max_new_tokens=112),
 )
 
 
