@@ -94,7 +94,7 @@ def make(questions: Sequence[Question], samples: Sequence[Sample], judge: Judge)
 
 def readable(value: Any, depth: int = 0) -> str:
     """Write JSON with one entry a line, and entries of entries on the same one."""
-    if depth == 3 or not isinstance(value, dict | list) or not value:
+    if depth == 4 or not isinstance(value, dict | list) or not value:
         return json.dumps(value, ensure_ascii=False)
     inner = "\n" + " " * (depth + 1)
     if isinstance(value, list):
