@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from functools import lru_cache
 from typing import Any, TypedDict
 
@@ -23,7 +21,6 @@ MEANINGFUL_KEYS = frozenset(
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _TURN_KEYS = frozenset({"role", "content"})
-_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 class Reason(StrEnum):
@@ -228,7 +225,6 @@ def check_prompt(messages: list[Message]) -> list[Message]:
 
 
 @lru_cache(maxsize=16)  # one row's texts, which are compared by several keys
-@lru_cache(maxsize=64)  # of one row: several keys are taken of the same turns, one after the other
 def normalise(text: str) -> str:
     """Unicode NFC with every run of white space as one space: what counts as the same text."""
     return " ".join(unicodedata.normalize("NFC", text).split())
@@ -247,18 +243,19 @@ def prompt_hash(messages: Sequence[Message], seed: int = 0) -> str:
 
 def content_key(row: Row) -> str:
     """Hex sha256 of a row's normalised content without its id and origin; equal for exact duplicates."""
-    parts: list[Any] = [_normalised(row.prompt)]
+    parts = [_normalised(row.prompt)]
     if isinstance(row, Demonstration):
         parts.append(_normalised(row.completion))
     if isinstance(row, Comparison):
         parts += [_normalised(row.chosen), _normalised(row.rejected)]
-    else:
-        parts.append(None if row.reference is None else normalise(row.reference))
-    return hashlib.sha256(_JSON.encode(parts).encode()).hexdigest()
+    elif row.reference is not None:
+        parts.append(f"reference\0{normalise(row.reference)}")
+    # No text holds a NUL, so nothing can look like the end of what it stands in.
+    return hashlib.sha256("\0\0".join(parts).encode()).hexdigest()
 
 
-def _normalised(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    return [(message["role"], normalise(message["content"])) for message in messages]
+def _normalised(messages: Sequence[Message]) -> str:
+    return "\0".join([f"{message['role']}\0{normalise(message['content'])}" for message in messages])
 
 
 def _kind(value: Any) -> str:

@@ -154,8 +154,10 @@ def _candidates(task: _BandTask) -> Indices:
 
 def bucket_pairs(values: npt.NDArray[Any]) -> Indices:
     """Return the pairs of places with equal values as ``later * len(values) + earlier``, at most 32 of each place."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
+    # Sorting the values with their places in one number is several times faster than a stable sort.
+    sorted_keys = np.sort(values.astype(np.uint64) << np.uint64(32) | np.arange(len(values), dtype=np.uint64))
+    order = (sorted_keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    ordered = sorted_keys >> np.uint64(32)
     is_new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
     begins = np.maximum.accumulate(np.where(is_new, np.arange(len(values)), 0))
     later = np.flatnonzero(~is_new)

@@ -17,6 +17,8 @@ _CONTROL = re.compile(
     r"<\|[A-Za-z][A-Za-z0-9_]{1,40}\|>|<\N{FULLWIDTH VERTICAL LINE}[^<>\s]{2,40}\N{FULLWIDTH VERTICAL LINE}>"
     r"|(?<!\w)\[INST\]|\[/INST\]|<</?SYS>>|</?(?:start|end)_of_turn>|<(?:bos|eos)>|<extra_id_\d{1,2}>|</?s>"
 )
+# Each control token holds one of these, and to look for them is many times faster than the expression.
+_SIGNS = ("<|", "<\N{FULLWIDTH VERTICAL LINE}", "INST]", "SYS>>", "_of_turn>", "os>", "<extra_id_", "<s>", "</s>")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _UNFILLED = re.compile(r"(?<!\{)\{\{\s*[A-Za-z_][\w .-]{0,60}\}\}(?!\})")
 _TO_FILL = re.compile(
@@ -39,7 +41,7 @@ def control_tokens(*, action: Literal["drop", "escape"] = "drop", tokens: list[s
     own = re.compile("|".join(map(re.escape, tokens))) if tokens else None
 
     def spans(text: str) -> Iterator[tuple[int, int]]:
-        if "<" in text or "[" in text:
+        if any(sign in text for sign in _SIGNS):
             yield from (match.span() for match in _CONTROL.finditer(text) if not _strikes_out(match))
         if own is not None:
             yield from (match.span() for match in own.finditer(text))
