@@ -4,9 +4,9 @@
 ``python scripts/benchmark.py curate --repetitions 1 --rows 100000 --peers datasketch datatrove``
 
 Prints every repetition and the medians. With ``--json`` the last line is one JSON object with ``name``, ``ratio`` (our
-speed over the peer's as it comes; of several peers, over the fastest) and ``memory_ratio`` (our peak memory over that
-peer's). `sft` adds ``best_ratio`` (over the peer's fastest setting) and ``max_loss_difference`` (per step, on the same
-batches in float32), `curate` the recall and precision of each.
+speed over the peer's as it comes; of several peers, over the fastest), ``best_ratio`` (over the fastest setting of any
+peer) and ``memory_ratio`` (our peak memory over that of the peer as it comes). `sft` adds ``max_loss_difference`` (per
+step, on the same batches in float32), `curate` the recall and precision of each.
 
 A benchmark is a `Benchmark` in `BENCHMARKS`: the names of its variants, a function that measures one of them, and a
 function that turns all measurements into the final object.
@@ -48,7 +48,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--peers",
         nargs="*",
         default=[],
-        help="curate: measure these beside ours: datasketch, datatrove (install with pip install datasketch datatrove)",
+        help="curate: measure these beside ours: datasketch, datatrove, datatrove_spaces; "
+        "pip install datasketch datatrove orjson spacy",
     )
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--child", default=None, help=argparse.SUPPRESS)

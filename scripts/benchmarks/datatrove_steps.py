@@ -12,6 +12,7 @@ from datatrove.pipeline.filters import LambdaFilter
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
 from datatrove.utils.text import TextNormConfig
+from datatrove.utils.typeshelper import Languages
 from datatrove.utils.word_tokenizers import WordTokenizer
 
 from benchmarks.curate import MAX_CHARACTERS, MIN_CHARACTERS
@@ -45,7 +46,7 @@ def has_length(document: Any) -> bool:
     return MIN_CHARACTERS <= len(document.text) <= 2 * MAX_CHARACTERS
 
 
-def run(files: Path, folder: Path, num_workers: int, num_permutations: int, ngram: int) -> None:
+def run(files: Path, folder: Path, num_workers: int, num_permutations: int, ngram: int, *, by_spaces: bool) -> None:
     """Run the four steps."""
     config = MinhashConfig(
         n_grams=ngram,
@@ -53,6 +54,7 @@ def run(files: Path, folder: Path, num_workers: int, num_permutations: int, ngra
         hashes_per_bucket=ROWS_OF_BAND,
         norm_config=TextNormConfig(norm_numbers=False, norm_weekdays=False, norm_monthnames=False),
     )
+    language = Spaces() if by_spaces else Languages.english
     num_files = len(list(files.glob("rows-*.jsonl")))
 
     def reader() -> Any:
@@ -64,7 +66,7 @@ def run(files: Path, folder: Path, num_workers: int, num_permutations: int, ngra
             [
                 reader(),
                 LambdaFilter(has_length),
-                MinhashDedupSignature(str(folder / "signatures"), config=config, language=Spaces()),
+                MinhashDedupSignature(str(folder / "signatures"), config=config, language=language),
             ],
         ),
         (config.num_buckets, [MinhashDedupBuckets(str(folder / "signatures"), str(folder / "buckets"), config=config)]),

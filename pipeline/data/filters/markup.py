@@ -41,8 +41,10 @@ def control_tokens(*, action: Literal["drop", "escape"] = "drop", tokens: list[s
     own = re.compile("|".join(map(re.escape, tokens))) if tokens else None
 
     def spans(text: str) -> Iterator[tuple[int, int]]:
-        if any(sign in text for sign in _SIGNS):
-            yield from (match.span() for match in _CONTROL.finditer(text) if not _strikes_out(match))
+        for sign in _SIGNS:
+            if sign in text:
+                yield from (match.span() for match in _CONTROL.finditer(text) if not _strikes_out(match))
+                break
         if own is not None:
             yield from (match.span() for match in own.finditer(text))
 
