@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -101,8 +102,11 @@ def open_executor(engine: Engine, num_workers: int | None, num_bytes: int) -> It
     if num_workers == 1 or num_bytes < SMALL_BYTES:
         yield Inline()
         return
+    # Rows are many small objects without cycles, which are looked at for nothing at the usual threshold.
     # Not forked: threads of libraries that this process has loaded would be copied in the middle of their work.
-    pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=gc.set_threshold, initargs=(100_000,)
+    )  # fmt: skip
     try:
         yield Processes(pool)
     finally:

@@ -16,6 +16,7 @@ from pipeline.data.curation.words import Ragged, mix
 
 MIN_RECALL = 0.99  # of pairs whose similarity is exactly the threshold; more similar ones are found more surely
 BLOCK = 1 << 16  # runs of words that are hashed at a time, so that they stay in the cache
+Minima = npt.NDArray[np.uint32]
 Bands = npt.NDArray[np.uint32]
 
 
@@ -53,8 +54,8 @@ class MinHash:
         self._factors = generator.integers(0, 1 << 31, size, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
         self._terms = generator.integers(0, 1 << 32, size, dtype=np.uint32)
 
-    def bands(self, sets: Ragged) -> Bands:
-        """Return ``[sets, bands]``. No set may be empty."""
+    def minima(self, sets: Ragged) -> Minima:
+        """Return ``[permutations, sets]``; those of a union are the lower ones. No set may be empty."""
         minima = np.empty((len(self._factors), len(sets.lengths)), np.uint32)
         values = (sets.values >> np.uint64(32)).astype(np.uint32)
         ends = np.cumsum(sets.lengths)
@@ -70,10 +71,10 @@ class MinHash:
                 np.add(hashed, term, out=hashed)
                 np.minimum.reduceat(hashed, starts, out=minima[number, begin:end])
             begin = end
-        return self._combine(minima)
+        return minima
 
-    def _combine(self, minima: Bands) -> Bands:
-        """Hash the minima of each band into one number."""
+    def bands(self, minima: Minima) -> Bands:
+        """Hash the minima of each band into one number: ``[sets, bands]``."""
         rows = self.banding.rows
         combined = np.zeros((self.banding.num_bands, minima.shape[1]), np.uint64)
         for row in range(rows):

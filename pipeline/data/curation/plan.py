@@ -23,7 +23,7 @@ FIELDS = {
 NUM_LOOKED_AT = (
     100  # rows that can be read, whose column names count, because not every row of JSON Lines has every key
 )
-SHARD_BYTES = 16 << 20  # of a file that is cut; whatever the number of workers, so that it changes no result
+SHARD_BYTES = 8 << 20  # of a file that is cut; whatever the number of workers, so that it changes no result
 LABEL_TABLES = (TableName.demonstrations, TableName.comparisons)  # that a labels artifact may hold
 
 

@@ -22,7 +22,7 @@ from pipeline.data.curation.filtering import Dropped, Filtering
 from pipeline.data.curation.minhash import Banding, MinHash
 from pipeline.data.curation.plan import FIELDS, Shard
 from pipeline.data.curation.spill import KINDS, NUMBERS, ShardResult, shard_file
-from pipeline.data.curation.words import Ragged, grams, mix, number_words, positions
+from pipeline.data.curation.words import Ragged, grams, mix, number_words
 from pipeline.data.json_reader import read_jsonl
 from pipeline.data.records import Record
 from pipeline.data.rows import (
@@ -246,13 +246,10 @@ class _Writer:
         self._numbers, self._texts = [], []
 
     def _write_bands(self, minhash: MinHash, runs: Ragged, shape: tuple[int, int]) -> None:
-        counts = runs.lengths.reshape(shape)
         salts = np.repeat(np.tile(_FIELD_SALTS[: shape[1]], shape[0]), runs.lengths)
-        contents = minhash.bands(Ragged(runs.values ^ salts, counts.sum(axis=1)))
-        starts = runs.starts.reshape(shape)[:, 0]
-        prompts = minhash.bands(Ragged(runs.values[positions(starts, counts[:, 0])], counts[:, 0]))
-        self._files["prompts"].write(prompts.tobytes())
-        self._files["contents"].write(contents.tobytes())
+        minima = minhash.minima(Ragged(runs.values ^ salts, runs.lengths)).reshape(-1, *shape)
+        self._files["prompts"].write(minhash.bands(minima[:, :, 0]).tobytes())
+        self._files["contents"].write(minhash.bands(minima.min(axis=2)).tobytes())
 
 
 def _turns_of(prompt: list[Message]) -> tuple[str, str]:
