@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from curating import DEMONSTRATIONS, PROMPTS, Bench, Made
 
 from pipeline.config.data import NearDuplicatesConfig, SourceConfig, TableName
 from pipeline.data.curation import SPLITS
 from pipeline.errors import DataError
-from tests.curating import DEMONSTRATIONS, PROMPTS, Bench, Made
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from curating import DEMONSTRATIONS, PROMPTS, Bench, Made, pair
 
 from pipeline.config.data import SourceConfig, SourceFormat, SourceSplit, TableName
 from pipeline.data.accounts import SourceAccount
 from pipeline.errors import ConfigError, DataError
-from tests.curating import DEMONSTRATIONS, PROMPTS, Bench, Made, pair
 
 
 @pytest.fixture

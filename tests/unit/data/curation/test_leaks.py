@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from curating import COMPARISONS, DEMONSTRATIONS, HALVES, PROMPTS, Bench, Made, changed, pair, prompt_in, text, versus
 
 from pipeline.config.data import DecontaminationConfig, NearDuplicatesConfig, SourceConfig, SourceSplit
-from tests.curating import COMPARISONS, DEMONSTRATIONS, PROMPTS, Bench, Made, pair
-from tests.unit.data.curation.test_placing import HALVES, changed, prompt_in, text, versus
 
 TRAIN = {"test_fraction": 0.0, "validation_fraction": 0.0}
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from curating import DEMONSTRATIONS, PROMPTS, Bench, Made, pair, text
 
 from pipeline.config.data import FilterConfig, TableName
 from pipeline.data.tables import rows_digest
 from pipeline.errors import ConfigError
-from tests.curating import DEMONSTRATIONS, PROMPTS, Bench, Made, pair
-from tests.unit.data.curation.test_placing import text
 
 TRAIN = {"test_fraction": 0.0, "validation_fraction": 0.0}
 

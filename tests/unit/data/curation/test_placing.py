@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
+from curating import COMPARISONS, DEMONSTRATIONS, PROMPTS, SPLITS, Bench, changed, pair, place, prompt_in, text, versus
 
 from pipeline.config.data import NearDuplicatesConfig, SourceSplit
 from pipeline.data.rows import Comparison, Demonstration
 from pipeline.data.tables import write_table
-from tests.curating import COMPARISONS, DEMONSTRATIONS, PROMPTS, Bench, pair
 
-SPLITS = ("train", "validation", "test")
 HALVES = {"test_fraction": 0.5, "validation_fraction": 0.0}
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
-
-
-def place(prompt: str, seed: int = 0) -> float:
-    """The first 64 bits of the hash as a fraction, worked out apart from the code under test."""
-    return int.from_bytes(hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()[:8], "big") / 2**64
-
-
-def text(number: int, size: int = 40) -> str:
-    chance = random.Random(number)
-    return " ".join(f"w{chance.randrange(10_000)}" for _ in range(size))
-
-
-def changed(words: str, *places: int) -> str:
-    """Exchange words: each takes five of the 36 runs of five in 40 words, and puts in five others."""
-    found = words.split()
-    for at in places:
-        found[at] = f"x{at}"
-    return " ".join(found)
-
-
-def prompt_in(split: str, near: str = "") -> str:
-    """Find a prompt that its hash puts into train or test; if asked, one with a first word of its own before a text."""
-    for number in range(1000):
-        prompt = f"{near} v{number}" if near else text(100_000 + number)
-        if (place(prompt) < 0.5) == (split == "test"):
-            return prompt
-    raise AssertionError
-
-
-def versus(prompt: str, chosen: str = "Yes.", rejected: str = "No.", **more: Any) -> dict[str, Any]:
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **more}
 
 
 def test_rows_near_in_every_field_are_one_and_the_first_stays(bench: Bench) -> None:

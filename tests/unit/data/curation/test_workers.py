@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from curating import DEMONSTRATIONS, PROMPTS, Bench, digests, everything, pair, told
 
-from pipeline.config.data import CurateConfig, DataConfig, Engine, FilterConfig, SourceConfig, SourceFormat, SourceSplit
+from pipeline.config.data import CurateConfig, DataConfig, Engine, FilterConfig, SourceConfig, SourceFormat
 from pipeline.data.curation import executors, plan
 from pipeline.errors import DataError
-from tests.curating import COMPARISONS, DEMONSTRATIONS, PROMPTS, Bench, Made, pair
-from tests.unit.data.curation.test_placing import changed, text, versus
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
-
-
-def everything(bench: Bench) -> list[SourceConfig]:
-    """Sources with a row of every fate, spread over many pieces."""
-    chance = random.Random(0)
-    own: list[Any] = [pair(text(n), text(5000 + n), id=f"d{n}") for n in range(300)]
-    own += [pair(changed(text(n), 7), changed(text(5000 + n), 30), id=f"near{n}") for n in range(0, 300, 9)]
-    own += [pair(text(n), text(5000 + n), id=f"same{n}") for n in range(0, 300, 11)]
-    own += [pair(text(700 + n), "So.", id=f"d{n}") for n in range(0, 300, 50)]  # ids that others have
-    own += (
-        [pair(f"Dear {{{{name}}}} {n}", "So.") for n in range(20)] + ["{bad"] * 5 + [pair(text(n)) for n in (901, 902)]
-    )
-    chance.shuffle(own)
-    tests = [{"id": f"t{n}", "prompt": text(n)} for n in range(0, 300, 17)]
-    pairs = [versus(text(n), text(6000 + n), text(7000 + n), id=f"c{n}") for n in range(0, 400, 3)]
-    return [
-        bench.source("d", own, weight=1.5, max_rows=100),
-        bench.source("limited", [pair(text(2000 + n // 2), id=f"l{n}") for n in range(200)], limit=60),
-        bench.source("t", tests, PROMPTS, split=SourceSplit.test),
-        bench.source("c", pairs, COMPARISONS),
-    ]
-
-
-def digests(made: Made) -> dict[str, str]:
-    files = sorted(path for path in made.folder.rglob("*") if path.is_file())
-    return {path.relative_to(made.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def told(made: Made) -> str:
-    return json.dumps([made.counts, made.curated.examples, made.removed, made.bad])
 
 
 def test_pieces_and_processes_change_no_byte(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

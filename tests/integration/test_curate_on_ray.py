@@ -1,0 +1,43 @@
+"""The engine Ray, started on this machine, makes the data set that local processes make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from curating import DEMONSTRATIONS, Bench, digests, everything, told
+
+from pipeline.config.data import Engine, FilterConfig, SourceConfig
+from pipeline.data.curation import plan
+from pipeline.errors import DataError
+
+pytestmark = [
+    pytest.mark.integration,
+    # Ray 2.60 asks for settings of its next release, and leaves sockets to the garbage collector.
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning", "ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    pytest.importorskip("ray", reason="needs Ray: pip install ray")
+    return Bench(tmp_path)
+
+
+def test_ray_changes_no_byte(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    config: dict[str, Any] = {"filters": [FilterConfig(name="placeholders")], "test_fraction": 0.2}
+    local = bench.curate(*everything(bench), **config)
+    expected = told(local), digests(local)
+    monkeypatch.setattr(plan, "SHARD_BYTES", 20_000)
+    bench.bad = []
+    made = bench.curate(*everything(bench), engine=Engine.ray, num_workers=2, **config)
+    assert (told(made), digests(made)) == expected
+
+
+def test_what_a_task_raises_is_raised_as_it_is(bench: Bench) -> None:
+    path = bench.folder / "d.json"
+    path.write_text("[" + '{"prompt": "a", "completion": "b"}, ' * 200 + "{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"E_JSON.*d\.json"):
+        bench.curate(SourceConfig(table=DEMONSTRATIONS, path=str(path)), engine=Engine.ray, num_workers=1)
