@@ -15,7 +15,6 @@ from pipeline.config.shared import Device, DType, RuntimeConfig
 from pipeline.errors import ConfigError
 from pipeline.runtime.allocator import keep_memory
 from pipeline.runtime.environment import environment, source_state
-from pipeline.runtime.memory import peak_memory_bytes
 from pipeline.runtime.seeds import seed_everything
 from pipeline.runtime.signals import StopRequest
 
