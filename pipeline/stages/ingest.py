@@ -83,9 +83,7 @@ def _collect(job: StageJob, config: IngestConfig) -> Collected:
         return collect(job.section(DataConfig), config, job.params["tables"], reporting)
 
 
-def _write(
-    job: StageJob, table: TableName, side: str, rows: Sequence[Row]
-) -> dict[str, str]:
+def _write(job: StageJob, table: TableName, side: str, rows: Sequence[Row]) -> dict[str, str]:
     """Write the rows of one side, if there are any, and return the part that they are."""
     if not rows:
         return {}

@@ -14,9 +14,7 @@ from pipeline.data.transcripts import is_transcript, parse_transcript, parse_tra
 
 
 def test_turns_are_cut_at_markers_after_an_empty_line_only() -> None:
-    text = (
-        "\n\nHuman: Why?\n\nAssistant: A sign:\nHuman: keep out.\n\nIt is  old. \n\nHuman:Oh\n\nAssistant: Yes."
-    )
+    text = "\n\nHuman: Why?\n\nAssistant: A sign:\nHuman: keep out.\n\nIt is  old. \n\nHuman:Oh\n\nAssistant: Yes."
     assert parse_transcript(text) == [
         {"role": "user", "content": "Why?"},
         {"role": "assistant", "content": "A sign:\nHuman: keep out.\n\nIt is  old. "},
