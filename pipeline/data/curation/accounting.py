@@ -1,4 +1,4 @@
-"""The account of all rows: source by source, for counts.json, removed.jsonl, quarantine.jsonl and examples.json."""
+"""The account of all rows: source by source, for counts.json, removed.jsonl and quarantine.jsonl."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from pipeline.config.data import CurateConfig
 from pipeline.data.accounts import SourceAccount, describe_bad_row
-from pipeline.data.curation.filtering import EXAMPLE_KINDS, NUM_EXAMPLES, filters_of, shown_text
+from pipeline.data.curation.filtering import filters_of
 from pipeline.data.curation.placement import Fate, LeakRule, Placed
-from pipeline.data.curation.plan import FIELDS, TABLES, Source
+from pipeline.data.curation.plan import TABLES, Source
 from pipeline.data.curation.reading import shard_records
+from pipeline.data.curation.showing import lengths, licences
 from pipeline.data.curation.spill import Spill
 from pipeline.data.rows import BadRowError, Reason
 
@@ -27,7 +28,6 @@ WHY = {
     Fate.leak: "leak",
     Fate.over_cap: "over_cap",
 }
-NUM_ROWS_SHOWN = 5  # of each table
 
 
 class Accounting:
@@ -228,8 +228,8 @@ class Accounting:
                 "near": int((fates == Fate.near_duplicate).sum()),
             },
             "leaks": {rule.name: int(((fates == Fate.leak) & (rules == rule)).sum()) for rule in LeakRule},
-            "lengths": self._lengths(kept),
-            "licences": self._licences(kept, times),
+            "lengths": lengths(self._spill, kept),
+            "licences": licences(self._spill, kept, times),
         }
 
     def _filter_counts(self, place: int) -> dict[str, Any]:
@@ -242,90 +242,3 @@ class Accounting:
             "changed": self._changed[place],
             "dropped": dropped,
         }
-
-    def _rows_by_table(self, kept: npt.NDArray[np.int64]) -> dict[Any, npt.NDArray[np.int64]]:
-        table_of = np.array([TABLES.index(shard.source.config.table) for shard in self._spill.shards])
-        tables = table_of[self._spill.numbers["shard"][kept]] if len(kept) else kept
-        return {table: kept[tables == number] for number, table in enumerate(TABLES)}
-
-    def _lengths(self, kept: npt.NDArray[np.int64]) -> dict[str, Any]:
-        """Count the characters of every field, in bins whose edges double."""
-        found: dict[str, Any] = {}
-        for table, rows in self._rows_by_table(kept).items():
-            for number, name in enumerate(FIELDS[table] if len(rows) else ()):
-                characters = self._spill.numbers["characters"][rows, number]
-                first, last = (int(np.log2(max(int(value), 1))) for value in (characters.min(), characters.max()))
-                edges = [0 if power < 0 else 2**power for power in range(first if characters.min() else -1, last + 2)]
-                found.setdefault(table.value, {})[name] = {
-                    "edges": edges,
-                    "counts": np.histogram(characters, edges)[0].tolist(),
-                    "median": float(np.median(characters)),
-                    "p95": float(np.percentile(characters, 95)),
-                    "max": int(characters.max()),
-                }
-        return found
-
-    def _licences(self, kept: npt.NDArray[np.int64], times: npt.NDArray[np.int16]) -> dict[str, int]:
-        licences: Counter[str] = Counter()
-        for result in self._spill.results:
-            rows = self._spill.rows_of(result.number)
-            own = kept[np.searchsorted(kept, rows.start) : np.searchsorted(kept, rows.stop)]
-            sums = np.bincount(self._spill.numbers["licence"][own], times[own], len(result.licences))
-            for name, count in zip(result.licences, sums.astype(int).tolist(), strict=True):
-                licences[name or "none"] += count
-        return {name: count for name, count in sorted(licences.items()) if count}
-
-    def examples(self, placed: Placed) -> dict[str, Any]:
-        """Return what examples.json says: the first rows of each kind."""
-        fates = np.frombuffer(placed.fate, np.int8)
-        near = np.flatnonzero(fates == Fate.near_duplicate)[:NUM_EXAMPLES].tolist()
-        leaks = np.flatnonzero(fates == Fate.leak)[:NUM_EXAMPLES].tolist()
-        rows = self._rows_by_table(np.flatnonzero(fates == Fate.kept))
-        return {
-            "filters": self._filter_examples(placed),
-            "near_duplicates": [self._near_example(row, placed) for row in near],
-            "leaks": [self._leak_example(row, placed) for row in leaks],
-            "rows": {
-                table.value: [self._row_example(row) for row in found[:NUM_ROWS_SHOWN].tolist()]
-                for table, found in rows.items()
-                if len(found)
-            },
-        }
-
-    def _filter_examples(self, placed: Placed) -> dict[str, Any]:
-        found: dict[str, dict[str, list[Any]]] = {}
-        for place, entry in enumerate(self._config.filters):
-            kinds = found.setdefault(entry.name, {kind: [] for kind in EXAMPLE_KINDS})
-            for kind, shown in kinds.items():
-                shown += [
-                    example
-                    for shard, result in zip(self._spill.shards, self._spill.results, strict=True)
-                    for ordinal, example in result.examples[kind][place]
-                    if placed.is_looked_at(shard.source.number, shard.number, ordinal)
-                ]
-                del shown[NUM_EXAMPLES:]
-        return found
-
-    def _near_example(self, row: int, placed: Placed) -> dict[str, Any]:
-        kept, dropped = self._spill.row(placed.of[row]), self._spill.row(row)
-        return {
-            "kept": kept["id"],
-            "dropped": dropped["id"],
-            "similarity": round(placed.similarity[row], 4),
-            "kept_text": shown_text(kept),
-            "dropped_text": shown_text(dropped),
-        }
-
-    def _leak_example(self, row: int, placed: Placed) -> dict[str, Any]:
-        values = self._spill.row(row)
-        return {
-            "id": values["id"],
-            "source": values["source"],
-            "rule": LeakRule(placed.rule[row]).name,
-            "evaluation_id": self._spill.row(placed.of[row])["id"],
-            "text": shown_text(values),
-        }
-
-    def _row_example(self, row: int) -> dict[str, Any]:
-        values = self._spill.row(row)
-        return {"id": values["id"], "source": values["source"], "text": shown_text(values)}

@@ -20,13 +20,15 @@ from pipeline.config.data import CurateConfig, DataConfig, SourceSplit, TableNam
 from pipeline.config.plugins import loaded_plugins
 from pipeline.data.accounts import SourceAccount
 from pipeline.data.curation.accounting import Accounting
+from pipeline.data.curation.duplicates import look_for_duplicates
 from pipeline.data.curation.executors import Executor, open_executor
 from pipeline.data.curation.filtering import check_filters
 from pipeline.data.curation.minhash import Banding
 from pipeline.data.curation.mixing import mix_sources
-from pipeline.data.curation.placement import Fate, Placed, Placing, look_for_duplicates
+from pipeline.data.curation.placement import Fate, Placed, Placing
 from pipeline.data.curation.plan import SPLITS, TABLES, Shard, Source, cut, plan_sources
 from pipeline.data.curation.reading import ReadTask, read_shard
+from pipeline.data.curation.showing import examples
 from pipeline.data.curation.spill import Spill, join
 from pipeline.data.curation.writing import TableFile, WriteTask, write_shard
 from pipeline.data.sources import source_name
@@ -103,12 +105,12 @@ def curate_sources(
                 "prompts_from_demonstrations": taken,
                 "mixing": mixing,
             }
-            examples = accounting.examples(placed)
+            shown = examples(spill, config, placed)
     finally:
         remove(folder)
     notices = [f"{source.name}: {source.mapping.describe()}" for source in sources if source.mapping is not None]
     return Curated(
-        tables=tables, parts=parts, accounts=accounting.accounts, counts=counts, examples=examples, notices=notices
+        tables=tables, parts=parts, accounts=accounting.accounts, counts=counts, examples=shown, notices=notices
     )
 
 

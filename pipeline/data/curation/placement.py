@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.data import CurateConfig, TableName
+from pipeline.data.curation.duplicates import NONE, Known
 from pipeline.data.curation.executors import Executor
 from pipeline.data.curation.leaks import shared_runs, whole_prompts
-from pipeline.data.curation.near import Groups, Neighbours, find_neighbours, group_rows, none_near, rows_where
-from pipeline.data.curation.plan import FIELDS, SPLITS, TABLES, Source
+from pipeline.data.curation.near import rows_where
+from pipeline.data.curation.plan import SPLITS, TABLES, Source
 from pipeline.data.curation.spill import Spill
 
 NUM_FOLDS = 5
-NONE = -1
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 
@@ -65,53 +65,6 @@ class Placed:
     def is_looked_at(self, source: int, shard: int, ordinal: int) -> bool:
         """Whether a record stands before the end that `limit` sets."""
         return source not in self.cuts or (shard, ordinal) <= self.cuts[source]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Known:
-    """What the second pass found."""
-
-    prompts: Groups
-    near_prompts: Neighbours
-    contents: Groups  # groups of a table follow those of the tables before it
-    near_contents: dict[TableName, tuple[int, Neighbours]]  # with the number of the table's first group
-    ids: Groups
-
-
-def look_for_duplicates(spill: Spill, sources: list[Source], config: CurateConfig, executor: Executor) -> Known:
-    """Group all rows by prompt, content and id, and find near-duplicates."""
-    numbers, near = spill.numbers, config.near_duplicates
-    everything = np.arange(len(numbers), dtype=np.int64)
-    prompts = group_rows(numbers["prompt"], everything, len(numbers))
-    contents = np.full(len(numbers), NONE, np.int32)
-    ids = np.full(len(numbers), NONE, np.int32)
-    first_contents: list[Any] = []
-    near_contents: dict[TableName, tuple[int, Neighbours]] = {}
-    num_contents = num_ids = 0
-    for table in TABLES:
-        rows = rows_where(spill, [source.number for source in sources if source.config.table is table])
-        found = group_rows(numbers["content"][rows], rows, len(numbers))
-        contents[rows] = found.of_row[rows] + num_contents
-        near_contents[table] = (
-            num_contents,
-            find_neighbours(spill, found, "contents", len(FIELDS[table]), near, executor)
-            if near.enabled
-            else none_near(len(found.first)),
-        )
-        by_id = group_rows(numbers["id"][rows], rows, len(numbers))
-        ids[rows] = by_id.of_row[rows] + num_ids
-        num_contents += len(found.first)
-        num_ids += len(by_id.first)
-        first_contents.append(found.first)
-    return Known(
-        prompts=prompts,
-        near_prompts=find_neighbours(spill, prompts, "prompts", 1, near, executor)
-        if near.enabled
-        else none_near(len(prompts.first)),
-        contents=Groups(of_row=contents, first=np.concatenate(first_contents)),
-        near_contents=near_contents,
-        ids=Groups(of_row=ids, first=np.zeros(num_ids, np.int64)),
-    )
 
 
 class Placing:
