@@ -21,9 +21,10 @@ from pipeline.config.shared import TrackingMode
 from pipeline.config.stages import SFTConfig
 from pipeline.graph.execution import Execution
 from pipeline.graph.fingerprint import fingerprint
+from pipeline.graph.nodes import Node
 from pipeline.graph.reasons import FORCED, REUSED, reason_to_run
 from pipeline.graph.resolution import Resolution
-from pipeline.graph.wiring import Node, skipped_stages
+from pipeline.graph.wiring import skipped_stages
 from pipeline.tracking.session import TrackingSession
 
 if TYPE_CHECKING:

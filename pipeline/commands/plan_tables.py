@@ -26,8 +26,8 @@ from pipeline.data.tables import part_name, read_table
 from pipeline.errors import DataError
 from pipeline.graph.estimates import remembered_rate, sft_memory
 from pipeline.graph.fingerprint import result_config
+from pipeline.graph.nodes import Node
 from pipeline.graph.resolution import Resolution
-from pipeline.graph.wiring import Node
 from pipeline.runtime.environment import environment
 from pipeline.stages.order import num_optimizer_steps
 

@@ -18,7 +18,8 @@ from pipeline.config.composition import Composed, load
 from pipeline.config.plugins import load_plugins
 from pipeline.data.filters.registry import build_filter
 from pipeline.errors import ConfigError, Interrupted
-from pipeline.graph.wiring import Node, nodes_for, skipped_stages
+from pipeline.graph.nodes import Node
+from pipeline.graph.wiring import nodes_for, skipped_stages
 from pipeline.tracking.redaction import find_secrets, redact
 
 if TYPE_CHECKING:

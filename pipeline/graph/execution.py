@@ -28,10 +28,10 @@ from pipeline.graph.fingerprint import (
     result_config,
     section_of,
 )
+from pipeline.graph.nodes import Node
 from pipeline.graph.reasons import FINGERPRINT_INPUTS, FORCED, NODE, REUSED, reason_to_run
 from pipeline.graph.resolution import Resolution
 from pipeline.graph.run_folder import RunFolder
-from pipeline.graph.wiring import Node
 from pipeline.runtime.environment import environment
 from pipeline.tracking.job import StageJob
 from pipeline.tracking.session import TrackingSession

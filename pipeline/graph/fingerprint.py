@@ -25,8 +25,8 @@ from pipeline.config.shared import ModelConfig
 from pipeline.data.filters import registry as filters
 from pipeline.data.sources import source_digests, source_name
 from pipeline.errors import ArtifactError, ConfigError
+from pipeline.graph.nodes import Node
 from pipeline.graph.spec import StageSpec
-from pipeline.graph.wiring import Node
 from pipeline.labels.importers.registry import importers
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.artifacts.store import Store
-from pipeline.graph.wiring import Node
+from pipeline.graph.nodes import Node
 
 FINGERPRINT_INPUTS = "fingerprint_inputs"  # the key of a manifest's `config` that holds the table
 NODE = "node"  # and the one that holds the node's name

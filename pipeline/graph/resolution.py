@@ -13,7 +13,7 @@ from pipeline.artifacts.store import Store
 from pipeline.config.root import Config
 from pipeline.errors import ArtifactError, DataError
 from pipeline.graph.fingerprint import Surroundings, fingerprint_inputs
-from pipeline.graph.wiring import Node
+from pipeline.graph.nodes import Node
 
 if TYPE_CHECKING:
     from pipeline.artifacts.base_model import BaseModel

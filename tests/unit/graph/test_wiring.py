@@ -10,8 +10,9 @@ from pipeline.config.data import SourceConfig, TableName
 from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.root import Config
 from pipeline.config.tables import TableConfig
+from pipeline.graph.nodes import Node
 from pipeline.graph.spec import STAGES
-from pipeline.graph.wiring import Node, nodes_for, skipped_stages
+from pipeline.graph.wiring import nodes_for, skipped_stages
 
 
 def config(*stages: str) -> Config:

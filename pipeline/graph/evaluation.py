@@ -1,0 +1,95 @@
+"""``evaluate`` as nodes: one `samples` per policy and suite, and one `report` that joins them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.config.evaluation import SuiteConfig
+from pipeline.config.root import EVALUATE
+from pipeline.graph.chain import Wiring
+from pipeline.graph.nodes import Node, Source
+from pipeline.graph.spec import BASE, StageSpec
+
+
+def evaluation_nodes(wiring: Wiring, suites: Mapping[str, SuiteConfig]) -> list[Node]:
+    """Expand ``evaluate``: every policy on every suite, then one report that joins them."""
+    config, problems, stages = wiring.config, wiring.problems, wiring.stages
+    dataset = wiring.sources(EVALUATE, next(c for c in stages["samples"].consumes if c.role == "dataset"))
+    policies = _policies(wiring)
+    if config.evaluate.baseline not in policies:
+        problems.append(
+            f"evaluate.baseline={config.evaluate.baseline}: it is not among the policies that are evaluated "
+            f"({', '.join(policies)}). Add it to `inputs.evaluate.policy`, or name one of those."
+        )
+    if not suites:
+        problems.append("evaluate.suites: none is named. Write `evaluate.suites=[NAME]`, a file of configs/suite/.")
+    limited = {name: _limited(suite, config.evaluate.limit) for name, suite in suites.items()}
+    samples = [
+        _samples_node(stages["samples"], policy, source, suite, dataset)
+        for suite in limited.values()
+        for policy, source in policies.items()
+    ]
+    # In the order of the inputs: which policy and which suite each artifact of samples belongs to.
+    pairs = [{"policy": node.params["policy_name"], "suite": node.params["suite"].name} for node in samples]
+    labels = [f"{pair['suite']}/{pair['policy']}" for pair in pairs]
+    joined = tuple(Source(label=label, node=node.name) for label, node in zip(labels, samples, strict=True))
+    report = Node(
+        name="report",
+        stage=EVALUATE,
+        spec=stages["report"],
+        inputs={"samples": joined},
+        reads={"samples": ("*",)},
+        params={"suites": limited, "policies": list(policies), "samples": pairs},
+        identity={"policies": list(policies), "samples": pairs, "suite": dict(limited)},
+    )
+    return [*samples, report]
+
+
+def _policies(wiring: Wiring) -> dict[str, tuple[Source, ...]]:
+    """Return the policies to evaluate by name: those asked for, else the base and every policy of the chain."""
+    asked = wiring.override(EVALUATE, "policy") or []
+    produced = [s for s in wiring.before(EVALUATE) if wiring.stages[s].kind == ArtifactKind.policy]
+    policies: dict[str, tuple[Source, ...]] = {}
+    for value in asked or [BASE, *produced]:
+        found = len(wiring.problems)
+        source = wiring.named(EVALUATE, ArtifactKind.policy, str(value), "inputs.evaluate.policy")
+        name = source[0].label if source else str(value)
+        if len(wiring.problems) > found:
+            continue
+        if name in policies:
+            wiring.problems.append(f"inputs.evaluate.policy: two of them are called {name!r}; rename one folder.")
+        policies[name] = source
+    return policies
+
+
+def _samples_node(
+    spec: StageSpec, policy: str, source: tuple[Source, ...], suite: SuiteConfig, dataset: tuple[Source, ...]
+) -> Node:
+    part = f"{suite.table}/{suite.split}"
+    drawn = {"kind": suite.kind, "table": suite.table, "split": suite.split, "limit": suite.limit}
+    return Node(
+        name=f"samples-{safe_name(suite.name)}-{safe_name(policy)}",
+        stage=EVALUATE,
+        spec=spec,
+        inputs={"dataset": dataset, "policy": source},
+        reads={"dataset": (part,), "policy": ("policy",)},
+        required={"dataset": (part,)},
+        needed_by=f"the suite {suite.name!r}",
+        params={"suite": suite, "policy_name": policy},
+        # Names, descriptions and checks do not move what a policy writes, so changing them samples nothing again.
+        identity={"suite": {**drawn, "sampling": suite.sampling, "batch_size": suite.batch_size}},
+    )
+
+
+def _limited(suite: SuiteConfig, limit: int | None) -> SuiteConfig:
+    """Apply ``evaluate.limit`` on top of the suite's own."""
+    limits = [bound for bound in (suite.limit, limit) if bound is not None]
+    return replace(suite, limit=min(limits, default=None))
+
+
+def safe_name(name: str) -> str:
+    """Return a name that is one plain path component."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "_"

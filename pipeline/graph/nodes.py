@@ -1,0 +1,34 @@
+"""What a run consists of before it runs: nodes, and where each takes its inputs from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.graph.spec import StageSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where one input comes from: a node of this run, an artifact that exists already, or (neither) the base."""
+
+    label: str  # what it is called in the report and in explanations
+    node: str | None = None
+    reference: str | None = None  # artifact id, its beginning, or a path
+    key: str = ""  # the configuration key that named the reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One stage to run or to reuse."""
+
+    name: str  # unique in the run; also the name of its link in the run folder
+    stage: str  # the stage of the configuration it belongs to, which `force` names
+    spec: StageSpec
+    inputs: Mapping[str, tuple[Source, ...]]  # an empty tuple is an absent input
+    reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # role -> parts, where narrower than the spec
+    required: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # role -> parts it cannot run without
+    needed_by: str = ""  # what needs the required parts, for the message that one is missing
+    params: Mapping[str, Any] = field(default_factory=dict)  # for the stage function
+    identity: Mapping[str, Any] = field(default_factory=dict)  # what of the params enters the fingerprint
