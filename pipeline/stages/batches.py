@@ -35,17 +35,18 @@ class CompletionCollator:
         numbers = [entry["row"] for entry in entries]
         rows = [self.rows[number] for number in numbers]
         length = max(len(row.input_ids) for row in rows)
-        input_ids = _padded([row.input_ids for row in rows], length, self.pad_id)
-        completion_mask = _padded([row.completion_mask for row in rows], length, 0).bool()
+        input_ids = padded([row.input_ids for row in rows], length, self.pad_id)
+        completion_mask = padded([row.completion_mask for row in rows], length, 0).bool()
         completion_mask[:, 0] = False  # nothing predicts the first token of a row
         return {
             "input_ids": input_ids,
-            "attention_mask": _padded([[1] * len(row.input_ids) for row in rows], length, 0).bool(),
+            "attention_mask": padded([[1] * len(row.input_ids) for row in rows], length, 0).bool(),
             "completion_mask": completion_mask,
             "labels": input_ids.masked_fill(~completion_mask, IGNORED_LABEL),
             "row_numbers": numbers,
         }
 
 
-def _padded(rows: Sequence[Sequence[int]], length: int, filler: int) -> Tensor:
+def padded(rows: Sequence[Sequence[int]], length: int, filler: int) -> Tensor:
+    """Return ``[B, length]`` int64 with ``filler`` behind each row's own values."""
     return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows], dtype=torch.int64)
