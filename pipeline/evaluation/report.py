@@ -25,6 +25,10 @@ def build_report(
     suites: Mapping[str, SuiteConfig],
     evaluate: EvaluateConfig,
     provenance: Mapping[str, Any],
+    *,
+    win_rates: Sequence[Mapping[str, Any]] = (),
+    judges: Sequence[Mapping[str, Any]] = (),
+    reward_models: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """Join the samples and measure every policy and its difference from the baseline.
 
@@ -33,6 +37,9 @@ def build_report(
         suites: The suites by name, in the order of the report.
         evaluate: The baseline, the confidence of the intervals and the number of examples.
         provenance: Where the samples came from: ids and digests, no paths and no times.
+        win_rates: What judges said of pairs of policies; where one is the baseline, it is the opponent.
+        judges: The judges with their scorecards.
+        reward_models: The audit of each reward model that the policies were made with.
 
     Returns:
         JSON values only; the same samples give the same report to the last byte of `to_json`.
@@ -57,6 +64,10 @@ def build_report(
         "headline": headline(metrics, primary, policies),
         "suites": [_suite(suite, measures[suite.name]) for suite in joined],
         "metrics": metrics,
+        "win_rates": list(win_rates),
+        "judges": list(judges),
+        "gates": [],
+        "reward_models": list(reward_models),
         "counts": [entry for suite in joined for entry in suite.counts],
         "examples": examples,
         "provenance": {**provenance, **own_provenance},

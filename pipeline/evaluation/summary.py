@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.errors import ArtifactError
 from pipeline.pages.numbers import counted, metric_text, verdict
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -118,7 +118,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="report",
-            version=1,
+            version=2,
             kind=ArtifactKind.report,
             entry="pipeline.stages.report:write_report",
             sections=(EvaluateConfig,),
