@@ -12,6 +12,7 @@ Tree::
     ├── ModelError             8   a model is unsafe to load, or does not fit what is asked of it
     ├── TrackingError          9   delivery to the tracking server failed where it was asked for by name
     ├── LabelServerError      10   the labeling server cannot be reached, refuses, or answers with something else
+    ├── EndpointError         11   an HTTP model refuses the key or the request, or the cost cap is reached
     └── TrainingDivergedError 17   the loss or the gradients stopped being finite
     Interrupted          130, 143  a signal asked the run to stop; what was done is saved
 
@@ -79,6 +80,12 @@ class LabelServerError(PipelineError):
     """The labeling server cannot be reached, refuses what is asked of it, or answers with something else."""
 
     exit_status = 10
+
+
+class EndpointError(PipelineError):
+    """An HTTP model refuses the key or the request, does not answer, or would cost more than it may."""
+
+    exit_status = 11
 
 
 class TrainingDivergedError(PipelineError):

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
+from pipeline.data.endpoint_address import is_loopback
 from pipeline.errors import ConfigError, LabelServerError
 
 KEY_VARIABLE = "LABEL_STUDIO_API_KEY"
@@ -29,7 +30,6 @@ ADVICE = {
     403: "The account may not do this. Ask for access to the project.",
     404: "Is label.url the address of the server, with the path that it is served under?",
 }
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +119,7 @@ class LabelStudioClient:
         self._timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
         self._bearer: str | None = None
         # A proxy that the environment names serves the outside.
-        is_local = urlsplit(self.url).hostname in LOOPBACK
-        self._http = httpx.Client(base_url=self.url, follow_redirects=False, trust_env=not is_local)
+        self._http = httpx.Client(base_url=self.url, follow_redirects=False, trust_env=not is_loopback(self.url))
 
     def __enter__(self) -> LabelStudioClient:
         return self
