@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +19,7 @@ from pipeline.artifacts.hashing import sha256_json
 from pipeline.config.endpoints import EndpointConfig
 from pipeline.data.chat_replies import ChatReply, ChatRequest, parse_reply
 from pipeline.data.endpoint_address import check_address, find_key, is_loopback
+from pipeline.data.spending import Charge, Pace, Spending
 from pipeline.errors import EndpointError
 
 CACHE_VERSION = 1  # raised when a reply is read differently
@@ -33,18 +33,6 @@ FATAL = {
 }
 
 
-@dataclass(kw_only=True)
-class Spending:
-    """What the requests of one client took so far."""
-
-    requests: int = 0  # that were sent, retries included
-    retries: int = 0
-    cached: int = 0  # answers that needed no request
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0  # in the currency of the prices
-
-
 @dataclass(eq=False)
 class _Failure(Exception):
     """An attempt failed in a way that may pass."""
@@ -53,31 +41,6 @@ class _Failure(Exception):
     detail: str
     wait: float | None = None  # seconds that the server asks for
     may_be_billed: bool = False
-
-
-@dataclass(kw_only=True)
-class _Pace:
-    """When the next request may leave, over all threads."""
-
-    seconds_between: float
-    sleep: Callable[[float], object]
-    clock: Callable[[], float]
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    next_start: float = 0.0
-
-    def wait(self) -> None:
-        """Take the next free place and wait for it."""
-        with self.lock:
-            now = self.clock()
-            start = max(now, self.next_start)
-            self.next_start = start + self.seconds_between
-        if start > now:
-            self.sleep(start - now)
-
-    def hold_back(self, seconds: float) -> None:
-        """Let no request leave for a while."""
-        with self.lock:
-            self.next_start = max(self.next_start, self.clock() + seconds)
 
 
 class ChatClient:
@@ -107,11 +70,9 @@ class ChatClient:
         self._key = find_key(endpoint.api_key_env)
         self._stopped = threading.Event()
         self._sleep = self._stopped.wait if sleep is None else sleep
-        self.spending = Spending()
-        self._reserved = 0.0  # that requests under way may cost
-        self._lock = threading.Lock()
+        self.spending = Spending(endpoint=endpoint)
         between = 60.0 / endpoint.requests_per_minute if endpoint.requests_per_minute else 0.0
-        self._pace = _Pace(seconds_between=between, sleep=self._sleep, clock=clock)
+        self._pace = Pace(seconds_between=between, sleep=self._sleep, clock=clock)
         seconds = endpoint.timeout_seconds
         self._http = httpx.Client(
             follow_redirects=False,  # the key is for this address alone
@@ -173,28 +134,24 @@ class ChatClient:
         kept = self._cache_file(body, request)
         known = _read(kept)
         if known is not None:
-            with self._lock:
-                self.spending.cached += 1
+            self.spending.count_cached()
             return known
-        with self._budget(request) as charge:
+        worst = self.spending.price(request.max_prompt_tokens(), request.max_tokens)
+        with self.spending.reserve(worst) as charge:
             reply = self._persist(body, charge)
         if reply.status in ("ok", "refused") and kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_durably(kept, json.dumps(asdict(reply), sort_keys=True, allow_nan=False))
         return reply
 
-    def _persist(self, body: dict[str, Any], charge: Callable[[ChatReply | None], None]) -> ChatReply:
+    def _persist(self, body: dict[str, Any], charge: Charge) -> ChatReply:
         """Send until it is answered or no attempt is left."""
         failure = _Failure("error", "another request met an error")
         for attempt in range(self.endpoint.max_retries + 1):
             self._pace.wait()
             if self._stopped.is_set():
                 break
-            with self._lock:
-                if attempt:  # what was lost may have been billed
-                    self._require_budget(0.0)
-                self.spending.requests += 1
-                self.spending.retries += attempt > 0
+            self.spending.count_attempt(attempt)
             try:
                 reply = parse_reply(self._once(body))
             except _Failure as error:
@@ -246,44 +203,6 @@ class ChatClient:
         else:
             advice = FATAL.get(status, "Correct what it names.")
         return EndpointError(f"{self.url} answers with {status}: {detail or 'nothing'}. {advice}")
-
-    @contextmanager
-    def _budget(self, request: ChatRequest) -> Iterator[Callable[[ChatReply | None], None]]:
-        """Reserve the most that one answer can cost; the function that is given charges what it did cost."""
-        worst = self.price(request.max_prompt_tokens(), request.max_tokens)
-        with self._lock:
-            self._require_budget(worst)
-            self._reserved += worst
-
-        def charge(reply: ChatReply | None) -> None:
-            """Add the cost of an answer; of one that was lost or does not say what it took, the most it can be."""
-            with self._lock:
-                known = reply is not None and reply.prompt_tokens is not None and reply.completion_tokens is not None
-                if reply is not None and known:
-                    self.spending.prompt_tokens += reply.prompt_tokens or 0
-                    self.spending.completion_tokens += reply.completion_tokens or 0
-                    self.spending.cost += self.price(reply.prompt_tokens or 0, reply.completion_tokens or 0)
-                else:
-                    self.spending.cost += worst
-
-        try:
-            yield charge
-        finally:
-            with self._lock:
-                self._reserved -= worst
-
-    def _require_budget(self, worst: float) -> None:
-        cap = self.endpoint.max_cost
-        if cap is not None and self.spending.cost + self._reserved + worst > cap:
-            raise EndpointError(
-                f"{self.url}: {self.spending.cost:.4g} is spent, what comes next could cost "
-                f"{self._reserved + worst:.4g} more, and `max_cost` is {cap:g}. Answers so far are kept: raise "
-                "`max_cost` and run the same command again."
-            )
-
-    def price(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return what a request of this size costs, in the currency of the prices."""
-        return (prompt_tokens * self.endpoint.input_price + completion_tokens * self.endpoint.output_price) / 1e6
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         seed = {"seed": request.seed} if self.endpoint.send_seed else {}
