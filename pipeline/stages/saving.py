@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.artifacts.checkpoints import CheckpointFolder
@@ -16,6 +17,7 @@ from pipeline.stages.course import Course, Milestones
 from pipeline.stages.finite import require_finite
 
 TRIAL_BYTES = 1 << 16
+HEADS_NAME = "heads.safetensors"  # of a checkpoint: trained parameters that belong to no adapter
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]  # untyped upstream
@@ -49,6 +51,9 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # untyped upstream
         source = Path(args.output_dir, f"checkpoint-{state.global_step}")
         for name in self.DROPPED:
             (source / name).unlink(missing_ok=True)
+        if heads := head_parameters(kwargs["model"]):
+            tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in heads.items()}
+            save_file(tensors, source / HEADS_NAME)
         self.folder.commit(source, state.global_step, self.course.facts())
         best = self.course.best_step if self.keep_best else None
         self.folder.rotate(self.keep, set() if best is None else {best})
@@ -84,6 +89,12 @@ def require_space(folder: Path, num_bytes: int) -> None:
             f"A checkpoint needs {num_bytes:,} bytes and {free:,} are free on the disk of {folder}. Earlier "
             "checkpoints are intact. Make room, then run the same command again: it goes on from the last checkpoint."
         )
+
+
+def head_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Return the trained parameters that belong to no adapter, by name: peft does not save them."""
+    named = model.named_parameters()
+    return {name: parameter for name, parameter in named if parameter.requires_grad and "lora_" not in name}
 
 
 def _trained_bytes(model: torch.nn.Module) -> int:

@@ -24,23 +24,18 @@ from pipeline.losses.sft import sft_loss
 from pipeline.models.loading import add_lora, load_base, load_policy
 from pipeline.models.logprobs import supervised_logprobs
 from pipeline.models.scoring import score
-from pipeline.runtime.allocator import keep_memory
-from pipeline.runtime.device import choose_device
 from pipeline.stages.batches import CompletionCollator, order_dataset
-from pipeline.stages.course import Milestones, make_milestones
+from pipeline.stages.course import Milestones
 from pipeline.stages.finite import StepMeter
 from pipeline.stages.order import training_order
 from pipeline.stages.training import (
-    Attempt,
+    Training,
     align_special_tokens,
-    begin_attempt,
-    microbatches,
-    require_one_device,
-    resolve_dtype,
-    run_trainer,
+    begin_training,
+    course_metrics,
     stage_policy,
     switch_telemetry_off,
-    trainer_arguments,
+    train,
 )
 from pipeline.tracking.job import StageJob
 
@@ -85,50 +80,17 @@ def train_sft(job: StageJob) -> StageOutcome:
     trained on, and `sft.lora` is not applied: the shape of an adapter is decided once, by the first stage of a chain.
     """
     config = job.section(SFTConfig)
-    microbatch_size, accumulation_steps = microbatches(config.batch_size, config.microbatch_size, section=SECTION)
-    keep_memory()
     rows = load_rows(job, config)
-    attempt = begin_attempt(job)
-    device = choose_device(job.runtime)
-    require_one_device(device)
-    dtype = resolve_dtype(job, device)
-    model = initial_policy(job, config, dtype)
-    milestones = make_milestones(
-        len(rows.train),
-        num_epochs=config.num_epochs,
-        batch_size=config.batch_size,
-        max_steps=config.max_steps,
-        validate_every=config.validate_every,
-        save_every=config.save_every,
+    training = begin_training(job, config, section=SECTION)
+    model = initial_policy(job, config, training.dtype)
+    milestones = train(
+        training,
+        lambda arguments, meter: make_trainer(model, rows, config, arguments, meter),
+        num_rows=len(rows.train),
         has_validation=bool(rows.validation),
+        measure=lambda policy: validation_loss(policy, rows.validation, config.microbatch_size),
     )
-    if not attempt.course.finished:
-        meter = StepMeter()
-        arguments = trainer_arguments(
-            config.optimizer,
-            output_dir=job.work.checkpoints.draft(),
-            num_steps=milestones.num_steps,
-            seed=config.seed,
-            microbatch_size=microbatch_size,
-            accumulation_steps=accumulation_steps,
-            device=device,
-            dtype=dtype,
-            activation_checkpointing=config.activation_checkpointing,
-        )
-        run_trainer(
-            make_trainer(model, rows, config, arguments, meter),
-            attempt,
-            milestones,
-            meter,
-            section=SECTION,
-            seed=config.seed,
-            measure=lambda policy: validation_loss(policy, rows.validation, config.microbatch_size),
-            patience=config.early_stopping_patience,
-            max_nonfinite_steps=config.max_nonfinite_steps,
-            keep_checkpoints=config.keep_checkpoints,
-            keep_best=config.keep_best,
-        )
-    return finish(attempt, model, rows, config, milestones, dtype)
+    return finish(training, model, rows, milestones)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,32 +187,17 @@ def validation_loss(policy: torch.nn.Module, rows: Sequence[Encoded], batch_size
     return -sum(row.nats for row in scores) / sum(row.tokens for row in scores)
 
 
-def finish(
-    attempt: Attempt, model: PeftModel, rows: SFTRows, config: SFTConfig, milestones: Milestones, dtype: DType
-) -> StageOutcome:
+def finish(training: Training, model: PeftModel, rows: SFTRows, milestones: Milestones) -> StageOutcome:
     """Write the policy and the facts of its training into the staging folder."""
-    course, job = attempt.course, attempt.job
-    step, digest = stage_policy(attempt, model, keep_best=config.keep_best)
-    losses = dict(course.validations)
-    last_step = max(attempt.job.work.checkpoints.steps())
-    metrics = {
-        "steps": last_step,
-        "policy_step": step,
-        "validation_loss_start": losses.get(0),
-        "validation_loss_best": losses.get(step),
-        "validation_loss_last": course.validations[-1][1] if course.validations else None,
-        "supervised_tokens": course.supervised_tokens,
-        "processed_tokens": course.processed_tokens,
-        "skipped_steps": course.skipped_steps,
-    }
-    if losses and losses.get(step, losses[0]) >= losses[0]:
-        job.run.notice("no checkpoint has a lower validation loss than the policy before training")
-    training = {
+    attempt, dtype = training.attempt, training.dtype.value
+    step, digest = stage_policy(attempt, model, keep_best=training.config.keep_best)
+    metrics = {"policy_step": step, **course_metrics(attempt, step)}
+    facts = {
         **metrics,
         "planned_steps": milestones.num_steps,
         "rows": {split: counts.as_dict() for split, counts in rows.counts.items()},
-        "validations": course.validations,
-        "dtype": dtype.value,
+        "validations": attempt.course.validations,
+        "dtype": dtype,
     }
-    write_durably(job.staging / "training.json", json.dumps(training, indent=1, sort_keys=True) + "\n")
-    return StageOutcome(parts={"policy": digest}, metrics=metrics, resolved={"dtype": dtype.value})
+    write_durably(attempt.job.staging / "training.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    return StageOutcome(parts={"policy": digest}, metrics=metrics, resolved={"dtype": dtype})

@@ -18,16 +18,18 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 
 from pipeline.artifacts.checkpoints import Checkpoint
 from pipeline.artifacts.temporary import discard
-from pipeline.config.shared import DType, ModelConfig, OptimizerConfig, Schedule
+from pipeline.config.shared import DType, ModelConfig, Schedule
+from pipeline.config.stages import TrainingConfig
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.models.loading import adapter_digest, save_adapter
-from pipeline.runtime.device import probe_dtype
+from pipeline.runtime.allocator import keep_memory
+from pipeline.runtime.device import choose_device, probe_dtype
 from pipeline.runtime.seeds import seed_everything
 from pipeline.runtime.signals import StopRequest
 from pipeline.stages.callbacks import Record, StopAtSignal, Validation
-from pipeline.stages.course import Course, Milestones
+from pipeline.stages.course import Course, Milestones, make_milestones
 from pipeline.stages.finite import FiniteUpdates, StepMeter
-from pipeline.stages.saving import Checkpoints
+from pipeline.stages.saving import HEADS_NAME, Checkpoints, head_parameters
 from pipeline.tracking.job import StageJob
 
 ADAPTER_FOLDER = "adapter"
@@ -52,6 +54,31 @@ def begin_attempt(job: StageJob) -> Attempt:
     if checkpoint is not None:
         job.run.notice(f"going on from the checkpoint of step {checkpoint.step}")
     return Attempt(job=job, course=course, checkpoint=checkpoint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a stage trains on this machine: decided before any weight is loaded."""
+
+    section: str  # the configuration section whose keys an error names
+    config: TrainingConfig
+    attempt: Attempt
+    device: torch.device
+    dtype: DType
+
+
+def begin_training(job: StageJob, config: TrainingConfig, *, section: str) -> Training:
+    """Take up the work folder and decide device and number format.
+
+    Raises:
+        ConfigError: The batches cannot be cut evenly, or there is more than one device.
+    """
+    microbatches(config.batch_size, config.microbatch_size, section=section)
+    keep_memory()
+    attempt = begin_attempt(job)
+    device = choose_device(job.runtime)
+    require_one_device(device)
+    return Training(section=section, config=config, attempt=attempt, device=device, dtype=resolve_dtype(job, device))
 
 
 def resolve_dtype(job: StageJob, device: torch.device) -> DType:
@@ -84,25 +111,18 @@ def microbatches(batch_size: int, microbatch_size: int, *, section: str) -> tupl
 
 
 def trainer_arguments(
-    optimizer: OptimizerConfig,
-    *,
-    output_dir: Path,
-    num_steps: int,
-    seed: int,
-    microbatch_size: int,
-    accumulation_steps: int,
-    device: torch.device,
-    dtype: DType,
-    activation_checkpointing: bool,
+    config: TrainingConfig, *, section: str, output_dir: Path, num_steps: int, device: torch.device, dtype: DType
 ) -> dict[str, Any]:
     """Map our configuration to the arguments that every trainer of TRL shares.
 
     Saving, validation and the choice of the best checkpoint are ours (see `callbacks`), so the trainer's are off. The
     rows come in the order of `order.training_order`, which is the whole run, so the trainer sees one epoch.
     """
+    optimizer = config.optimizer
+    microbatch_size, accumulation_steps = microbatches(config.batch_size, config.microbatch_size, section=section)
     return {
         "output_dir": str(output_dir),
-        "seed": seed,
+        "seed": config.seed,
         "num_train_epochs": 1,
         "train_sampling_strategy": "sequential",
         "per_device_train_batch_size": microbatch_size,
@@ -120,7 +140,7 @@ def trainer_arguments(
         "bf16": False,
         "fp16": dtype is DType.float16,
         "use_cpu": device.type == "cpu",
-        "activation_checkpointing": activation_checkpointing,
+        "activation_checkpointing": config.activation_checkpointing,
         "eval_strategy": "no",
         "save_strategy": "no",
         "logging_strategy": "steps",
@@ -180,42 +200,86 @@ def require_one_process(trainer: Trainer) -> None:
         )
 
 
+MakeTrainer = Callable[[dict[str, Any], StepMeter], Trainer]  # from the arguments that all trainers of TRL share
+
+
+def train(
+    training: Training,
+    make_trainer: MakeTrainer,
+    *,
+    num_rows: int,
+    has_validation: bool,
+    measure: Callable[[torch.nn.Module], float],
+) -> Milestones:
+    """Train to the last step, from wherever earlier attempts came; nothing is done where they came to the end.
+
+    Args:
+        training: Of `begin_training`.
+        make_trainer: Builds the trainer over the whole run's rows, in their order.
+        num_rows: Train rows.
+        has_validation: False where there are no validation rows.
+        measure: Returns the validation loss of a model in evaluation mode.
+    """
+    config, attempt = training.config, training.attempt
+    milestones = make_milestones(
+        num_rows,
+        num_epochs=config.num_epochs,
+        batch_size=config.batch_size,
+        max_steps=config.max_steps,
+        validate_every=config.validate_every,
+        save_every=config.save_every,
+        has_validation=has_validation,
+    )
+    if not attempt.course.finished:
+        arguments = trainer_arguments(
+            config,
+            section=training.section,
+            output_dir=attempt.job.work.checkpoints.draft(),
+            num_steps=milestones.num_steps,
+            device=training.device,
+            dtype=training.dtype,
+        )
+        meter = StepMeter()
+        run_trainer(make_trainer(arguments, meter), training, milestones, meter, measure)
+    return milestones
+
+
 def run_trainer(
     trainer: Trainer,
-    attempt: Attempt,
+    training: Training,
     milestones: Milestones,
     meter: StepMeter,
-    *,
-    section: str,
-    seed: int,
     measure: Callable[[torch.nn.Module], float],
-    patience: int | None,
-    max_nonfinite_steps: int,
-    keep_checkpoints: int,
-    keep_best: bool,
 ) -> None:
-    """Train from where the attempt stands to the last step.
+    """Run a trainer from where the attempt stands to the last step.
 
     Raises:
         Interrupted: A signal asked for the end. The last optimizer step is saved.
         TrainingDivergedError: Too many updates in a row were not finite.
     """
+    config, attempt = training.config, training.attempt
     job, course, folder = attempt.job, attempt.course, Path(trainer.args.output_dir)
     require_one_process(trainer)
     trainer.remove_callback(PrinterCallback)
-    saving = Checkpoints(job.work.checkpoints, course, milestones, keep=keep_checkpoints, keep_best=keep_best)
+    saving = Checkpoints(
+        job.work.checkpoints, course, milestones, keep=config.keep_checkpoints, keep_best=config.keep_best
+    )
     with StopRequest() as stop:
         # The order counts: whatever may end the training comes before what saves its last step.
         watchers: list[TrainerCallback] = [
-            FiniteUpdates(meter, course, job.run, max_in_a_row=max_nonfinite_steps, section=section),
-            Validation(measure, course, milestones, job.run, patience=patience),
+            FiniteUpdates(meter, course, job.run, max_in_a_row=config.max_nonfinite_steps, section=training.section),
+            Validation(measure, course, milestones, job.run, patience=config.early_stopping_patience),
             StopAtSignal(stop),
             saving,
             Record(meter, course, milestones, job.run),
         ]
         for watcher in watchers:
             trainer.add_callback(watcher)
-        seed_everything(seed)  # whatever was drawn until here does not move the first step; a resume restores its own
+        if attempt.checkpoint is not None:
+            load_heads(trainer.model, attempt.checkpoint)  # the trainer itself restores the adapter and all else
+        seed_everything(
+            config.seed
+        )  # what was drawn until here does not move the first step; a resume restores its own
         try:
             trainer.train(resume_from_checkpoint=None if attempt.checkpoint is None else str(attempt.checkpoint.path))
         except Exception:
@@ -231,14 +295,14 @@ def run_trainer(
             )
 
 
-def stage_policy(attempt: Attempt, model: PeftModel, *, keep_best: bool) -> tuple[int, str]:
-    """Write the adapter of the best or the last verified checkpoint into the staging folder.
+def load_chosen(attempt: Attempt, model: PeftModel, *, keep_best: bool) -> int:
+    """Load the adapter and the heads of the best or the last verified checkpoint into the model.
 
     Returns:
-        The step it was saved at, and the digest of its tensors.
+        The step it was saved at.
 
     Raises:
-        CheckpointError: The chosen checkpoint does not verify, so the policy that was trained is lost.
+        CheckpointError: The chosen checkpoint does not verify, so what was trained is lost.
     """
     job, course = attempt.job, attempt.course
     step = course.best_step if keep_best and course.best_step is not None else job.work.checkpoints.steps()[-1]
@@ -246,10 +310,45 @@ def stage_policy(attempt: Attempt, model: PeftModel, *, keep_best: bool) -> tupl
         checkpoint = job.work.checkpoints.step(step)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error} It is the one that became the policy, with the lowest validation loss. "
+            f"{error} It is the one that was chosen, with the lowest validation loss. "
             f"Delete {job.work.path} to train this stage again from the start."
         ) from error
     set_peft_model_state_dict(model, load_file(checkpoint.path / "adapter_model.safetensors"))
-    folder = job.staging / ADAPTER_FOLDER
+    load_heads(model, checkpoint)
+    return step
+
+
+def load_heads(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    """Load the trained parameters that belong to no adapter, which the trainer knows nothing of."""
+    parameters = head_parameters(model)
+    saved = load_file(checkpoint.path / HEADS_NAME) if parameters else {}
+    if saved.keys() != parameters.keys():
+        raise CheckpointError(f"Checkpoint {checkpoint.path} has the heads {sorted(saved)}, not {sorted(parameters)}.")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(saved[name])
+
+
+def stage_policy(attempt: Attempt, model: PeftModel, *, keep_best: bool) -> tuple[int, str]:
+    """Write the chosen adapter into the staging folder; return its step and the digest of its tensors."""
+    step = load_chosen(attempt, model, keep_best=keep_best)
+    folder = attempt.job.staging / ADAPTER_FOLDER
     save_adapter(model, folder)
     return step, adapter_digest(folder)
+
+
+def course_metrics(attempt: Attempt, step: int) -> dict[str, Any]:
+    """Return the facts of a training that every stage seals; ``step`` is that of the chosen checkpoint."""
+    course = attempt.course
+    losses = dict(course.validations)
+    if losses and losses.get(step, losses[0]) >= losses[0]:
+        attempt.job.run.notice("no checkpoint has a lower validation loss than the model before training")
+    return {
+        "steps": max(attempt.job.work.checkpoints.steps()),
+        "validation_loss_start": losses.get(0),
+        "validation_loss_best": losses.get(step),
+        "validation_loss_last": course.validations[-1][1] if course.validations else None,
+        "supervised_tokens": course.supervised_tokens,
+        "processed_tokens": course.processed_tokens,
+        "skipped_steps": course.skipped_steps,
+    }

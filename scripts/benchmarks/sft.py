@@ -117,10 +117,8 @@ def _ours(
     )  # fmt: skip
     rows = SFTRows(chat=chat, train=encoded.rows, validation=[], counts={})
     trained_arguments = trainer_arguments(
-        optimizer, output_dir=folder, num_steps=-(-len(encoded.rows) // options.batch_size), seed=SEED,
-        microbatch_size=microbatch_size, accumulation_steps=options.batch_size // microbatch_size, device=device,
+        config, section="sft", output_dir=folder, num_steps=-(-len(encoded.rows) // options.batch_size), device=device,
         dtype=dtype,
-        activation_checkpointing=False,
     )  # fmt: skip
     meter = StepMeter()
     policy = add_lora(load_base(base, model, runtime, dtype), LoRAConfig(), SEED)

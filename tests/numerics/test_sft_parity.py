@@ -75,10 +75,8 @@ def train_ours(
 ) -> tuple[list[float], dict[str, torch.Tensor]]:
     config = config_for(microbatch_size)
     arguments = trainer_arguments(
-        config.optimizer, output_dir=folder, num_steps=NUM_STEPS, seed=config.seed, microbatch_size=microbatch_size,
-        accumulation_steps=8 // microbatch_size, device=torch.device("cpu"), dtype=DType.float32,
-        activation_checkpointing=False,
-    )  # fmt: skip
+        config, section="sft", output_dir=folder, num_steps=NUM_STEPS, device=torch.device("cpu"), dtype=DType.float32
+    )
     chat = load_chat(workshop.base.folder, workshop.model)
     meter = StepMeter()
     model = policy(workshop)

@@ -24,6 +24,7 @@ from pipeline.config.stages import OverlengthPolicy, SFTConfig
 from pipeline.data.encode import encode_rows, load_chat
 from pipeline.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError, TrainingDivergedError
 from pipeline.stages import sft
+from pipeline.stages.training import begin_attempt
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
@@ -393,7 +394,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_is_used(
     DAMAGES[damage](tmp_path / "work" / "checkpoints" / "step-00000004" / file)
     work = WorkFolder(tmp_path / "work")
     with workshop.job(small_config(), name="damaged", work=work) as job:
-        attempt = sft.begin_attempt(job)
+        attempt = begin_attempt(job)
     assert attempt.checkpoint is not None
     assert attempt.checkpoint.step == 2
     assert attempt.course.validations[-1][0] == 2
