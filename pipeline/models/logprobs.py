@@ -193,6 +193,56 @@ def compute_context(model: nn.Module) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class PredictingStates:
+    """The hidden states that predict the supervised tokens of a batch, row after row and in reading order."""
+
+    hidden: Tensor  # [N, H]
+    targets: Tensor  # [N] int64, the tokens they predict
+    row: Tensor  # [N] int64, the batch row of each token
+
+    def logprobs(self, model: nn.Module, *, chunk_size: int = DEFAULT_CHUNK_SIZE, temperature: float = 1.0) -> Tensor:
+        """Return ``[N]`` log-probabilities of the targets; see `completion_logprobs`."""
+        head = output_head(model)
+        return completion_logprobs(
+            self.hidden,
+            head.weight,
+            self.targets,
+            chunk_size=chunk_size,
+            temperature=temperature,
+            bias=head.bias,
+            scale=head.scale,
+            softcap=head.softcap,
+        )
+
+
+def predicting_states(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor
+) -> PredictingStates:
+    """Run the backbone and keep the state before each supervised token, which is the one that predicts it.
+
+    Args:
+        model: A causal language model of transformers, with or without a PEFT wrapper.
+        input_ids: ``[B, L]`` int64, padded on either side.
+        attention_mask: ``[B, L]`` bool, True on real tokens.
+        completion_mask: ``[B, L]`` bool, True on tokens whose log-probability is asked for.
+
+    Returns:
+        One state for each True of ``completion_mask``.
+    """
+    supervised = completion_mask[:, 1:]
+    if completion_mask[:, 0].any() or (supervised & ~(attention_mask[:, 1:] & attention_mask[:, :-1])).any():
+        raise ValueError("completion_mask is True on padding, or on a row's first token, which nothing predicts")
+    position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+    with compute_context(model):
+        hidden = backbone(model)(
+            input_ids=input_ids, attention_mask=attention_mask.long(), position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+    return PredictingStates(
+        hidden=hidden[:, :-1][supervised], targets=input_ids[:, 1:][supervised], row=supervised.nonzero()[:, 0]
+    )
+
+
 def supervised_logprobs(
     model: nn.Module,
     input_ids: Tensor,
@@ -205,33 +255,17 @@ def supervised_logprobs(
     """Log-probabilities of the supervised tokens of a batch; the head is applied to those positions alone.
 
     Args:
-        model: A causal language model of transformers, with or without a PEFT wrapper.
-        input_ids: ``[B, L]`` int64, padded on either side.
-        attention_mask: ``[B, L]`` bool, True on real tokens.
-        completion_mask: ``[B, L]`` bool, True on tokens whose log-probability is asked for.
+        model: See `predicting_states`, as for the tensors.
+        input_ids: ``[B, L]`` int64.
+        attention_mask: ``[B, L]`` bool.
+        completion_mask: ``[B, L]`` bool.
         chunk_size: See `completion_logprobs`.
         temperature: See `completion_logprobs`.
 
     Returns:
         One value for each True of ``completion_mask``.
     """
-    supervised = completion_mask[:, 1:]
-    if completion_mask[:, 0].any() or (supervised & ~(attention_mask[:, 1:] & attention_mask[:, :-1])).any():
-        raise ValueError("completion_mask is True on padding, or on a row's first token, which nothing predicts")
-    position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
-    head = output_head(model)
-    with compute_context(model):
-        hidden = backbone(model)(
-            input_ids=input_ids, attention_mask=attention_mask.long(), position_ids=position_ids, use_cache=False
-        ).last_hidden_state
-    logprobs = completion_logprobs(
-        hidden[:, :-1][supervised],
-        head.weight,
-        input_ids[:, 1:][supervised],
-        chunk_size=chunk_size,
-        temperature=temperature,
-        bias=head.bias,
-        scale=head.scale,
-        softcap=head.softcap,
+    states = predicting_states(model, input_ids, attention_mask, completion_mask)
+    return CompletionLogprobs(
+        logprobs=states.logprobs(model, chunk_size=chunk_size, temperature=temperature), row=states.row
     )
-    return CompletionLogprobs(logprobs=logprobs, row=supervised.nonzero()[:, 0])
