@@ -24,17 +24,16 @@ from pipeline.losses.sft import sft_loss
 from pipeline.models.loading import add_lora, load_base, load_policy
 from pipeline.models.logprobs import supervised_logprobs
 from pipeline.models.scoring import score
+from pipeline.stages.arguments import align_special_tokens, switch_telemetry_off
 from pipeline.stages.batches import CompletionCollator, order_dataset
 from pipeline.stages.course import Milestones
 from pipeline.stages.finite import StepMeter
 from pipeline.stages.order import training_order
 from pipeline.stages.training import (
     Training,
-    align_special_tokens,
     begin_training,
     course_metrics,
     stage_policy,
-    switch_telemetry_off,
     train,
 )
 from pipeline.tracking.job import StageJob

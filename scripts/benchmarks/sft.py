@@ -100,9 +100,9 @@ def _ours(
     from pipeline.config.stages import SFTConfig
     from pipeline.models.loading import add_lora, load_base
     from pipeline.runtime.device import choose_device, probe_dtype
+    from pipeline.stages.arguments import trainer_arguments
     from pipeline.stages.finite import StepMeter
     from pipeline.stages.sft import SFTRows, make_trainer
-    from pipeline.stages.training import trainer_arguments
 
     device = choose_device(runtime)
     probe = probe_dtype(device)

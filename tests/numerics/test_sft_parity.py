@@ -18,9 +18,9 @@ from pipeline.config.stages import OverlengthPolicy, SFTConfig
 from pipeline.data.encode import Encoded, encode_rows, load_chat
 from pipeline.models.loading import add_lora, load_base
 from pipeline.stages import sft
+from pipeline.stages.arguments import trainer_arguments
 from pipeline.stages.finite import StepMeter
 from pipeline.stages.order import training_order
-from pipeline.stages.training import trainer_arguments
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 NUM_STEPS = 6
