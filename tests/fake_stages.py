@@ -217,7 +217,7 @@ def run_chain(
     return done, folder
 
 
-def _no_base() -> Any:
+def _no_base(_: Any) -> Any:
     raise AssertionError("no fake stage uses a base model")
 
 

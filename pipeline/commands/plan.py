@@ -49,7 +49,7 @@ def plan(prepared: Prepared) -> int:
         config=config,
         store=prepared.store,
         hashes=FileHashes(prepared.cache / "file-hashes.json"),
-        base=lambda: resolve_base(config.model, prepared.cache),
+        base=lambda model: resolve_base(model, prepared.cache),
         plugins=prepared.plugins,
         say=lambda text: print(text, flush=True),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.artifacts.base_model import BaseModel, cache_folder, resolve_base
+from pipeline.artifacts.base_model import cache_folder, resolve_base
 from pipeline.artifacts.hashing import FileHashes
 from pipeline.artifacts.store import Store
 from pipeline.checks.registry import build_check
@@ -65,7 +65,7 @@ def prepare(composed: DictConfig, search_path: list[Path], arguments: list[str])
             build_filter(entry.name, entry.params, where=f"curate.filters[{index}]")
         except ConfigError as error:
             problems.append(str(error))
-    nodes, wiring_problems = nodes_for(config, loaded.suites, loaded.tables)
+    nodes, wiring_problems = nodes_for(config, loaded.suites, loaded.tables, judges=loaded.judges)
     problems.extend(wiring_problems)
     if problems:
         raise ConfigError(
@@ -117,7 +117,7 @@ def train(prepared: Prepared, again: str) -> int:
             config=config,
             store=store,
             session=session,
-            base=lambda: _base(prepared),
+            base=lambda model: resolve_base(model, prepared.cache),
             hashes=FileHashes(prepared.cache / "file-hashes.json"),
             plugins=prepared.plugins,
             folder=folder,
@@ -130,11 +130,6 @@ def train(prepared: Prepared, again: str) -> int:
         if report is not None:
             _show(report, folder.path, say)
     return 0
-
-
-def _base(prepared: Prepared) -> BaseModel:
-    """Find the base model; asked for only when a node that is wired needs its identity."""
-    return resolve_base(prepared.composed.config.model, prepared.cache)
 
 
 def _show(report: Artifact, folder: Path, say: Callable[[str], None]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from hydra.core.config_store import ConfigStore
@@ -12,11 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.evaluation import SuiteConfig
+from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import EVALUATE, INGEST, Config, with_evaluation
 from pipeline.config.suggestions import explain_unknown_key, near_miss
 from pipeline.config.tables import TableConfig, load_tables
 from pipeline.config.validation import problems_in
 from pipeline.errors import ConfigError
+
+Section = TypeVar("Section", SuiteConfig, JudgeConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,7 @@ class Composed:
 
     config: Config
     suites: dict[str, SuiteConfig]  # by name, in the order of `evaluate.suites`
+    judges: dict[str, JudgeConfig]  # by name: those that suites and `evaluate` name, and the members of panels
     tables: dict[str, TableConfig]  # that an annotation export may be read as, by name
     problems: list[str]  # what is wrong with the values, each naming its key
     resolved: dict[str, Any]  # plain containers with every interpolation resolved
@@ -65,6 +70,8 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
                 suites[name] = load_suite(name, search_path)
             except ConfigError as error:
                 problems.append(str(error))
+    asked = [name for suite in suites.values() for name in suite.judges] + config.evaluate.judges
+    judges = load_judges(asked, search_path, problems) if EVALUATE in config.stages else {}
     tables: dict[str, TableConfig] = {}
     if INGEST in config.stages:
         try:
@@ -72,8 +79,9 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
         except ConfigError as error:
             problems.append(str(error))
     return Composed(
-        config=config, suites=suites, tables=tables, problems=problems, resolved=resolved, unresolved=unresolved
-    )
+        config=config, suites=suites, judges=judges, tables=tables, problems=problems, resolved=resolved,
+        unresolved=unresolved,
+    )  # fmt: skip
 
 
 def load_suite(name: str, search_path: list[Path]) -> SuiteConfig:
@@ -82,22 +90,44 @@ def load_suite(name: str, search_path: list[Path]) -> SuiteConfig:
     Raises:
         ConfigError: there is no such suite, or its file has an unknown key or a wrong value.
     """
-    folders = [folder / "suite" for folder in search_path]
+    return _load_file(SuiteConfig, "suite", name, "evaluate.suites", search_path)
+
+
+def load_judges(names: Sequence[str], search_path: list[Path], problems: list[str]) -> dict[str, JudgeConfig]:
+    """Read ``judge/<name>.yaml`` of each, and of the members of panels before the panels; add what is wrong."""
+    judges: dict[str, JudgeConfig] = {}
+    for name in dict.fromkeys(names):
+        try:
+            judge = _load_file(JudgeConfig, "judge", name, "evaluate.judges", search_path)
+            for member in judge.members:
+                found = _load_file(JudgeConfig, "judge", member, f"judge `{name}`: members", search_path)
+                if found.members:
+                    problems.append(f"judge `{name}`: its member `{member}` is a panel itself. Name its members.")
+                judges[member] = found
+            judges[name] = judge
+        except ConfigError as error:
+            problems.append(str(error))
+    return judges
+
+
+def _load_file(schema: type[Section], group: str, name: str, key: str, search_path: list[Path]) -> Section:
+    """Read a file of a folder of small files strictly, the first of that name."""
+    folders = [folder / group for folder in search_path]
     path = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
     if path is None:
         known = sorted({file.stem for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")})
         raise ConfigError(
-            f"evaluate.suites: there is no suite `{name}`.{near_miss(name, known)} Suites: {', '.join(known)}."
+            f"{key}: there is no {group} `{name}`.{near_miss(name, known)} {group.title()}s: {', '.join(known)}."
         )
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(SuiteConfig), {"name": name}, OmegaConf.load(path))
-        suite = cast("SuiteConfig", OmegaConf.to_object(merged))
+        merged = OmegaConf.merge(OmegaConf.structured(schema), {"name": name}, OmegaConf.load(path))
+        section = cast("Section", OmegaConf.to_object(merged))
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {readable(error)}") from error
-    problems = problems_in(suite)
+    problems = problems_in(section)
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
-    return suite
+    return section
 
 
 def readable(error: BaseException) -> str:

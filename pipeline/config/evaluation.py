@@ -10,6 +10,7 @@ from omegaconf import MISSING
 
 from pipeline.config.data import TableName
 from pipeline.config.fields import option
+from pipeline.config.judges import QualificationConfig
 
 
 class SuiteKind(StrEnum):
@@ -50,6 +51,7 @@ class SuiteConfig:
     limit: int | None = option(None, ge=1)  # items, the first by id hash
     checks: list[CheckConfig] = option(factory=list)  # each is a metric, and all_checks is passing every one
     sampling: SamplingConfig = option(factory=SamplingConfig)
+    judges: list[str] = option(factory=list)  # who compares every two policies; files in `configs/judge/`
     batch_size: int = option(32, ge=1)  # fixed, because it moves rounding and with it greedy completions
 
 
@@ -58,6 +60,9 @@ class EvaluateConfig:
     """Which suites, and how they are summarised."""
 
     suites: list[str] = option(factory=list)  # names of files in `configs/suite/`
+    judges: list[str] = option(factory=list)  # of every generation suite, beside its own; files in `configs/judge/`
+    votes: str | None = option(None, affects_results=False)  # export with people's verdicts, for judges of kind `human`
+    qualification: QualificationConfig = option(factory=QualificationConfig)
     baseline: str = "base"  # the policy that the others are compared with
     confidence: float = option(0.95, gt=0.5, lt=1)  # of the intervals
     limit: int | None = option(None, ge=1)  # items per suite, for a quick look

@@ -38,6 +38,7 @@ class EvaluateInputs:
 
     dataset: str | None = None
     policy: list[str] = option(factory=list)
+    labels: str | None = None  # human votes that judges are measured against
 
 
 @dataclass(kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.config.data import SourceFormat
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
+from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import find_file
 from pipeline.config.root import DATA_STAGES, Config
 
@@ -18,16 +19,19 @@ HOLDS = {
     "le": lambda value, bound: value <= bound,
     "lt": lambda value, bound: value < bound,
 }
+PANEL, LOCAL = "panel", "local"  # kinds of judges that take more than parameters
 SHARED_SECTIONS = ("inputs", "model", "data", "tracking", "runtime")
 
 
-def problems_in(config: Config | SuiteConfig) -> list[str]:
+def problems_in(config: Config | SuiteConfig | JudgeConfig) -> list[str]:
     """Return one line per problem, each starting with the key; empty if there is none.
 
     Only the sections of listed stages are looked at. The stages themselves are checked when they are wired.
     """
     if isinstance(config, SuiteConfig):
         return [*out_of_bounds(config, ""), *_suite_problems(config)]
+    if isinstance(config, JudgeConfig):
+        return [*out_of_bounds(config, ""), *_judge_problems(config)]
     problems = [f"plugins: there is no file {file}." for file in config.plugins if not find_file(file).is_file()]
     for entry in fields(config):
         value = getattr(config, entry.name)
@@ -99,3 +103,12 @@ def _suite_problems(suite: SuiteConfig) -> Iterator[str]:
         yield "checks: a likelihood suite has no completion to check."
     if suite.split not in {"train", "validation", "test"}:
         yield f"split={suite.split}: must be train, validation or test."
+
+
+def _judge_problems(judge: JudgeConfig) -> Iterator[str]:
+    if (judge.kind == PANEL) is not bool(judge.members):
+        yield f"members: a panel has members, and no judge of another kind (this one is `{judge.kind}`)."
+    if len(judge.members) == 2:
+        yield "members: two judges have no majority. Name three or more."
+    if judge.model is not None and judge.kind != LOCAL:
+        yield f"model: only a judge of the kind `{LOCAL}` loads a model of its own (this one is `{judge.kind}`)."

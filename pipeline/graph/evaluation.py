@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig
+from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import EVALUATE
 from pipeline.graph.chain import Wiring
-from pipeline.graph.nodes import Node, Source
+from pipeline.graph.judging import Judging
+from pipeline.graph.nodes import Node, Source, safe_name
 from pipeline.graph.spec import BASE, StageSpec
 
 
-def evaluation_nodes(wiring: Wiring, suites: Mapping[str, SuiteConfig]) -> list[Node]:
-    """Expand ``evaluate``: every policy on every suite, then one report that joins them."""
+def evaluation_nodes(
+    wiring: Wiring, suites: Mapping[str, SuiteConfig], judges: Mapping[str, JudgeConfig]
+) -> list[Node]:
+    """Expand ``evaluate``: every policy on every suite, what judges say of it, then one report that joins them."""
     config, problems, stages = wiring.config, wiring.problems, wiring.stages
     dataset = wiring.sources(EVALUATE, next(c for c in stages["samples"].consumes if c.role == "dataset"))
     policies = _policies(wiring)
@@ -36,16 +39,21 @@ def evaluation_nodes(wiring: Wiring, suites: Mapping[str, SuiteConfig]) -> list[
     pairs = [{"policy": node.params["policy_name"], "suite": node.params["suite"].name} for node in samples]
     labels = [f"{pair['suite']}/{pair['policy']}" for pair in pairs]
     joined = tuple(Source(label=label, node=node.name) for label, node in zip(labels, samples, strict=True))
+    judging = Judging(wiring, judges, dataset)
+    by_suite = {name: {n.params["policy_name"]: n.name for n in samples if n.params["suite"].name == name}
+                for name in limited}  # fmt: skip
+    for suite in limited.values():
+        judging.add_suite(suite, by_suite[suite.name])
     report = Node(
         name="report",
         stage=EVALUATE,
         spec=stages["report"],
-        inputs={"samples": joined},
-        reads={"samples": ("*",)},
-        params={"suites": limited, "policies": list(policies), "samples": pairs},
-        identity={"policies": list(policies), "samples": pairs, "suite": dict(limited)},
+        inputs={"samples": joined, **judging.sources()},
+        reads={"samples": ("*",), "verdicts": ("verdicts",), "scorecards": ("card",)},
+        params={"suites": limited, "policies": list(policies), "samples": pairs, **judging.params()},
+        identity={"policies": list(policies), "samples": pairs, "suite": dict(limited), **judging.identity()},
     )
-    return [*samples, report]
+    return [*samples, *judging.nodes, report]
 
 
 def _policies(wiring: Wiring) -> dict[str, tuple[Source, ...]]:
@@ -88,8 +96,3 @@ def _limited(suite: SuiteConfig, limit: int | None) -> SuiteConfig:
     """Apply ``evaluate.limit`` on top of the suite's own."""
     limits = [bound for bound in (suite.limit, limit) if bound is not None]
     return replace(suite, limit=min(limits, default=None))
-
-
-def safe_name(name: str) -> str:
-    """Return a name that is one plain path component."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "_"

@@ -97,6 +97,8 @@ class Execution:
         try:
             seen = (*spec.sections, ModelConfig) if spec.uses_base else spec.sections
             sections = {kind: section_of(resolution.config, kind)[1] for kind in seen}
+            if node.model is not None:
+                sections[ModelConfig] = node.model
             job = StageJob(
                 sections=sections, inputs=inputs, run=run, work=work, runtime=resolution.config.runtime,
                 base_model=resolution.base_for(node), params=node.params,
@@ -171,7 +173,7 @@ def run_nodes(
     config: Config,
     store: Store,
     session: TrackingSession,
-    base: Callable[[], BaseModel],
+    base: Callable[[ModelConfig], BaseModel],
     hashes: FileHashes,
     plugins: Mapping[str, str],
     folder: RunFolder,

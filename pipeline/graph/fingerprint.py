@@ -108,7 +108,7 @@ def fingerprint_inputs(node: Node, inputs: Inputs, around: Surroundings) -> dict
     if spec.uses_base:
         if around.base is None:
             raise ValueError(f"the node {node.name!r} uses the base model, which was not resolved")
-        table.update(_base_identity(around.base, around.config.model))
+        table.update(_base_identity(around.base, node.model or around.config.model))
     table.update(_named_code(node, around))
     table.update({f"library {name}": _minor_version(name) for name in spec.libraries})
     return table

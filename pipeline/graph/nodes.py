@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.config.shared import ModelConfig
 from pipeline.graph.spec import StageSpec
 
 
@@ -32,3 +34,9 @@ class Node:
     needed_by: str = ""  # what needs the required parts, for the message that one is missing
     params: Mapping[str, Any] = field(default_factory=dict)  # for the stage function
     identity: Mapping[str, Any] = field(default_factory=dict)  # what of the params enters the fingerprint
+    model: ModelConfig | None = None  # a base model of its own, where it is not the run's
+
+
+def safe_name(name: str) -> str:
+    """Return a name that is one plain path component."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "_"

@@ -11,6 +11,7 @@ from pipeline.artifacts.hashing import FileHashes
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.store import Store
 from pipeline.config.root import Config
+from pipeline.config.shared import ModelConfig
 from pipeline.errors import ArtifactError, DataError
 from pipeline.graph.fingerprint import Surroundings, fingerprint_inputs
 from pipeline.graph.nodes import Node
@@ -26,20 +27,23 @@ class Resolution:
     config: Config
     store: Store
     hashes: FileHashes
-    base: Callable[[], BaseModel]  # asked only if a node uses the base
+    base: Callable[[ModelConfig], BaseModel]  # asked only if a node uses it
     plugins: Mapping[str, str] = field(default_factory=dict)  # file -> sha256
     say: Callable[[str], None] = print
     made: dict[str, Artifact] = field(default_factory=dict)  # by node name
     opened: dict[str, Artifact] = field(default_factory=dict)  # by the reference in the configuration
-    _base: BaseModel | None = None
+    _bases: list[tuple[ModelConfig, BaseModel]] = field(default_factory=list)
 
     def base_for(self, node: Node) -> BaseModel | None:
-        """Return the base model for a node that uses it, resolving it once."""
+        """Return the base model for a node that uses one, resolving each once."""
         if not node.spec.uses_base:
             return None
-        if self._base is None:
-            self._base = self.base()
-        return self._base
+        wanted = node.model or self.config.model
+        for model, base in self._bases:
+            if model == wanted:
+                return base
+        self._bases.append((wanted, self.base(wanted)))
+        return self._bases[-1][1]
 
     def inputs(self, node: Node) -> dict[str, list[Artifact]]:
         """Return the artifacts that a node consumes, by role, verified and with every part that it requires."""

@@ -117,12 +117,45 @@ STAGES: dict[str, StageSpec] = {
             uses_base=True,
         ),
         StageSpec(
+            name="verdicts",  # what it uses beside samples depends on the judge, and wiring says it
+            version=1,
+            kind=ArtifactKind.verdicts,
+            entry="pipeline.stages.verdicts:judge_samples",
+            consumes=(
+                Consumes(role="samples", kind=ArtifactKind.samples, parts=("samples",)),
+                Consumes(role="reward_model", kind=ArtifactKind.reward_model, parts=("reward",), optional=True),
+                Consumes(role="members", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True),
+            ),
+        ),
+        StageSpec(
+            name="scorecard",
+            version=1,
+            kind=ArtifactKind.verdicts,
+            entry="pipeline.stages.scorecard:measure_judge",
+            consumes=(
+                Consumes(
+                    role="labels",
+                    kind=ArtifactKind.labels,
+                    parts=("items", "votes"),
+                    default=("ingest",),
+                    optional=True,
+                ),
+                Consumes(role="dataset", kind=ArtifactKind.dataset, parts=("comparisons/test",), default=("curate",)),
+                Consumes(role="reward_model", kind=ArtifactKind.reward_model, parts=("reward",), optional=True),
+                Consumes(role="members", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True),
+            ),
+        ),
+        StageSpec(
             name="report",
             version=2,
             kind=ArtifactKind.report,
             entry="pipeline.stages.report:write_report",
             sections=(EvaluateConfig,),
-            consumes=(Consumes(role="samples", kind=ArtifactKind.samples, parts=("*",)),),
+            consumes=(
+                Consumes(role="samples", kind=ArtifactKind.samples, parts=("*",)),
+                Consumes(role="verdicts", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True),
+                Consumes(role="scorecards", kind=ArtifactKind.verdicts, parts=("card",), optional=True),
+            ),
             libraries=("numpy", "scipy"),
             runs_checks=True,
         ),

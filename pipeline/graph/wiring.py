@@ -10,12 +10,15 @@ from dataclasses import replace
 
 from pipeline.config.data import TableName
 from pipeline.config.evaluation import SuiteConfig
+from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import CURATE, EVALUATE, INGEST, Config, with_evaluation
 from pipeline.config.tables import TableConfig
 from pipeline.graph.chain import Wiring
 from pipeline.graph.evaluation import evaluation_nodes
 from pipeline.graph.nodes import Node
 from pipeline.graph.spec import STAGES, StageSpec
+
+INTERNAL = frozenset({"samples", "verdicts", "scorecard", "report"})  # what `evaluate` consists of
 
 
 def skipped_stages(config: Config) -> dict[str, str]:
@@ -29,6 +32,7 @@ def nodes_for(
     suites: Mapping[str, SuiteConfig],
     tables: Mapping[str, TableConfig],
     stages: Mapping[str, StageSpec] = STAGES,
+    judges: Mapping[str, JudgeConfig] | None = None,
 ) -> tuple[list[Node], list[str]]:
     """Wire the stages of a configuration.
 
@@ -37,13 +41,14 @@ def nodes_for(
         suites: What `evaluate` measures.
         tables: Declared tables that `ingest` may read an export as.
         stages: What each stage is.
+        judges: Those that suites and `evaluate.judges` name, and members of panels among them.
 
     Returns:
         The nodes in the order they run, and the problems found, each naming its configuration key. With problems the
         nodes are incomplete.
     """
     problems: list[str] = []
-    known = [*(name for name in stages if name not in {"samples", "report"}), EVALUATE]
+    known = [*(name for name in stages if name not in INTERNAL), EVALUATE]
     chain: list[str] = []
     for stage in config.stages:
         if stage not in known:
@@ -67,7 +72,7 @@ def nodes_for(
     nodes = [wiring.node(stages[stage]) for stage in chain if stage != EVALUATE]
     nodes = [_with_tables(node, config, tables) if node.stage == INGEST else node for node in nodes]
     if EVALUATE in chain:
-        nodes += evaluation_nodes(wiring, suites)
+        nodes += evaluation_nodes(wiring, suites, judges or {})
     return nodes, problems
 
 

@@ -30,10 +30,9 @@ from pipeline.models.scoring import score
 from pipeline.runtime.device import choose_device
 from pipeline.runtime.memory import peak_memory_bytes
 from pipeline.runtime.signals import StopRequest
+from pipeline.stages.partial import append_partial, read_partial
 from pipeline.stages.training import resolve_dtype
 from pipeline.tracking.job import StageJob
-
-PARTIAL = "partial.jsonl"  # in the work folder: batches that are done, so that a restart goes on behind them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,24 +203,3 @@ def _sample(suite: SuiteConfig, item: Item, result: dict[str, Any] | None) -> Sa
         tokens=result["tokens"] if result else 0,
         bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in written),
     )
-
-
-def read_partial(job: StageJob) -> dict[str, dict[str, Any]]:
-    """Return the results that an earlier attempt kept, by item; a last line that was cut by a crash is left out."""
-    path = job.work.path / PARTIAL
-    if not path.is_file():
-        return {}
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        write_durably(path, whole)
-    results = [json.loads(line) for line in whole.splitlines()]
-    if results:
-        job.run.notice(f"going on behind {len(results)} items that an earlier attempt finished")
-    return {result["id"]: result for result in results}
-
-
-def append_partial(job: StageJob, results: list[dict[str, Any]]) -> None:
-    """Keep the results of a batch."""
-    with (job.work.path / PARTIAL).open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(result, sort_keys=True, allow_nan=False) + "\n" for result in results)

@@ -1,0 +1,238 @@
+"""What judges say, as nodes: one `verdicts` per judge, suite and one or two policies, one `scorecard` per judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any
+
+from pipeline.config.evaluation import SuiteConfig, SuiteKind
+from pipeline.config.judges import JudgeConfig, VotePool
+from pipeline.config.paths import find_file
+from pipeline.config.root import EVALUATE
+from pipeline.errors import ConfigError
+from pipeline.evaluation.judges.protocol import Judge
+from pipeline.evaluation.judges.registry import build_judge, files_read, is_from_plugin
+from pipeline.graph.chain import Wiring
+from pipeline.graph.nodes import Node, Source, safe_name
+from pipeline.graph.spec import SAMPLING_LIBRARIES, StageSpec
+
+LOCATIONS = ("source", "id", "revision", "chat_template")  # of a judge's model: its digests stand for them
+
+
+@dataclass(kw_only=True)
+class _Entry:
+    """A node of the report's inputs, and what the report must know to read it."""
+
+    node: str
+    params: dict[str, Any]
+
+
+@dataclass
+class Judging:
+    """Collects the nodes of all judges. Policies of a pair are named later one first, so that it reads as progress."""
+
+    wiring: Wiring
+    judges: Mapping[str, JudgeConfig]
+    dataset: tuple[Source, ...]
+    nodes: list[Node] = field(default_factory=list)
+    _verdicts: list[_Entry] = field(default_factory=list)
+    _scorecards: list[_Entry] = field(default_factory=list)
+    _used: dict[str, JudgeConfig] = field(default_factory=dict)
+    _built: dict[str, Judge | None] = field(default_factory=dict)
+
+    def add_suite(self, suite: SuiteConfig, samples: Mapping[str, str]) -> None:
+        """Add the nodes of the judges of a suite; ``samples`` are its nodes by policy."""
+        asked = list(dict.fromkeys([*suite.judges, *self.wiring.config.evaluate.judges]))
+        if suite.kind is not SuiteKind.generation:
+            if suite.judges:
+                self.wiring.problems.append(f"suite `{suite.name}`: judges compare completions, and it has none.")
+            return
+        baseline = self.wiring.config.evaluate.baseline
+        policies = sorted(samples, key=lambda policy: policy != baseline)  # stable: the others keep their order
+        members = [name for judge in asked if judge in self.judges for name in self.judges[judge].members]
+        for name in dict.fromkeys([*(name for name in members if name not in asked), *asked]):
+            judge = self._judge(name)
+            if judge is None:
+                continue
+            single = judge.completions == 1
+            groups = [(policy,) for policy in policies] if single else [(b, a) for a, b in combinations(policies, 2)]
+            for group in groups:
+                self._add_verdicts(name, judge, suite, group, samples)
+
+    def sources(self) -> dict[str, tuple[Source, ...]]:
+        """Return what the report reads of all this; nothing without judges, so that such a report stays as it was."""
+        if not self._verdicts:
+            return {}
+        return {
+            "verdicts": tuple(Source(label=entry.node, node=entry.node) for entry in self._verdicts),
+            "scorecards": tuple(Source(label=entry.node, node=entry.node) for entry in self._scorecards),
+        }
+
+    def params(self) -> dict[str, Any]:
+        """Return what the report must be told, in the order of `sources`."""
+        if not self._verdicts:
+            return {}
+        return {
+            "judges": dict(self._used),
+            "verdicts": [entry.params for entry in self._verdicts],
+            "scorecards": [entry.params for entry in self._scorecards],
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Return what of it enters the report's fingerprint beside the verdicts themselves."""
+        params = self.params()
+        return (
+            {**params, "judges": {name: identity_of(judge) for name, judge in params["judges"].items()}}
+            if (params)
+            else {}
+        )
+
+    def _judge(self, name: str) -> Judge | None:
+        """Build a judge once; a problem is told once."""
+        if name not in self._built:
+            self._built[name] = None
+            config = self.judges.get(name)
+            if config is not None:  # else its file could not be read, which has been told
+                try:
+                    self._built[name] = build_judge(config)
+                    self._used[name] = config
+                except ConfigError as error:
+                    self.wiring.problems.append(str(error))
+        return self._built[name]
+
+    def _add_verdicts(
+        self, name: str, judge: Judge, suite: SuiteConfig, group: tuple[str, ...], samples: Mapping[str, str]
+    ) -> None:
+        config = self.judges[name]
+        labels = ("first", "second") if len(group) == 2 else ("samples",)
+        compared = tuple(Source(label=label, node=samples[p]) for label, p in zip(labels, group, strict=True))
+        said = [
+            entry
+            for entry in self._verdicts
+            if entry.params["suite"] == suite.name and set(entry.params["policies"]) <= set(group)
+        ]
+        node = Node(
+            name="-".join(["verdicts", *map(safe_name, (name, suite.name, *group))]),
+            stage=EVALUATE,
+            spec=_spec(self.wiring.stages["verdicts"], config, judge),
+            inputs={"samples": compared, **self._own_inputs(name, judge, said)},
+            reads={"samples": ("samples",), "reward_model": ("reward",), "members": ("verdicts",)},
+            params={"judge": config, "suite": suite, "suites": _with_checks(suite, judge), "policies": list(group)},
+            identity={"judge": identity_of(config), **_checks_identity(suite, judge)},
+            model=config.model if judge.loads_model else None,
+        )  # fmt: skip
+        self.nodes.append(node)
+        self._verdicts.append(
+            _Entry(node=node.name, params={"judge": name, "suite": suite.name, "policies": list(group)})
+        )
+
+    def _add_scorecard(self, name: str, judge: Judge, suite: SuiteConfig) -> None:
+        """Measure a judge against people once, or once per suite where the suite's checks are what it goes by."""
+        of_suite = suite.name if judge.checks is None else None
+        known = [entry.params for entry in self._scorecards]
+        consumes = {consumed.role: consumed for consumed in self.wiring.stages["scorecard"].consumes}
+        labels = self.wiring.sources(EVALUATE, consumes["labels"])
+        if not labels or {"judge": name, "suite": of_suite} in known:
+            return
+        config, asked = self.judges[name], self.wiring.config.evaluate.qualification
+        held_out = asked.votes is VotePool.held_out
+        if judge.reward_model and not held_out:
+            self.wiring.problems.append(
+                f"evaluate.qualification.votes=all: judge `{name}` is a reward model, which was trained on such votes."
+            )
+        node = Node(
+            name="-".join(["scorecard", *map(safe_name, (name, *((of_suite,) if of_suite else ())))]),
+            stage=EVALUATE,
+            spec=_spec(self.wiring.stages["scorecard"], config, judge),
+            inputs={
+                "labels": labels,
+                **({"dataset": self.dataset} if held_out else {}),
+                **self._own_inputs(name, judge, self._scorecards),
+            },
+            reads={
+                "labels": ("items", "votes"), "dataset": ("comparisons/test",), "reward_model": ("reward",),
+                "members": ("verdicts",),
+            },
+            required={"dataset": ("comparisons/test",)} if held_out else {},
+            needed_by=f"the judge {name!r} (or write evaluate.qualification.votes=all)",
+            params={"judge": config, "suite": suite, "suites": _with_checks(suite, judge), "qualification": asked},
+            identity={
+                "judge": identity_of(config),
+                "pairs": {key: getattr(asked, key) for key in ("votes", "num_pairs", "num_probes")},
+                **_checks_identity(suite, judge),
+            },
+            model=config.model if judge.loads_model else None,
+        )  # fmt: skip
+        self.nodes.append(node)
+        self._scorecards.append(_Entry(node=node.name, params={"judge": name, "suite": of_suite}))
+
+    def _own_inputs(self, name: str, judge: Judge, entries: Sequence[_Entry]) -> dict[str, tuple[Source, ...]]:
+        """Return what a judge reads beside completions: a reward model, or what the members of a panel say."""
+        config, inputs = self.judges[name], dict[str, tuple[Source, ...]]()
+        if judge.reward_model:
+            inputs["reward_model"] = self._reward_model(name, judge.reward_model)
+        if config.members:
+            said = [entry for member in config.members for entry in entries if entry.params["judge"] == member]
+            inputs["members"] = tuple(Source(label=_member_label(entry), node=entry.node) for entry in said)
+        return inputs
+
+    def _reward_model(self, name: str, wanted: tuple[str, ...]) -> tuple[Source, ...]:
+        before = self.wiring.before(EVALUATE)
+        found = next((stage for stage in wanted if stage in before), None)
+        if found is not None:
+            return (Source(label=found, node=found),)
+        if len(wanted) == 1 and wanted[0] not in self.wiring.stages:
+            return (Source(label=wanted[0], reference=wanted[0], key=f"judge `{name}`"),)
+        self.wiring.problems.append(
+            f"judge `{name}`: it needs a reward model. Name the stage {' or '.join(wanted)} in `stages`, or write an "
+            "artifact's id or path into `params.artifact` of its file."
+        )
+        return ()
+
+
+def identity_of(judge: JudgeConfig) -> dict[str, Any]:
+    """Return what of a judge's configuration its verdicts depend on; files count by what they hold."""
+    files = set(files_read(judge))
+    params = {
+        key: value
+        for key, value in judge.params.items()
+        if not (isinstance(value, str) and files and find_file(value).resolve() in files)
+    }
+    model = None if judge.model is None else {
+        key: value for key, value in vars(judge.model).items() if key not in LOCATIONS
+    }  # fmt: skip
+    return {
+        "kind": judge.kind,
+        "params": params,
+        "members": list(judge.members),
+        "question": judge.question,
+        "seed": judge.seed,
+        "batch_size": judge.batch_size,
+        "model": model,
+    }
+
+
+def _spec(spec: StageSpec, config: JudgeConfig, judge: Judge) -> StageSpec:
+    """Return the stage as this judge runs it: what it loads, and whose code."""
+    loads = judge.loads_model or bool(judge.reward_model)
+    return replace(
+        spec,
+        uses_base=loads,
+        libraries=SAMPLING_LIBRARIES if loads else (),
+        runs_checks=judge.checks is None or bool(judge.checks) or is_from_plugin(config),
+    )
+
+
+def _with_checks(suite: SuiteConfig, judge: Judge) -> dict[str, SuiteConfig]:
+    """Return the suite with the checks that the judge goes by, whose files and plugins are part of its verdicts."""
+    return {suite.name: suite if judge.checks is None else replace(suite, checks=list(judge.checks))}
+
+
+def _checks_identity(suite: SuiteConfig, judge: Judge) -> dict[str, Any]:
+    return {"checks": suite.checks} if judge.checks is None else {}
+
+
+def _member_label(entry: _Entry) -> str:
+    return "-".join([entry.params["judge"], *entry.params.get("policies", [])])
