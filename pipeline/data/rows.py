@@ -166,8 +166,9 @@ def check_message(value: Any, where: str, *, may_be_blank: bool = False) -> Mess
     for key in ("role", "content"):
         if key not in value:
             raise BadRowError(Reason.schema, f"{where} has no {key!r}")
-    role = check_text(value["role"], f"{where}.role")
+    role = value["role"]
     if role not in ROLES:
+        check_text(role, f"{where}.role")
         raise BadRowError(Reason.role, f"{where} has the unknown role {role[:40]!r}; known: {', '.join(ROLES)}")
     content = check_text(value["content"], f"{where}.content")
     # An empty system turn says something: it keeps a template from putting in a system turn of its own.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -43,6 +42,8 @@ ROW_TYPES: dict[TableName, type[Demonstration] | type[Comparison]] = {
     TableName.demonstrations: Demonstration,
     TableName.comparisons: Comparison,
 }
+# Fields of `NUMBERS` that are known when a row is written, in the order in which they are noted.
+_INTEGERS = ("ordinal", "line", "begin", "size", "tail", "asked", "changed", "origin", "licence")
 _FIELD_SALTS = mix(np.arange(1, 4, dtype=np.uint64))  # so that a run of words in two fields counts as two
 
 
@@ -160,7 +161,8 @@ class _Writer:
         self._fields = FIELDS[task.shard.source.config.table]
         self._licences: dict[str | None, int] = {}
         self._written = 0
-        self._numbers: list[tuple[Any, ...]] = []
+        self._integers: list[tuple[int, ...]] = []  # one value for each of `_INTEGERS`
+        self._contents, self._places, self._ids = bytearray(), bytearray(), bytearray()  # digests, row after row
         self._texts: list[str] = []
 
     @classmethod
@@ -188,31 +190,27 @@ class _Writer:
         asked, given = _turns_of(row.prompt)
         self._texts.append(f"{asked}\n{given}" if given else asked)
         self._texts += [_text(getattr(row, name)) for name in self._fields[1:]]
-        characters = [sum(len(turn["content"]) for turn in getattr(row, name)) for name in self._fields]
-        self._numbers.append(
+        characters = [sum([len(turn["content"]) for turn in getattr(row, name)]) for name in self._fields]
+        self._contents += bytes.fromhex(content_key(row))[:24]
+        self._places += bytes.fromhex(prompt_hash(row.prompt, self._task.config.seed))[:16]
+        self._ids += _short_hash(row.id.encode())
+        self._integers.append(
             (
                 ordinal,
                 record.line,
                 self._written,
                 len(line),
                 tail,
-                0,  # the shard, which is written when shards are joined
-                _unpack(bytes.fromhex(content_key(row))[:24]),
-                0,  # the prompt, which is known when its words are
-                _unpack(bytes.fromhex(prompt_hash(row.prompt, self._task.config.seed))[:16], ">"),
-                _unpack(_short_hash(row.id.encode()))[0],
-                0,
-                (0, 0, 0),
                 int(number_words([asked])[1][0]) if given else -1,
-                (*characters, 0, 0)[:3],
                 changed,
                 self._origin(row),
                 self._licences.setdefault(row.licence, len(self._licences)),
+                *characters,
             )
         )
         self._written += len(line) + 1
         self._result.num_rows += 1
-        if len(self._numbers) == BATCH_ROWS:
+        if len(self._integers) == BATCH_ROWS:
             self._flush()
 
     def _origin(self, row: Row) -> int:
@@ -222,11 +220,16 @@ class _Writer:
 
     def _flush(self) -> None:
         """Number the words of the batch, and write what follows from them."""
-        if not self._numbers:
+        if not self._integers:
             return
-        numbers = np.empty(len(self._numbers), NUMBERS)
-        for name, column in zip(NUMBERS.names or (), zip(*self._numbers, strict=True), strict=True):
-            numbers[name] = column
+        numbers = np.zeros(len(self._integers), NUMBERS)
+        columns = np.array(self._integers, np.int64)
+        for place, name in enumerate(_INTEGERS):
+            numbers[name] = columns[:, place]
+        numbers["characters"][:, : len(self._fields)] = columns[:, len(_INTEGERS) :]
+        numbers["content"] = np.frombuffer(self._contents, "<u8").reshape(-1, 3)
+        numbers["place"] = np.frombuffer(self._places, ">u8").reshape(-1, 2)
+        numbers["id"] = np.frombuffer(self._ids, "<u8")
         words, lengths = number_words(self._texts)
         by_row = lengths.reshape(len(numbers), len(self._fields))
         starts = (np.cumsum(lengths) - lengths).reshape(by_row.shape)
@@ -234,16 +237,18 @@ class _Writer:
         numbers["asked"] = np.where(numbers["asked"] < 0, by_row[:, 0], numbers["asked"])
         numbers["words"] = self._result.num_words + starts[:, 0]
         data = words.tobytes()
-        numbers["prompt"] = [
-            _unpack(_short_hash(data[4 * start : 4 * (start + length)]))[0]
+        prompts = [
+            _short_hash(data[4 * start : 4 * (start + length)])
             for start, length in zip(starts[:, 0].tolist(), by_row[:, 0].tolist(), strict=True)
         ]
+        numbers["prompt"] = np.frombuffer(b"".join(prompts), "<u8")
         self._files["numbers"].write(numbers.tobytes())
         self._files["words"].write(data)
         if self._minhash is not None:
             self._write_bands(self._minhash, grams(words, starts.ravel(), lengths, self._ngram), by_row.shape)
         self._result.num_words += len(words)
-        self._numbers, self._texts = [], []
+        self._integers, self._texts = [], []
+        self._contents, self._places, self._ids = bytearray(), bytearray(), bytearray()
 
     def _write_bands(self, minhash: MinHash, runs: Ragged, shape: tuple[int, int]) -> None:
         salts = np.repeat(np.tile(_FIELD_SALTS[: shape[1]], shape[0]), runs.lengths)
@@ -261,12 +266,12 @@ def _turns_of(prompt: list[Message]) -> tuple[str, str]:
 
 
 def _as_line(row: Row) -> tuple[bytes, int]:
-    """Return a row as canonical JSON, and where the completion ends that a demonstration begins with."""
-    values = {name: getattr(row, name) for name in row.__slots__}
-    if not isinstance(row, Demonstration):
-        return canonical_json(values).encode(), 0
-    completion = f'{{"completion":{canonical_json(values.pop("completion"))},'.encode()
-    return completion + canonical_json(values).encode()[1:], len(completion)
+    """Return a row as canonical JSON, and where the completion ends that a demonstration begins with.
+
+    Only behind the turns does a comma stand before a key `id`: within a text the quotation marks would be escaped.
+    """
+    line = canonical_json({name: getattr(row, name) for name in row.__slots__}).encode()
+    return line, line.index(b'],"id":') + 2 if isinstance(row, Demonstration) else 0
 
 
 def _text(turns: list[Message]) -> str:
@@ -276,7 +281,3 @@ def _text(turns: list[Message]) -> str:
 
 def _short_hash(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=8).digest()
-
-
-def _unpack(digest: bytes, order: str = "<") -> tuple[int, ...]:
-    return struct.unpack(f"{order}{len(digest) // 8}Q", digest)

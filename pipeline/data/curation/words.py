@@ -29,8 +29,8 @@ _SINGLE = re.compile(  # Thai, Lao, Burmese, Khmer, Japanese, Chinese; operators
 )
 _PARTING = re.compile(r"[^\w\x00-\x7f\u00b1\u00d7\u00f7\u2200-\u22ff]")  # beyond ASCII
 _IN_WORDS = {code for code in range(128) if chr(code).isalnum() or chr(code) in f"_{OPERATORS}"} | set(range(128, 256))
-_KEPT = bytes(code if code in _IN_WORDS else 32 for code in range(256))  # of UTF-8: other ASCII signs are spaces
-_END = b" \x01 "  # stands behind every text, and in none
+_KEPT = bytes(code if code in _IN_WORDS or code == 0 else 32 for code in range(256))  # other ASCII signs are spaces
+_END = " \0 "  # stands behind every text, and in none
 MAX_KNOWN_WORDS = 1 << 19  # of a process; a vocabulary of this size takes about 60 MB
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, the golden ratio's bits
 _MASK = (1 << 64) - 1
@@ -59,7 +59,7 @@ def number_words(texts: Sequence[str]) -> tuple[Words, Indices]:
     """
     if not texts:
         return np.zeros(0, np.uint32), np.zeros(0, np.int64)
-    content = _END.join([*map(_with_spaces, texts), b""]).strip()
+    content = _END.join([*map(_spread, texts), ""]).encode().lower().translate(_KEPT).strip()
     for operator in OPERATORS:
         content = content.replace(operator.encode(), f" {operator} ".encode())
     # Arrow parts and counts words several times faster than Python does.
@@ -69,17 +69,20 @@ def number_words(texts: Sequence[str]) -> tuple[Words, Indices]:
     places = encoded.indices.to_numpy()
     is_end = places == places[-1]
     lengths = np.diff(np.flatnonzero(is_end), prepend=-1) - 1
-    return numbers[places[~is_end]], lengths
+    words, blank = numbers[places[~is_end]], np.flatnonzero(lengths == 0)
+    if len(blank):
+        digests = [_known[hashlib.sha256(texts[place].encode()).hexdigest()] for place in blank.tolist()]
+        words = np.insert(words, np.cumsum(lengths)[blank], np.array(digests, np.uint32))
+        lengths[blank] = 1
+    return words, lengths
 
 
-def _with_spaces(text: str) -> bytes:
-    """Return the text in UTF-8 with spaces between its words, save for operators."""
-    content = text
-    if not text.isascii():
-        content = _PARTING.sub(" ", unicodedata.normalize("NFKC", text).casefold())
-        content = _SINGLE.sub(r" \g<0> ", content)
-    words = content.lower().encode().translate(_KEPT)
-    return hashlib.sha256(text.encode()).hexdigest().encode() if words.isspace() or not words else words
+def _spread(text: str) -> str:
+    """Return the text with spaces around what is a word by itself, save for operators; case folded beyond ASCII."""
+    if text.isascii():
+        return text.replace("\0", " ")
+    content = _PARTING.sub(" ", unicodedata.normalize("NFKC", text).casefold())
+    return _SINGLE.sub(r" \g<0> ", content).replace("\0", " ")
 
 
 def mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -32,6 +32,8 @@ def length(
 
     def problem(turns: Sequence[Message], field: str) -> Drop | None:
         least, most = limits[field]
+        if least is None and most is None:
+            return None
         count = sum(len(turn["content"].strip()) for turn in turns)
         if least is not None and count < least:
             return Drop(f"short_{field}", f"{count} characters, at least {least} are asked for")
