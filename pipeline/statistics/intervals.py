@@ -17,15 +17,15 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-FEW_CLUSTERS = 30  # below it a t interval leans on the differences being roughly normal
-ROUNDING = 1e-12  # residuals below this part of the largest value are rounding, not spread
+from pipeline.statistics.clusters import Codes, Vector, cluster_codes, finite_vector, t_quantile, t_words, too_few
 
-Vector = npt.NDArray[np.float64]
+ROUNDING = 1e-12  # residuals below this part of the largest value are rounding, not spread
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,13 +39,19 @@ class Estimate:
     clusters: int
     method: str
 
+    @classmethod
+    def unknown(cls, estimate: float | None, n: int, clusters: int, reason: str) -> Estimate:
+        """Return a number without an interval, or neither, and why."""
+        what = "not estimable" if estimate is None else "interval not estimable"
+        return cls(estimate=estimate, low=None, high=None, n=n, clusters=clusters, method=f"{what}: {reason}")
+
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
     """Return the score interval of one proportion of independent items (Wilson 1927)."""
     if not 0 <= successes <= n:
         raise ValueError(f"successes must lie between 0 and n: got {successes} of {n}")
     if n == 0:
-        return Estimate(estimate=None, low=None, high=None, n=0, clusters=0, method="not estimable: no items")
+        return Estimate.unknown(None, 0, 0, too_few(0))
     low, high = _score_interval(successes / n, n, float(stats.norm.ppf(0.5 + confidence / 2)))
     return Estimate(estimate=successes / n, low=low, high=high, n=n, clusters=n, method="Wilson score interval")
 
@@ -53,27 +59,50 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
 def proportion_interval(passed: Sequence[bool], clusters: Sequence[Hashable], confidence: float = 0.95) -> Estimate:
     """Return the interval of a proportion: Wilson's, for the effective number of items where clusters repeat.
 
-    The effective number is p(1 - p) over the cluster-robust variance, at most n, and the quantile is t with C - 1
-    degrees of freedom (Korn and Graubard 1998). Where all items pass or all fail there is no variance to see, and each
-    cluster counts as one item.
+    The quantile is t with C - 1 degrees of freedom where clusters repeat (Korn and Graubard 1998).
+    """
+    items = effective_items(passed, clusters, confidence)
+    n, num_clusters = len(passed), items.clusters
+    if items.share is None or items.effective is None:
+        return Estimate.unknown(items.share, n, num_clusters, too_few(num_clusters))
+    low, high = _score_interval(items.share, items.effective, items.quantile)
+    words = "" if num_clusters == n else f" for the effective number of items, {t_words(num_clusters)}"
+    method = f"Wilson score interval{words}"
+    return Estimate(estimate=items.share, low=low, high=high, n=n, clusters=num_clusters, method=method)
+
+
+class EffectiveItems(NamedTuple):
+    """A share, and how many independent items would tell as much about it."""
+
+    share: float | None  # None without items
+    effective: float | None  # None where one cluster hides how far clusters differ
+    quantile: float  # that belongs to the interval: normal where no cluster repeats, t otherwise
+    clusters: int
+
+
+def effective_items(passed: Sequence[bool], clusters: Sequence[Hashable], confidence: float = 0.95) -> EffectiveItems:
+    """Return p(1 - p) over the cluster-robust variance, at most n.
+
+    Where all items pass or all fail there is no variance to see, and each cluster counts as one item.
     """
     values = np.asarray(passed, dtype=np.float64)
-    codes, num_clusters = _cluster_codes(clusters, len(values))
-    if num_clusters == len(values):
-        return wilson(int(values.sum()), len(values), confidence)
+    codes, num_clusters = cluster_codes(clusters, len(values))
+    normal = float(stats.norm.ppf(0.5 + confidence / 2))
+    if num_clusters == 0:
+        return EffectiveItems(None, None, normal, 0)
     share = float(values.mean())
+    if num_clusters == len(values):
+        return EffectiveItems(share, len(values), normal, num_clusters)
     if num_clusters < 2:
-        return _without_interval(share, len(values), num_clusters, "one cluster")
+        return EffectiveItems(share, None, normal, num_clusters)
     variance = _standard_error(values - share, codes, num_clusters, len(values)) ** 2
     effective = num_clusters if variance == 0 else min(share * (1 - share) / variance, len(values))
-    low, high = _score_interval(share, effective, _t_quantile(num_clusters, confidence))
-    method = f"Wilson score interval for the effective number of items, {_t_words(num_clusters)}"
-    return Estimate(estimate=share, low=low, high=high, n=len(values), clusters=num_clusters, method=method)
+    return EffectiveItems(share, effective, t_quantile(num_clusters, confidence), num_clusters)
 
 
 def mean_interval(values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95) -> Estimate:
     """Return the mean with a cluster-robust t interval (arXiv:2411.00640, section 2.2, with the factor C/(C-1))."""
-    return _linear_interval(_vector(values), np.ones(len(values)), clusters, confidence, "cluster-robust mean")
+    return _linear_interval(finite_vector(values), np.ones(len(values)), clusters, confidence, "cluster-robust mean")
 
 
 def paired_difference(
@@ -87,32 +116,39 @@ def paired_difference(
 def paired_proportion_difference(
     a: Sequence[bool], b: Sequence[bool], clusters: Sequence[Hashable], confidence: float = 0.95
 ) -> Estimate:
-    """Return the difference of two proportions of identical items, with Bonett and Price's interval (2012).
+    """Return the difference of two proportions of identical items, with Bonett and Price's interval (2012)."""
+    return bounded_mean(_difference(a, b), clusters, confidence)
 
-    Two pseudo-clusters, one in which only `a` passes and one in which only `b` does, are added to the variance and the
-    centre of the interval, not to the estimate. Without them, items on which both systems agree would give an interval
-    of no width, as if certain. They have the mean size of the real clusters; the quantile is t with C - 1 degrees of
-    freedom. With clusters of one item and a normal quantile this is the published interval.
+
+def bounded_mean(values: npt.ArrayLike, clusters: Sequence[Hashable], confidence: float = 0.95) -> Estimate:
+    """Return the mean of numbers between -1 and 1, such as wins less losses, with Bonett and Price's interval (2012).
+
+    Two pseudo-clusters, all of whose items are 1 and all of whose items are -1, are added to the variance and the
+    centre of the interval, not to the estimate. Without them, items that are all 0 would give an interval of no width,
+    as if certain. They have the mean size of the real clusters; the quantile is t with C - 1 degrees of freedom. With
+    clusters of one item, values of -1, 0 and 1 and a normal quantile this is the published interval.
     """
-    difference = _difference(a, b)
-    codes, num_clusters = _cluster_codes(clusters, len(difference))
+    vector = finite_vector(values)
+    codes, num_clusters = cluster_codes(clusters, len(vector))
     if num_clusters < 2:
-        estimate = float(difference.mean()) if num_clusters else None
-        return _without_interval(estimate, len(difference), num_clusters, _too_few(num_clusters))
-    size = len(difference) / num_clusters
-    weight = len(difference) + 2 * size
-    centre = float(difference.sum()) / weight
-    sums = np.bincount(codes, weights=difference - centre, minlength=num_clusters)
+        estimate = float(vector.mean()) if num_clusters else None
+        return Estimate.unknown(estimate, len(vector), num_clusters, too_few(num_clusters))
+    if float(np.abs(vector).max()) > 1:
+        raise ValueError("every value must lie between -1 and 1")
+    size = len(vector) / num_clusters
+    weight = len(vector) + 2 * size
+    centre = float(vector.sum()) / weight
+    sums = np.bincount(codes, weights=vector - centre, minlength=num_clusters)
     pseudo_sums = np.array([size * (1 - centre), size * (-1 - centre)])
     error = math.sqrt(float((sums**2).sum() + (pseudo_sums**2).sum())) / weight
-    half = _t_quantile(num_clusters, confidence) * error
+    half = t_quantile(num_clusters, confidence) * error
     return Estimate(
-        estimate=float(difference.mean()),
+        estimate=float(vector.mean()),
         low=max(-1.0, centre - half),
         high=min(1.0, centre + half),
-        n=len(difference),
+        n=len(vector),
         clusters=num_clusters,
-        method=f"paired, Bonett-Price difference of proportions, {_t_words(num_clusters)}",
+        method=f"paired, Bonett-Price interval, {t_words(num_clusters)}",
     )
 
 
@@ -123,8 +159,8 @@ def ratio_interval(
 
     Linearised: e_i = y_i - R x_i takes the place of the residual, and the mean of x that of one (Cochran 1977, ch. 6).
     """
-    weights = _vector(denominator)
-    return _linear_interval(_vector(numerator), weights, clusters, confidence, "cluster-robust linearised ratio")
+    weights = finite_vector(denominator)
+    return _linear_interval(finite_vector(numerator), weights, clusters, confidence, "cluster-robust linearised ratio")
 
 
 def paired_ratio_difference(
@@ -140,7 +176,7 @@ def paired_ratio_difference(
     """
     difference = _difference(numerator_a, numerator_b)
     method = "paired, cluster-robust linearised ratio difference"
-    return _linear_interval(difference, _vector(denominator), clusters, confidence, method)
+    return _linear_interval(difference, finite_vector(denominator), clusters, confidence, method)
 
 
 def _linear_interval(
@@ -151,30 +187,30 @@ def _linear_interval(
         raise ValueError(
             f"numerator and denominator must have one value per item: got {len(values)} and {len(weights)}"
         )
-    codes, num_clusters = _cluster_codes(clusters, len(values))
+    codes, num_clusters = cluster_codes(clusters, len(values))
     total = float(weights.sum())
     if num_clusters == 0:
-        return _without_interval(None, 0, 0, _too_few(0))
+        return Estimate.unknown(None, 0, 0, too_few(0))
     if (weights < 0).any() or total == 0:
         raise ValueError("denominators must not be negative, and not all of them zero")
     estimate = float(values.sum()) / total
     if num_clusters < 2:
-        return _without_interval(estimate, len(values), num_clusters, _too_few(num_clusters))
+        return Estimate.unknown(estimate, len(values), num_clusters, too_few(num_clusters))
     residuals = values - estimate * weights
     if float(np.abs(residuals).max()) <= ROUNDING * float(np.abs(values).max()):
-        return _without_interval(estimate, len(values), num_clusters, "the items do not vary")
-    half = _t_quantile(num_clusters, confidence) * _standard_error(residuals, codes, num_clusters, total)
+        return Estimate.unknown(estimate, len(values), num_clusters, "the items do not vary")
+    half = t_quantile(num_clusters, confidence) * _standard_error(residuals, codes, num_clusters, total)
     return Estimate(
         estimate=estimate,
         low=estimate - half,
         high=estimate + half,
         n=len(values),
         clusters=num_clusters,
-        method=f"{method}, {_t_words(num_clusters)}",
+        method=f"{method}, {t_words(num_clusters)}",
     )
 
 
-def _standard_error(residuals: Vector, codes: npt.NDArray[np.intp], num_clusters: int, total: float) -> float:
+def _standard_error(residuals: Vector, codes: Codes, num_clusters: int, total: float) -> float:
     sums = np.bincount(codes, weights=residuals, minlength=num_clusters)
     return math.sqrt(num_clusters / (num_clusters - 1) * float((sums**2).sum())) / total
 
@@ -188,42 +224,7 @@ def _score_interval(share: float, n: float, quantile: float) -> tuple[float, flo
     return low, 1.0 if share == 1 else min(1.0, centre + half)
 
 
-def _t_quantile(num_clusters: int, confidence: float) -> float:
-    return float(stats.t.ppf(0.5 + confidence / 2, num_clusters - 1))
-
-
-def _t_words(num_clusters: int) -> str:
-    words = f"t with {num_clusters - 1} degrees of freedom"
-    return words if num_clusters >= FEW_CLUSTERS else f"{words} (fewer than {FEW_CLUSTERS} clusters: approximate)"
-
-
-def _cluster_codes(clusters: Sequence[Hashable], n: int) -> tuple[npt.NDArray[np.intp], int]:
-    """Number the clusters from 0 in the order in which they appear."""
-    if len(clusters) != n:
-        raise ValueError(f"every item needs a cluster: got {n} items and {len(clusters)} clusters")
-    numbers: dict[Hashable, int] = {}
-    codes = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.intp)
-    return codes, len(numbers)
-
-
 def _difference(a: Sequence[float], b: Sequence[float]) -> Vector:
     if len(a) != len(b):
         raise ValueError(f"a paired difference needs the same items on both sides: got {len(a)} and {len(b)}")
-    return _vector(a) - _vector(b)
-
-
-def _vector(values: Sequence[float]) -> Vector:
-    vector = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(vector).all():
-        raise ValueError("every value must be finite: leave out unscored items and count them")
-    return vector
-
-
-def _too_few(num_clusters: int) -> str:
-    return "one cluster" if num_clusters else "no items"
-
-
-def _without_interval(estimate: float | None, n: int, clusters: int, reason: str) -> Estimate:
-    return Estimate(
-        estimate=estimate, low=None, high=None, n=n, clusters=clusters, method=f"interval not estimable: {reason}"
-    )
+    return finite_vector(a) - finite_vector(b)
