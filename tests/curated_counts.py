@@ -14,7 +14,9 @@ def source(name: str, table: str, read: int, **more: Any) -> dict[str, Any]:
         "read": read,
         "quarantined": {},
         "filtered": {},
-        **dict.fromkeys(("duplicates", "near_duplicates", "bridges_splits", "leaks", "over_limit", "over_cap"), 0),
+        **dict.fromkeys(
+            ("guards", "duplicates", "near_duplicates", "bridges_splits", "leaks", "over_limit", "over_cap"), 0
+        ),
     } | more
     left = read - sum(entry["quarantined"].values()) - sum(entry["filtered"].values())
     left -= sum(entry[name] for name in ("duplicates", "near_duplicates", "bridges_splits", "leaks"))

@@ -12,9 +12,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config.evaluation import SuiteConfig
+from pipeline.config.data import SourceConfig, SourceSplit
+from pipeline.config.evaluation import SuiteConfig, own_source
 from pipeline.config.judges import JudgeConfig
-from pipeline.config.root import EVALUATE, INGEST, Config, with_evaluation
+from pipeline.config.root import CURATE, EVALUATE, INGEST, Config, with_evaluation
 from pipeline.config.suggestions import explain_unknown_key, near_miss
 from pipeline.config.tables import TableConfig, load_tables
 from pipeline.config.validation import problems_in
@@ -64,12 +65,14 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
     problems = [f"{key}: has no value; add `{key}=…`" for key in missing]
     problems.extend(problem for problem in problems_in(config) if not problem.startswith(tuple(missing)))
     suites: dict[str, SuiteConfig] = {}
-    if EVALUATE in config.stages:
+    if EVALUATE in config.stages or CURATE in config.stages:
         for name in config.evaluate.suites:
             try:
                 suites[name] = load_suite(name, search_path)
             except ConfigError as error:
                 problems.append(str(error))
+    # In `curate` alone too, so that what is trained on does not depend on which stages are named.
+    config.data.sources += _guards(config.data.sources, suites)
     asked = [name for suite in suites.values() for name in suite.judges] + config.evaluate.judges
     judges = load_judges(asked, search_path, problems) if EVALUATE in config.stages else {}
     tables: dict[str, TableConfig] = {}
@@ -82,6 +85,13 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
         config=config, suites=suites, judges=judges, tables=tables, problems=problems, resolved=resolved,
         unresolved=unresolved,
     )  # fmt: skip
+
+
+def _guards(sources: list[SourceConfig], suites: dict[str, SuiteConfig]) -> list[SourceConfig]:
+    """Return the suites' own prompts, each file once, as sources that `curate` keeps out of what is trained on."""
+    own = (source for suite in suites.values() if (source := own_source(suite)) is not None)
+    known = {source.path for source in sources if source.split is not SourceSplit.auto}
+    return list({source.path: source for source in own if source.path not in known}.values())
 
 
 def load_suite(name: str, search_path: list[Path]) -> SuiteConfig:

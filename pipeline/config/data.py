@@ -38,6 +38,7 @@ class SourceSplit(StrEnum):
 
     auto = "auto"  # by the hash of the prompt
     test = "test"  # protected: train and validation rows that match one are dropped
+    guard = "guard"  # protected as well, and in no table: rows that are evaluated on from elsewhere
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from pipeline.config.data import TableName
+from pipeline.config.data import SourceConfig, SourceSplit, TableName
 from pipeline.config.fields import option
 from pipeline.config.judges import QualificationConfig
 
@@ -26,6 +26,15 @@ class CheckConfig:
 
     name: str = MISSING  # a registered check
     params: dict[str, Any] = option(factory=dict)
+
+
+@dataclass(kw_only=True)
+class CriterionConfig:
+    """One thing that a judge rates from 1 to 5."""
+
+    name: str = MISSING  # in reports: a word or a few joined by underscores
+    description: str = MISSING  # what the judge is told to look at
+    levels: dict[int, str] = option(factory=dict)  # what a rating means, for as many of 1 to 5 as need saying
 
 
 @dataclass(kw_only=True)
@@ -49,10 +58,22 @@ class SuiteConfig:
     table: TableName = MISSING
     split: str = "test"
     limit: int | None = option(None, ge=1)  # items, the first by id hash
+    # A file of one's own instead of the data set's rows: read strictly as rows of `table`, with `columns` as a source
+    # has them. The suite then needs no data set, and `curate` keeps its prompts out of what is trained on.
+    prompts: str | None = None
+    columns: dict[str, str] = option(factory=dict)
     checks: list[CheckConfig] = option(factory=list)  # each is a metric, and all_checks is passing every one
+    judges: list[str] = option(factory=list)  # files of `configs/judge/`, beside those of `evaluate.judges`
+    rubric: list[CriterionConfig] = option(factory=list)  # what judges rate a single completion by
     sampling: SamplingConfig = option(factory=SamplingConfig)
-    judges: list[str] = option(factory=list)  # who compares every two policies; files in `configs/judge/`
     batch_size: int = option(32, ge=1)  # fixed, because it moves rounding and with it greedy completions
+
+
+def own_source(suite: SuiteConfig) -> SourceConfig | None:
+    """Return the suite's own prompts as a source, of which nothing may be trained on; None where it has none."""
+    if suite.prompts is None:
+        return None
+    return SourceConfig(table=suite.table, path=suite.prompts, columns=dict(suite.columns), split=SourceSplit.guard)
 
 
 @dataclass(kw_only=True)

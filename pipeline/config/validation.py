@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from pipeline.config.data import SourceFormat
+from pipeline.config.data import SourceFormat, SourceSplit, TableName
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import find_file
@@ -20,6 +21,11 @@ HOLDS = {
     "lt": lambda value, bound: value < bound,
 }
 PANEL, LOCAL = "panel", "local"  # kinds of judges that take more than parameters
+RATINGS = range(1, 6)  # of a rubric
+SUITE_TABLES = {
+    SuiteKind.generation: (TableName.prompts, TableName.demonstrations),
+    SuiteKind.likelihood: (TableName.demonstrations,),
+}
 SHARED_SECTIONS = ("inputs", "model", "data", "tracking", "runtime")
 
 
@@ -72,6 +78,8 @@ def _source_problems(config: Config) -> Iterator[str]:
     if not config.data.sources:
         yield "data.sources: the data set names no source."
     for number, source in enumerate(config.data.sources):
+        if source.table is TableName.exports and source.split is SourceSplit.guard:
+            yield f"data.sources[{number}].split=guard: exports are votes to learn from; write `split: test`."
         if source.format is SourceFormat.hub:
             continue
         if not find_file(source.path).exists():
@@ -97,10 +105,17 @@ def _sft_problems(config: Config) -> Iterator[str]:
 
 
 def _suite_problems(suite: SuiteConfig) -> Iterator[str]:
-    if suite.kind is SuiteKind.generation and not suite.checks:
-        yield "checks: a generation suite needs at least one check."
-    if suite.kind is SuiteKind.likelihood and suite.checks:
-        yield "checks: a likelihood suite has no completion to check."
+    if suite.kind is SuiteKind.likelihood:
+        for key in ("checks", "judges", "rubric"):
+            if getattr(suite, key):
+                yield f"{key}: a likelihood suite has no completion to look at."
+    if suite.prompts is not None and not find_file(suite.prompts).is_file():
+        yield f"prompts: there is no file {suite.prompts}, neither in the working directory nor in the project."
+    if suite.columns and suite.prompts is None:
+        yield "columns: they are of the file that `prompts` names, and none is named."
+    if suite.table not in SUITE_TABLES[suite.kind]:
+        yield f"table={suite.table}: a {suite.kind} suite reads {' or '.join(SUITE_TABLES[suite.kind])}."
+    yield from _rubric_problems(suite)
     if suite.split not in {"train", "validation", "test"}:
         yield f"split={suite.split}: must be train, validation or test."
 
@@ -112,3 +127,18 @@ def _judge_problems(judge: JudgeConfig) -> Iterator[str]:
         yield "members: two judges have no majority. Name three or more."
     if judge.model is not None and judge.kind != LOCAL:
         yield f"model: only a judge of the kind `{LOCAL}` loads a model of its own (this one is `{judge.kind}`)."
+
+
+def _rubric_problems(suite: SuiteConfig) -> Iterator[str]:
+    seen: set[str] = set()
+    for number, criterion in enumerate(suite.rubric):
+        key = f"rubric[{number}]"
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", criterion.name):
+            yield f"{key}.name={criterion.name!r}: must be lower-case words joined by underscores."
+        if criterion.name in seen:
+            yield f"{key}.name: two criteria are called {criterion.name!r}."
+        seen.add(criterion.name)
+        if not criterion.description.strip():
+            yield f"{key}.description: says nothing, so a judge would rate nothing."
+        for level in sorted(set(criterion.levels) - set(RATINGS)):
+            yield f"{key}.levels.{level}: ratings go from {RATINGS[0]} to {RATINGS[-1]}."

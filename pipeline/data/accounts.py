@@ -24,6 +24,7 @@ class SourceAccount:
     protected: bool
     read: int = 0
     accepted: int = 0
+    guards: int = 0  # rows that keep others from being trained on, and go into no table
     quarantined: dict[str, int] = field(default_factory=dict)  # by reason
     filtered: dict[str, int] = field(default_factory=dict)  # by the filter that dropped them
     duplicates: int = 0
@@ -58,7 +59,7 @@ class SourceAccount:
         Raises:
             DataError: The columns do not add up to what was read, or nothing was.
         """
-        kept = self.accepted + self.num_quarantined + sum(self.filtered.values())
+        kept = self.accepted + self.guards + self.num_quarantined + sum(self.filtered.values())
         kept += sum(count for _, count in self._left_out())
         if self.read != kept:
             raise DataError(
@@ -91,7 +92,7 @@ class SourceAccount:
 
     def summary(self) -> str:
         """Say it in one line, for the log."""
-        parts = [f"{self.accepted} accepted"]
+        parts = [f"{self.guards} to guard against" if self.guards else f"{self.accepted} accepted"]
         parts += [f"{count} {reason}" for reason, count in sorted(self.quarantined.items())]
         parts += [f"{count} dropped by {name}" for name, count in sorted(self.filtered.items())]
         parts += [f"{count} {name}" for name, count in self._left_out() if count]
@@ -105,6 +106,7 @@ class SourceAccount:
             "protected": self.protected,
             "read": self.read,
             "accepted": self.accepted,
+            "guards": self.guards,
             "quarantined": dict(sorted(self.quarantined.items())),
             "filtered": dict(sorted(self.filtered.items())),
             "duplicates": self.duplicates,

@@ -21,6 +21,7 @@ REMOVED = {
     "leaks": "rows that hold an evaluation prompt",
     "over_limit": "rows behind a source's `limit`, not looked at",
     "over_cap": "train rows over a source's cap",
+    "guards": "rows that go into no table, and nothing like them is trained on",
 }
 # What a licence's name says about its terms, for a reader who does not know the name.
 TERMS = (("-NC", "forbids commercial use"), ("-ND", "forbids changed copies"), ("-SA", "asks for the same licence"))
@@ -81,7 +82,8 @@ def _sources(counts: Mapping[str, Any], data: DataConfig) -> list[str]:
         account = next((entry for entry in left if (entry["source"], entry["table"]) == key), None)
         if account is not None:
             left.remove(account)
-        use = f"{source.table.value}{', protected' if source.split is SourceSplit.test else ''}"
+        use = "to guard against" if source.split is SourceSplit.guard else source.table.value
+        use += ", protected" if source.split is SourceSplit.test else ""
         licence = "**none declared**" if source.licence is None else _plain(source.licence)
         rows.append([_name(source, data), use, licence, *_numbers(account)])
     rows += [[_code(entry["source"]), entry["table"], "of its exports", *_numbers(entry)] for entry in left]
@@ -105,7 +107,11 @@ def _licences(counts: Mapping[str, Any], data: DataConfig) -> list[str]:
         lines.append(f"- {_plain(name)}: {number:,} rows{f'; it {_list(terms)}' if terms else ''}.")
     missing = counts["licences"].get(NO_LICENCE, 0)
     if missing:
-        without = [_name(source, data) for source in data.sources if source.licence is None]
+        without = [
+            _name(source, data)
+            for source in data.sources
+            if source.licence is None and source.split is not SourceSplit.guard
+        ]
         lines.append(
             f"- **No licence is declared for {missing:,} rows**{f', from {_list(without)}' if without else ''}. "
             "Nobody has said that they may be used or passed on."

@@ -20,7 +20,10 @@ def evaluation_nodes(
 ) -> list[Node]:
     """Expand ``evaluate``: every policy on every suite, what judges say of it, then one report that joins them."""
     config, problems, stages = wiring.config, wiring.problems, wiring.stages
-    dataset = wiring.sources(EVALUATE, next(c for c in stages["samples"].consumes if c.role == "dataset"))
+    consumed = next(entry for entry in stages["samples"].consumes if entry.role == "dataset")
+    own = [suite.prompts is not None for suite in suites.values()]
+    without = bool(own) and all(own)  # then no suite asks for a data set
+    dataset = wiring.sources(EVALUATE, replace(consumed, optional=without))
     policies = _policies(wiring)
     if config.evaluate.baseline not in policies:
         problems.append(
@@ -76,15 +79,22 @@ def _policies(wiring: Wiring) -> dict[str, tuple[Source, ...]]:
 def _samples_node(
     spec: StageSpec, policy: str, source: tuple[Source, ...], suite: SuiteConfig, dataset: tuple[Source, ...]
 ) -> Node:
-    part = f"{suite.table}/{suite.split}"
-    drawn = {"kind": suite.kind, "table": suite.table, "split": suite.split, "limit": suite.limit}
+    drawn: dict[str, object] = {"kind": suite.kind, "table": suite.table, "limit": suite.limit}
+    parts: tuple[str, ...] = (f"{suite.table}/{suite.split}",)
+    files: dict[str, str] = {}
+    if suite.prompts is None:
+        drawn |= {"split": suite.split}
+    else:
+        parts, files, dataset = (), {"suite.prompts": suite.prompts}, ()
+        drawn |= {"columns": suite.columns, "name": suite.name}  # the name is in the ids of rows without one
     return Node(
         name=f"samples-{safe_name(suite.name)}-{safe_name(policy)}",
         stage=EVALUATE,
         spec=spec,
         inputs={"dataset": dataset, "policy": source},
-        reads={"dataset": (part,), "policy": ("policy",)},
-        required={"dataset": (part,)},
+        reads={"dataset": parts, "policy": ("policy",)},
+        required={"dataset": parts},
+        files=files,
         needed_by=f"the suite {suite.name!r}",
         params={"suite": suite, "policy_name": policy},
         # Names, descriptions and checks do not move what a policy writes, so changing them samples nothing again.

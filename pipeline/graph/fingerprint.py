@@ -95,6 +95,8 @@ def fingerprint_inputs(node: Node, inputs: Inputs, around: Surroundings) -> dict
             _flatten(table, key, result_config(section))
     for key, value in node.identity.items():
         _flatten(table, key, result_config(value))
+    for what, path in node.files.items():
+        table[f"{what}: content"] = around.hashes.sha256(find_file(path))
     for role, sources in node.inputs.items():
         if not sources:
             table[f"input {role}"] = None

@@ -33,6 +33,7 @@ class Node:
     required: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # role -> parts it cannot run without
     needed_by: str = ""  # what needs the required parts, for the message that one is missing
     params: Mapping[str, Any] = field(default_factory=dict)  # for the stage function
+    files: Mapping[str, str] = field(default_factory=dict)  # what a file is to the node -> its path; contents count
     identity: Mapping[str, Any] = field(default_factory=dict)  # what of the params enters the fingerprint
     model: ModelConfig | None = None  # a base model of its own, where it is not the run's
 

@@ -19,6 +19,7 @@ SPLITS = ("train", "validation", "test")
 # What can become of a row, in the order in which it is decided, and the part of the bar in which it is drawn.
 FATES = {
     "accepted": ("Accepted", "accepted"),
+    "guards": ("Guards", "guards: in no table, nothing like them is trained on"),
     "quarantined": ("Quaran\u00adtined", "quarantined"),
     "filtered": ("Filtered", "filtered"),
     "duplicates": ("Dupli\u00adcates", "duplicates, exact or near"),
@@ -30,6 +31,7 @@ FATES = {
 }
 COLOURS = {
     "accepted": 3,
+    "guards: in no table, nothing like them is trained on": 7,
     "quarantined": 2,
     "filtered": 5,
     "duplicates, exact or near": 6,
@@ -173,7 +175,8 @@ def _cards(counts: Mapping[str, Any], quality: Mapping[str, Any] | None) -> list
     bad: Counter[str] = Counter()
     for entry in counts["sources"]:
         bad.update(entry["quarantined"])
-    removed = read - kept - sum(bad.values())
+    guards = sum(entry["guards"] for entry in counts["sources"])
+    removed = read - kept - guards - sum(bad.values())
     for entry in quality["exports"] if quality is not None else ():
         bad.update(entry["quarantined"])
     part = f"of {read:,} read, {100 * kept / read:.1f}\N{NO-BREAK SPACE}%" if read else "nothing was read"

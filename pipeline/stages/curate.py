@@ -22,7 +22,7 @@ QUARANTINE_FILE = "quarantine.jsonl"
 REMOVED_FILE = "removed.jsonl"
 QUALITY_FILE = "quality.json"  # of the labels
 SOURCE_COLUMNS = (
-    "source", "table", "read", "accepted", "quarantined", "filtered", "duplicates", "near_duplicates",
+    "source", "table", "read", "accepted", "guards", "quarantined", "filtered", "duplicates", "near_duplicates",
     "bridges_splits", "leaks", "over_limit", "over_cap",
 )  # fmt: skip
 

@@ -16,11 +16,12 @@ from pipeline.artifacts.durable import write_durably
 from pipeline.artifacts.hashing import sha256_file
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.data import TableName
-from pipeline.config.evaluation import SuiteConfig, SuiteKind
+from pipeline.config.evaluation import SuiteConfig, SuiteKind, own_source
 from pipeline.config.shared import ModelConfig
 from pipeline.config.stages import OverlengthPolicy
 from pipeline.data.encode import Chat, Dropped, Encoded, encode_demonstration, encode_prompt, load_chat
 from pipeline.data.rows import Demonstration, Prompt, prompt_hash
+from pipeline.data.suite_rows import read_suite_rows
 from pipeline.data.tables import read_table
 from pipeline.errors import DataError
 from pipeline.evaluation.samples import SAMPLES_FILE, GenerationSample, LikelihoodSample, Sample, write_samples
@@ -99,16 +100,7 @@ def load_items(job: StageJob, suite: SuiteConfig, chat: Chat) -> list[Item]:
     Raises:
         DataError: the data set is missing, or no item can be scored.
     """
-    dataset = job.one("dataset")
-    if dataset is None:
-        raise DataError(
-            f"The suite {suite.name} got no data set. Name `curate` in `stages`, or set `inputs.evaluate.dataset`."
-        )
-    rows: Sequence[Prompt | Demonstration]
-    if suite.table is TableName.demonstrations:
-        rows = read_table(dataset, suite.table.value, suite.split, Demonstration)
-    else:
-        rows = read_table(dataset, suite.table.value, suite.split, Prompt)
+    rows = _rows(job, suite)
     chosen = sorted(rows, key=_place)[: suite.limit]
     encode = _encode_likelihood if suite.kind is SuiteKind.likelihood else _encode_prompt
     items = [encode(row, chat, job.base.context_length, suite) for row in sorted(chosen, key=_row_id)]
@@ -118,6 +110,20 @@ def load_items(job: StageJob, suite: SuiteConfig, chat: Chat) -> list[Item]:
     if len(reasons) == len(items):
         raise DataError(f"The suite {suite.name} has no item that can be scored ({counted} of {len(items)} items).")
     return items
+
+
+def _rows(job: StageJob, suite: SuiteConfig) -> Sequence[Prompt | Demonstration]:
+    """Read the suite's own file, else its table of the data set."""
+    if (source := own_source(suite)) is not None:
+        return read_suite_rows(source, suite.name)
+    dataset = job.one("dataset")
+    if dataset is None:
+        raise DataError(
+            f"The suite {suite.name} got no data set. Name `curate` in `stages`, or set `inputs.evaluate.dataset`."
+        )
+    if suite.table is TableName.demonstrations:
+        return read_table(dataset, suite.table.value, suite.split, Demonstration)
+    return read_table(dataset, suite.table.value, suite.split, Prompt)
 
 
 def _place(row: Prompt | Demonstration) -> str:

@@ -123,6 +123,7 @@ class Accounting:
         rows = self._spill.rows_of(shard)
         fates = np.frombuffer(placed.fate, np.int8)[rows.start : rows.stop]
         account.accepted += int((fates == Fate.kept).sum())
+        account.guards += int((fates == Fate.guard).sum())
         changed = self._spill.numbers["changed"][rows.start : rows.stop][fates != Fate.over_limit]
         for place in places:
             self._passed[place] += len(changed)
@@ -136,7 +137,8 @@ class Accounting:
 
     def _left_out(self, shard: int, placed: Placed) -> Iterator[tuple[int, str, Any]]:
         rows = self._spill.rows_of(shard)
-        own = rows.start + np.flatnonzero(np.frombuffer(placed.fate, np.int8)[rows.start : rows.stop] != Fate.kept)
+        fates = np.frombuffer(placed.fate, np.int8)[rows.start : rows.stop]
+        own = rows.start + np.flatnonzero((fates != Fate.kept) & (fates != Fate.guard))
         ordinals = self._spill.numbers["ordinal"][own]
         return ((ordinal, "row", row) for ordinal, row in zip(ordinals.tolist(), own.tolist(), strict=True))
 

@@ -121,7 +121,11 @@ def _num_bytes(sources: list[Source]) -> int:
 
 def _read(shards: list[Shard], data: DataConfig, config: CurateConfig, folder: Path, executor: Executor) -> Spill:
     """Run the first pass."""
-    origins = {source_name(source, data): index for index, source in enumerate(data.sources)}
+    origins = {
+        source_name(source, data): index
+        for index, source in enumerate(data.sources)
+        if source.split is not SourceSplit.guard
+    }
     tasks = [
         ReadTask(shard=shard, config=config, folder=folder, origins=origins, plugins=loaded_plugins())
         for shard in shards
@@ -139,7 +143,8 @@ def _take_prompts(data: DataConfig, spill: Spill, placed: Placed) -> tuple[Any, 
     prompts are still the demonstrations'.
     """
     chosen = np.zeros(len(spill.numbers), bool)
-    sources = [source for source in data.sources if source.table is TableName.prompts]
+    prompts = [source for source in data.sources if source.table is TableName.prompts]
+    sources = [source for source in prompts if source.split is not SourceSplit.guard]
     if any(source.split is not SourceSplit.test for source in sources):
         return chosen, {}
     splits = np.frombuffer(placed.split, np.int8)
@@ -185,6 +190,6 @@ def _write_tasks(spill: Spill, placed: Placed, times: Any, as_prompts: Any) -> I
 
 
 def _require_rows(sources: list[Source], tables: dict[TableName, dict[str, int]]) -> None:
-    for table in sorted({source.config.table for source in sources}):
+    for table in sorted({source.config.table for source in sources if not source.guards}):
         if not any(tables[table].values()):
             raise DataError(f"No row is left in {table.value}: each was bad, filtered, a duplicate or a leak.")

@@ -37,6 +37,7 @@ class Fate(IntEnum):
     same_id = 5  # another row with other content has its id
     over_limit = 6
     over_cap = 7
+    guard = 8  # it keeps rows like it from being trained on, and goes into no table
 
 
 class LeakRule(IntEnum):
@@ -104,7 +105,7 @@ class Placing:
                     if shard.source.number == source.number
                 )
         decontamination = self._config.decontamination
-        protected = self._first_rows(lambda row: self.placed.fate[row] == Fate.kept)
+        protected = self._first_rows(lambda row: self.placed.fate[row] in (Fate.kept, Fate.guard))
         if decontamination.enabled and decontamination.ngram is not None and len(protected):
             hits = shared_runs(self._spill, protected, decontamination.ngram, self._executor)
             hits += whole_prompts(self._spill, protected, self._executor, max_words=decontamination.ngram - 1)
@@ -136,7 +137,10 @@ class Placing:
                 if source.number in self.placed.cuts:
                     self.placed.fate[row] = Fate.over_limit
                     continue
-                self._place(row, source)
+                if source.guards:
+                    self._guard(row)
+                else:
+                    self._place(row, source)
                 if self.placed.fate[row] == Fate.kept:
                     accepted += 1
                     if accepted == limit:
@@ -167,6 +171,12 @@ class Placing:
             self._protected_prompt[prompt] = row
         self._placed_content[content] = self._row_of_id[name] = row
         self.placed.fate[row], self.placed.split[row] = Fate.kept, split
+
+    def _guard(self, row: int) -> None:
+        """Protect the prompt of a row that goes into no table: it takes neither a place nor an id from other rows."""
+        if self._protected_prompt[self._prompt_of[row]] == NONE:
+            self._protected_prompt[self._prompt_of[row]] = row
+        self.placed.fate[row] = Fate.guard
 
     def _split_for(self, row: int) -> int:
         """Return the split of a row's prompt: that of near prompts which are placed, else what its hash says.

@@ -46,7 +46,12 @@ class Source:
     @property
     def protected(self) -> bool:
         """Whether its rows are for evaluation only."""
-        return self.config.split is SourceSplit.test
+        return self.config.split is not SourceSplit.auto
+
+    @property
+    def guards(self) -> bool:
+        """Whether its rows go into no table: they only keep what is like them from being trained on."""
+        return self.config.split is SourceSplit.guard
 
     @property
     def file(self) -> Path | None:
@@ -69,6 +74,8 @@ class Shard:
 def plan_sources(data: DataConfig, config: CurateConfig, labels: Path | None) -> list[Source]:
     """Return the sources in the order of placement: protected ones, then table by table, those of the labels last.
 
+    Among the protected ones those that only guard come last, so that they never stand in the place of a test row.
+
     Raises:
         ConfigError: What no single field can tell is wrong.
         DataError: A source cannot be read, or its columns fit no table.
@@ -84,7 +91,8 @@ def plan_sources(data: DataConfig, config: CurateConfig, labels: Path | None) ->
         if labels is not None and (labels / path).is_file():
             source = SourceConfig(table=table, path=path, format=SourceFormat.parquet, split=split)
             found.append((len(data.sources) + len(found), f"labels/{table.value}/{split.value}", source, labels))
-    found.sort(key=lambda item: (item[2].split is not SourceSplit.test, TABLES.index(item[2].table), item[0]))
+    order = (SourceSplit.test, SourceSplit.guard, SourceSplit.auto)
+    found.sort(key=lambda item: (order.index(item[2].split), TABLES.index(item[2].table), item[0]))
     return [
         Source(
             number=number,

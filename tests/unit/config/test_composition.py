@@ -9,9 +9,11 @@ from omegaconf import DictConfig
 
 from pipeline.commands.composing import compose
 from pipeline.config.composition import Composed, load, load_suite
+from pipeline.config.data import SourceSplit
 from pipeline.config.paths import configs_folder
 from pipeline.config.root import Config
 from pipeline.config.suggestions import key_paths, unknown_key
+from pipeline.config.validation import problems_in
 from pipeline.errors import ConfigError
 
 EXPERIMENTS = sorted(file.stem for file in (configs_folder() / "experiment").glob("*.yaml"))
@@ -144,3 +146,70 @@ def test_known_keys_are_known() -> None:
     paths = list(key_paths(Config))
     assert "sft.optimizer.learning_rate" in paths
     assert [path for path in paths if unknown_key(path, Config)] == []
+
+
+OWN = """
+kind: generation
+table: prompts
+prompts: mine.jsonl
+judges: [panel]
+rubric:
+  - {name: helpful, description: "Is it solved, really?", levels: {1: not at all, 5: fully}}
+"""
+
+
+def own_suite(folder: Path, content: str = OWN) -> list[Path]:
+    (folder / "suite").mkdir(exist_ok=True)
+    (folder / "suite" / "mine.yaml").write_text(content)
+    return [folder, configs_folder()]
+
+
+def test_a_suite_with_own_prompts_and_criteria(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "Hi"}\n')
+    loaded = composed("+experiment=sft", "evaluate.suites=[mine,heldout]", search_path=own_suite(tmp_path))
+    assert loaded.problems == []
+    suite = loaded.suites["mine"]
+    assert (suite.judges, suite.rubric[0].name, suite.rubric[0].levels[5]) == (["panel"], "helpful", "fully")
+    guard = loaded.config.data.sources[-1]
+    assert (guard.path, guard.split, guard.table) == ("mine.jsonl", "guard", "prompts")
+    # A data set by itself is the same one, so that training after it finds it again.
+    alone = composed("+experiment=curate", "evaluate.suites=[mine,heldout]", search_path=own_suite(tmp_path))
+    assert alone.config.data.sources == loaded.config.data.sources
+    assert all(source.split != "guard" for source in composed("+experiment=sft").config.data.sources)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("prompts: mine.jsonl", "prompts: mime.jsonl", "prompts: there is no file mime.jsonl"),
+        ("prompts: mine.jsonl", "columns: {prompt: q}", "columns: they are of the file that `prompts` names"),
+        ("prompts: mine.jsonl", "promts: mine.jsonl", "promts"),
+        ("kind: generation", "kind: likelihood", "judges: a likelihood suite has no completion"),
+        ("kind: generation", "kind: likelihood", "table=prompts: a likelihood suite reads demonstrations"),
+        (
+            "table: prompts",
+            "table: comparisons",
+            "table=comparisons: a generation suite reads prompts or demonstrations",
+        ),
+        ("name: helpful", "name: Helpful one", "rubric[0].name='Helpful one': must be lower-case words"),
+        ('"Is it solved, really?"', '""', "rubric[0].description: says nothing"),
+        ("5: fully", "6: fully", "rubric[0].levels.6: ratings go from 1 to 5"),
+    ],
+)
+def test_a_wrong_suite_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "Hi"}\n')
+    assert OWN.count(old) == 1
+    with pytest.raises(ConfigError) as caught:
+        load_suite("mine", own_suite(tmp_path, OWN.replace(old, new)))
+    assert problem in str(caught.value)
+
+
+def test_exports_cannot_be_a_guard() -> None:
+    config = composed("+experiment=sft").config
+    assert problems_in(config) == []
+    config.data.sources[2].split = SourceSplit.guard
+    assert problems_in(config) == ["data.sources[2].split=guard: exports are votes to learn from; write `split: test`."]

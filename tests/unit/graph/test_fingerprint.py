@@ -184,3 +184,20 @@ def test_differences_name_keys_and_hide_digests() -> None:
         "gone: no longer 1",
     ]
     assert differences(before, dict(before)) == []
+
+
+def test_a_suites_own_prompts_count_by_what_they_say_and_not_by_where_they_lie(tmp_path: Path) -> None:
+    def digest(name: str, content: str) -> str:
+        path = tmp_path / name
+        path.write_text(content)
+        suites = make_suites("mine")
+        suites["mine"].prompts = str(path)
+        config = make_config(tmp_path / "outputs", tmp_path / "rows.txt", ("evaluate",))
+        nodes, _ = nodes_for(config, suites, {}, fake_stages.STAGES)
+        around = Surroundings(config=config, hashes=FileHashes(tmp_path / f"{name}.hashes"), base=None, plugins={})
+        node = next(node for node in nodes if node.name == "samples-mine-base")
+        return fingerprint(fingerprint_inputs(node, {"dataset": [], "policy": []}, around))
+
+    first = digest("a.jsonl", '{"prompt": "Hi"}')
+    assert digest("b.jsonl", '{"prompt": "Hi"}') == first
+    assert digest("c.jsonl", '{"prompt": "Ho"}') != first

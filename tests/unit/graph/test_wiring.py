@@ -189,3 +189,21 @@ def test_ingest_sees_the_declared_tables_that_its_sources_may_be_read_as() -> No
     sniffed = with_exports("ingest")
     sniffed.data.sources[-1].importer = "auto"
     assert list(nodes_for(sniffed, {}, tables, STAGES)[0][0].params["tables"]) == ["pandalm", "other"]
+
+
+def test_a_suite_with_its_own_prompts_needs_no_data_set(tmp_path: Path) -> None:
+    own = tmp_path / "mine.jsonl"
+    own.write_text('{"prompt": "Hi"}\n')
+    suites = make_suites("mine")
+    suites["mine"].prompts = str(own)
+    nodes, problems = wire(config("evaluate"), suites)
+    assert problems == []
+    assert sources(nodes["samples-mine-base"], "dataset") == []
+    assert nodes["samples-mine-base"].files == {"suite.prompts": str(own)}
+    both = {**suites, **make_suites("other")}
+    _, problems = wire(config("evaluate"), both)
+    assert [line.split(":")[0] for line in problems] == ["inputs.evaluate.dataset"]
+    wired, problems = wire(config("curate", "evaluate"), both)
+    assert problems == []
+    assert sources(wired["samples-mine-base"], "dataset") == []
+    assert sources(wired["samples-other-base"], "dataset") == ["curate"]

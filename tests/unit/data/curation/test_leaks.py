@@ -134,3 +134,28 @@ def test_gsm8k_does_not_leak(bench: Bench, real_data: Path) -> None:
     made = bench.curate(train, tests, **TRAIN)
     assert made.counts["leaks"]["exact"] == 0
     assert sum(made.counts["leaks"].values()) < 30
+
+
+def test_rows_that_guard_remove_leaks_and_go_into_no_table(bench: Bench) -> None:
+    long = text(1)
+    guard = bench.source("g", [{"id": "d0", "prompt": long}], PROMPTS, split=SourceSplit.guard)
+    rows = [pair(long, id="leaks"), pair(text(2), id="d0"), pair(text(3), id="other")]
+    made = bench.curate(bench.source("d", rows), guard, **TRAIN)
+    assert removed(made) == {"leaks": ("exact", "d0")}
+    assert {row.id for row in made.rows(DEMONSTRATIONS, "train")} == {"d0", "other"}  # the guard takes no id
+    assert made.rows(PROMPTS, "test") == []
+    assert len(made.rows(PROMPTS, "train")) == 2  # of the demonstrations, as if there were no guard
+    first, second = made.accounts
+    assert (first.source, first.guards, first.accepted, second.leaks, second.accepted) == ("desk/g", 1, 0, 1, 2)
+    assert sum(made.counts["lengths"]["demonstrations"]["prompt"]["counts"]) == 2
+    without = bench.curate(bench.source("d", rows), **TRAIN)
+    assert len(without.rows(DEMONSTRATIONS, "train")) == 3
+
+
+def test_a_guard_takes_no_test_row_away(bench: Bench) -> None:
+    tests = protected(bench, own=text(1), other=text(2))
+    guard = bench.source("g", [{"prompt": text(1)}, {"prompt": text(1)}], PROMPTS, split=SourceSplit.guard)
+    made = bench.curate(guard, tests, bench.source("d", [pair(text(9), id="kept")]), **TRAIN)
+    assert {row.id for row in made.rows(PROMPTS, "test")} == {"own", "other"}
+    assert made.removed == []
+    assert [account.guards for account in made.accounts] == [0, 2, 0]
