@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -152,13 +152,35 @@ def add_lora(model: PreTrainedModel, config: LoRAConfig, seed: int) -> PeftModel
 
 def load_policy(model: PreTrainedModel, policy: Artifact, *, trainable: bool = False) -> PeftModel:
     """Put the adapter of a sealed policy on its base."""
-    folder = policy.path / ADAPTER_FOLDER
+    return load_adapter(model, policy.path / ADAPTER_FOLDER, trainable=trainable)
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, *, name: str = POLICY, trainable: bool = False) -> PeftModel:
+    """Put a saved adapter on a base that has none yet.
+
+    Raises:
+        ModelError: A tensor of the file has no place in the model, or a place of the adapter no tensor in the file.
+    """
     with _peft_asks_for_an_old_name():
-        loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=POLICY, is_trainable=trainable)
+        loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
     _require_float32(loaded)
+    _require_every_tensor(loaded, folder, name)
     if not trainable:
         loaded.eval()
     return cast(PeftModel, loaded)
+
+
+def _require_every_tensor(model: PeftModel, folder: Path, name: str) -> None:
+    """Compare names and values, because peft loads what fits and leaves the rest as it was drawn."""
+    saved = load_file(folder / WEIGHTS_NAME)
+    placed = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    differing = sorted(saved.keys() ^ placed.keys())
+    differing += [key for key in saved.keys() & placed.keys() if not torch.equal(saved[key], placed[key].cpu())]
+    if differing:
+        raise ModelError(
+            f"The adapter in {folder} does not fit this base model: {len(differing)} of its tensors have no place or "
+            f"another shape, the first of them {differing[0]}."
+        )
 
 
 @contextmanager

@@ -109,6 +109,7 @@ class Record(TrainerCallback):  # type: ignore[misc]  # untyped upstream
             "memory_gb": peak_memory_bytes(args.device.type) / 1e9,
             "skipped_steps": self.course.skipped_steps,
         }
+        row |= {name: value for name, value in meter.means().items() if math.isfinite(value)}
         if self.course.validations and self.course.validations[-1][0] == step:
             row["validation_loss"] = self.course.validations[-1][1]
         self.run.log(row, step)

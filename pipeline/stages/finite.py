@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,17 +27,28 @@ class StepMeter:
     rows: list[str] = field(default_factory=list)  # ids
     processed: int = 0  # tokens without padding
     supervised: int = 0
+    extras: dict[str, list[Tensor]] = field(default_factory=dict)  # further measures, one value per row, by name
     seconds: float = 0.0
     _started: float = 0.0
 
     def start(self) -> None:
         """Forget the step before."""
-        self.losses, self.rows, self.processed, self.supervised = [], [], 0, 0
+        self.losses, self.rows, self.processed, self.supervised, self.extras = [], [], 0, 0, {}
         self._started = time.perf_counter()
 
-    def add(self, *, loss: Tensor, rows: Sequence[str], processed: int, supervised: int) -> None:
-        """Note one microbatch."""
+    def add(
+        self,
+        *,
+        loss: Tensor,
+        rows: Sequence[str],
+        processed: int,
+        supervised: int,
+        extras: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Note one microbatch; each of the extras has one value per row."""
         self.losses.append(loss.detach())
+        for name, values in (extras or {}).items():
+            self.extras.setdefault(name, []).append(values.detach())
         self.rows += rows
         self.processed += processed
         self.supervised += supervised
@@ -45,6 +56,10 @@ class StepMeter:
     def stop(self) -> None:
         """The update is made."""
         self.seconds = time.perf_counter() - self._started
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each of the extras over the step's rows."""
+        return {name: float(torch.cat(values).float().mean()) for name, values in self.extras.items()}
 
 
 class FiniteUpdates(TrainerCallback):  # type: ignore[misc]  # untyped upstream
