@@ -32,7 +32,7 @@ setup: .venv/ready  ## .venv with what a run needs: torch first, then the lock, 
 demo: .venv/ready  ## fine-tune the embedded model on the embedded data and evaluate it
 	$(RUN) $(BIN)/python -m pipeline train +experiment=sft
 
-check: .venv/test-ready  ## lint, types and unit tests, under a minute
+check: .venv/test-ready  ## lint, types and the quick unit tests, under a minute
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint unit
 
 # The two halves of `check`, which run side by side.
@@ -42,7 +42,8 @@ lint:
 	$(BIN)/mypy
 
 unit:
-	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest tests/unit tests/test_architecture.py --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest tests/unit tests/test_architecture.py -m "not slow and not integration" \
+		--numprocesses 2 --dist loadfile
 
 test: .venv/test-ready  ## the whole suite but the slow proofs
 	$(RUN) $(BIN)/python -m pytest

@@ -56,6 +56,7 @@ def test_no_prompt_occurs_twice_neither_within_a_file_nor_across():
     assert set(demonstrated + openings) & set(tested + asked_last) == set()
 
 
+@pytest.mark.slow
 def test_no_test_prompt_is_a_near_copy_of_a_demonstration():
     """By shared words: two prompts of which three in five words are common ask the same thing in the same way."""
     demonstrated = [(row["id"], set(user_words(row["messages"]).split())) for row in DEMONSTRATIONS]

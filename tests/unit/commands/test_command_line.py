@@ -94,6 +94,7 @@ def test_completion_offers_commands_and_choices() -> None:
     assert {"model=hub", "model=smollm2"} <= set(models.stdout.split())
 
 
+@pytest.mark.slow
 def test_every_job_of_a_sweep_runs_and_the_sweep_fails_if_one_does(tmp_path: Path) -> None:
     done = pipeline(
         "plan",

@@ -32,6 +32,7 @@ def counts(made: Made) -> dict[str, Any]:
     return {key: account[key] for key in keys if account[key]}
 
 
+@pytest.mark.slow
 def test_gsm8k_with_reference_answers(real_data: Path, curate: Callable[..., Made]) -> None:
     columns = {"prompt": "question", "completion": "answer"}
     curated = curate(real_data / "gsm8k/train.jsonl", columns=columns, reference_after="####", licence="MIT")
@@ -47,6 +48,7 @@ def test_gsm8k_with_reference_answers(real_data: Path, curate: Callable[..., Mad
     assert 617 < sizes["validation"] < 877
 
 
+@pytest.mark.slow
 def test_gsm8k_with_a_limit(real_data: Path, curate: Callable[..., Made]) -> None:
     curated = curate(real_data / "gsm8k/train.jsonl", limit=200)
     assert counts(curated) == {"read": 7473, "accepted": 200, "over_limit": 7273}

@@ -48,6 +48,7 @@ def write_plain_tokenizer(folder: Path, special: list[str]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_loading_a_tokenizer_imports_no_torch(tiny: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from pipeline.config.shared import ModelConfig; "

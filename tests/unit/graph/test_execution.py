@@ -264,6 +264,7 @@ def test_the_report_is_the_same_to_the_last_byte(chain: Chain, tmp_path: Path) -
     assert first.manifest.content_digest == second.manifest.content_digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_second_process_waits_or_leaves_and_reuses(chain: Chain, wait: bool) -> None:
     chain.run(chain.config("curate"))
@@ -299,6 +300,7 @@ def test_a_second_process_waits_or_leaves_and_reuses(chain: Chain, wait: bool) -
         assert first.wait(timeout=30) == 0
 
 
+@pytest.mark.slow
 def test_of_several_processes_at_once_one_makes_each_artifact(chain: Chain, tmp_path: Path) -> None:
     script = Path(fake_stages.__file__)
     environment = {

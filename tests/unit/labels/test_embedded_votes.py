@@ -346,6 +346,7 @@ def test_the_utility_is_the_sum_of_its_parts():
     assert points(f"Sure! {'heat ' * 31}") == pytest.approx(1 - 2 * 0.02)
 
 
+@pytest.mark.slow
 def test_the_same_candidates_give_the_same_bytes():
     again = make(questions(), read_samples(), Utility())
     assert again.keys() == TEXTS.keys()

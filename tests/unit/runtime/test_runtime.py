@@ -74,6 +74,7 @@ def test_peak_memory_sees_what_was_used_and_freed() -> None:
     assert before > 10 << 20
 
 
+@pytest.mark.slow
 def test_peak_memory_is_not_that_of_the_parent() -> None:
     block = bytearray(b"x") * (512 << 20)
     done = run_python("from pipeline.runtime.memory import peak_memory_bytes; print(peak_memory_bytes())")
@@ -150,6 +151,7 @@ def test_the_state_of_the_source(tmp_path: Path) -> None:
     assert source_state(tmp_path) == {**clean, "dirty": True}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc's mallopt")
 def test_large_blocks_are_reused_after_keep_memory() -> None:
     """Counted in page faults: 20 times 64 MB are 16,384 pages each where every block is mapped anew."""

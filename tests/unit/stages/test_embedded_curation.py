@@ -27,6 +27,8 @@ HELP_DESK = project_folder() / "data" / "helpdesk"
 SPLITS = ("train", "validation", "test")
 SIDES = ("answer1", "answer2")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact, Path]:

@@ -80,6 +80,7 @@ def planted() -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.slow
 def test_the_same_exports_give_the_same_bytes(labels: Artifact, tmp_path: Path) -> None:
     config = IngestConfig(aggregation=Aggregation.dawid_skene)
     assert seal(tmp_path, help_desk(), config).id == labels.id

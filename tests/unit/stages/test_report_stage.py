@@ -123,6 +123,7 @@ def test_samples_that_nobody_named_are_refused(job: StageJob) -> None:
         write_report(other)
 
 
+@pytest.mark.slow
 def test_the_stage_imports_no_torch() -> None:
     code = "import sys, pipeline.stages.report; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

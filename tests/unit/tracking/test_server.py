@@ -44,6 +44,7 @@ def test_a_server_that_answers_is_used(home: Path) -> None:
         assert (decision, "does not accept the API key" in reason) == (Decision.offline, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "said"), [("hang", "did not answer"), ("error", "answers 500"), ("drop", "cannot be")]
 )

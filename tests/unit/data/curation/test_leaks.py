@@ -125,6 +125,7 @@ def test_instructions_of_pandalm_leak_from_self_instruct(bench: Bench, real_data
     assert made.counts["leaks"] == {"exact": 169, "near": 0, "ngram": 0, "whole": 0}
 
 
+@pytest.mark.slow
 def test_gsm8k_does_not_leak(bench: Bench, real_data: Path) -> None:
     """No question stands twice: what is found are a dozen with the same story and other numbers."""
     lines = (real_data / "gsm8k/train.jsonl").read_text(encoding="utf-8").splitlines()

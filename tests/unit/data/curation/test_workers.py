@@ -18,6 +18,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+@pytest.mark.slow
 def test_pieces_and_processes_change_no_byte(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     config: dict[str, Any] = {"filters": [FilterConfig(name="placeholders")], "test_fraction": 0.2}
     whole = bench.curate(*everything(bench), **config)
