@@ -13,7 +13,9 @@ Tree::
     ├── TrackingError          9   delivery to the tracking server failed where it was asked for by name
     ├── LabelServerError      10   the labeling server cannot be reached, refuses, or answers with something else
     ├── EndpointError         11   an HTTP model refuses the key or the request, or the cost cap is reached
-    └── TrainingDivergedError 17   the loss or the gradients stopped being finite
+    ├── TrainingDivergedError 17   the loss or the gradients stopped being finite
+    ├── GateFailedError       30   a hard gate failed; the run and its report are complete
+    └── GateUndecidedError    31   no hard gate failed, and one is inconclusive; the run and its report are complete
     Interrupted          130, 143  a signal asked the run to stop; what was done is saved
 
 A message says what is wrong, where (``file:line`` or the configuration key) and what to do next.
@@ -92,6 +94,18 @@ class TrainingDivergedError(PipelineError):
     """The loss or the gradients were not finite for several optimizer steps in a row."""
 
     exit_status = 17
+
+
+class GateFailedError(PipelineError):
+    """A hard gate failed. Everything was made and sealed all the same."""
+
+    exit_status = 30
+
+
+class GateUndecidedError(PipelineError):
+    """No hard gate failed, and the items do not decide one of them. Everything was made and sealed all the same."""
+
+    exit_status = 31
 
 
 class Interrupted(PipelineError):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.base_model import cache_folder, resolve_base
 from pipeline.artifacts.hashing import FileHashes
@@ -24,8 +24,6 @@ from pipeline.tracking.redaction import find_secrets, redact
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-    from pipeline.artifacts.artifact import Artifact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +93,12 @@ def execute(command: str, composed: DictConfig, search_path: list[Path], argumen
 
 
 def train(prepared: Prepared, again: str) -> int:
-    """Run every node in order, reusing what is sealed, and print where the results are."""
+    """Run every node in order, reusing what is sealed, and print where the results are.
+
+    Raises:
+        GateFailedError, GateUndecidedError: A hard gate of the report did not pass.
+    """
+    from pipeline.evaluation.summary import read_report, require_gates
     from pipeline.graph.execution import line, run_nodes
     from pipeline.graph.run_folder import DATA_PAGE, RunFolder
     from pipeline.tracking.session import TrackingSession
@@ -126,17 +129,20 @@ def train(prepared: Prepared, again: str) -> int:
         )
         if (folder.path / DATA_PAGE).is_file():
             say(f"\ndata        {folder.path / DATA_PAGE}")
-        report = next((step.artifact for step in reversed(done) if step.artifact.kind == "report"), None)
-        if report is not None:
-            _show(report, folder.path, say)
+        sealed = next((step.artifact for step in reversed(done) if step.artifact.kind == "report"), None)
+        if sealed is None:
+            return 0
+        report = read_report(sealed.file("report.json"))
+        _show(report, folder.path, say)
+    require_gates(report)  # when everything else has ended well
     return 0
 
 
-def _show(report: Artifact, folder: Path, say: Callable[[str], None]) -> None:
-    from pipeline.evaluation.summary import read_report, summary_lines
+def _show(report: Mapping[str, Any], folder: Path, say: Callable[[str], None]) -> None:
+    from pipeline.evaluation.summary import summary_lines
 
     say("")
-    for line in summary_lines(read_report(report.file("report.json"))):
+    for line in summary_lines(report):
         say(line)
     say("")
     say(f"report      {folder / 'report.html'}")

@@ -10,6 +10,7 @@ from omegaconf import MISSING
 
 from pipeline.config.data import SourceConfig, SourceSplit, TableName
 from pipeline.config.fields import option
+from pipeline.config.gates import GateConfig
 from pipeline.config.judges import QualificationConfig
 
 
@@ -87,4 +88,6 @@ class EvaluateConfig:
     baseline: str = "base"  # the policy that the others are compared with
     confidence: float = option(0.95, gt=0.5, lt=1)  # of the intervals
     limit: int | None = option(None, ge=1)  # items per suite, for a quick look
-    num_examples: int = option(12, ge=0)  # completions shown side by side per suite
+    gates: dict[str, GateConfig] = option(factory=dict)  # by name; claims that the newest policy must bear out
+    num_regressions: int = option(20, ge=0)  # items per suite shown side by side on which a policy does worst
+    num_examples: int = option(12, ge=0)  # improved and unchanged items shown side by side per suite

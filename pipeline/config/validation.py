@@ -64,6 +64,9 @@ def out_of_bounds(section: Any, prefix: str) -> Iterator[str]:
         elif isinstance(value, list):
             for number, item in enumerate(value):
                 yield from out_of_bounds(item, f"{key}[{number}].")
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                yield from out_of_bounds(item, f"{key}.{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             if value != value:  # noqa: PLR0124 - only NaN differs from itself
                 yield f"{key}={value}: must be a number."

@@ -1,4 +1,4 @@
-"""Which items a report shows side by side: the largest improvements, the largest regressions and some unchanged."""
+"""Which items a report shows side by side: the worst regressions, the largest improvements and some unchanged."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.config.evaluation import EvaluateConfig
 from pipeline.evaluation.joining import JoinedSuite
 from pipeline.evaluation.measures import ALL_CHECKS, COMPLETION_TOKENS, FINISHED, Measure
 from pipeline.evaluation.samples import GenerationSample
@@ -13,27 +14,27 @@ from pipeline.evaluation.samples import GenerationSample
 IMPROVED, REGRESSED, UNCHANGED = "improved", "regressed", "unchanged"
 
 
-def choose_examples(suite: JoinedSuite, measures: Sequence[Measure], num_examples: int) -> list[dict[str, Any]]:
-    """Return up to `num_examples` items: regressions, improvements and unchanged ones, each the largest change first.
+def choose_examples(suite: JoinedSuite, measures: Sequence[Measure], evaluate: EvaluateConfig) -> list[dict[str, Any]]:
+    """Return the worst regressions, then improvements and unchanged items in turn.
 
-    The change of an item is the mean over the policies that are not the baseline: of the number of checks passed for
-    a generation suite, of the bits per byte saved for a likelihood suite. An item is unchanged where no policy changed
-    it; where gains and losses cancel out it counts as a regression, which is what a reader looks for. Equal changes
-    are ordered by a hash of the id, so that the choice is the same every time and prefers no topic.
+    The change of an item is, for each policy that is not the baseline, the number of checks passed of a generation
+    suite, the bits per byte saved of a likelihood suite. An item regressed where any policy does worse, by as much as
+    the worst of them; it improved where some do better and none worse. Equal changes are ordered by a hash of the id,
+    so that the choice is the same every time and prefers no topic.
     """
     changes = _changes(suite, measures)
-    means = [sum(by_policy) / max(1, len(by_policy)) for by_policy in changes]
     ids = [row.id for row in suite.rows[suite.policies[0]]]
-    order = sorted(range(len(ids)), key=lambda index: (-abs(means[index]), _hash(ids[index])))
-    changed = [any(by_policy) for by_policy in changes]
-    groups = {
-        REGRESSED: [index for index in order if changed[index] and means[index] <= 0],
-        IMPROVED: [index for index in order if means[index] > 0],
-        UNCHANGED: [index for index in order if not changed[index]],
+    sizes = [min(by_policy, default=0.0) for by_policy in changes]
+    sizes = [size if size < 0 else sum(by_policy) for size, by_policy in zip(sizes, changes, strict=True)]
+    order = sorted(range(len(ids)), key=lambda index: (-abs(sizes[index]), _hash(ids[index])))
+    regressed = [index for index in order if sizes[index] < 0][: evaluate.num_regressions]
+    others = {
+        IMPROVED: [index for index in order if sizes[index] > 0],
+        UNCHANGED: [index for index in order if sizes[index] == 0],
     }
-    chosen = _spread(groups, num_examples)
+    chosen = {REGRESSED: regressed, **_spread(others, evaluate.num_examples)}
     return [
-        {**_item(suite, measures, index), "change": change, "change_size": means[index]}
+        {**_item(suite, measures, index), "change": change, "change_size": sizes[index]}
         for change, indices in chosen.items()
         for index in indices
     ]

@@ -5,41 +5,48 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.pages.numbers import counted, estimate_text, interval_text, verdict
-
-METRIC_WORDS = {"all_checks": "items that pass all checks", "finished": "finished completions"}
+from pipeline.pages.numbers import WIN_RATE, counted, estimate_text, interval_text, metric_words, verdict
 
 
-def metric_words(metric: str) -> str:
-    """Return a metric's name as words in a sentence."""
-    return METRIC_WORDS.get(metric, metric.replace("_", " "))
-
-
-def headline(
-    metrics: Sequence[Mapping[str, Any]], primary: Mapping[str, str], policies: Sequence[str]
-) -> dict[str, Any]:
-    """Return the verdict on each policy's primary metrics, and one sentence per policy.
+def headline(entries: Sequence[Mapping[str, Any]], policies: Sequence[str]) -> dict[str, Any]:
+    """Return the answer for the newest policy, the verdict on each policy's primary metrics, and a sentence per policy.
 
     Args:
-        metrics: The report's metrics.
-        primary: Suite -> its primary metric.
-        policies: The baseline, then the others.
+        entries: The metrics that count: of each suite the primary one, and win rates by judges that have qualified.
+        policies: The baseline, then the others; the last one is the newest.
     """
     baseline, *others = policies
-    entries = [entry for entry in metrics if primary[entry["suite"]] == entry["metric"]]
     if not others:
         stated = "; ".join(f"{_subject(entry)} {_stated(entry)}" for entry in entries)
         sentences = [f"{baseline}: {stated}."]
-        return {"text": sentences[0], "sentences": sentences, "verdicts": []}
+        return {"answer": None, "text": sentences[0], "sentences": sentences, "verdicts": []}
     sentences, verdicts = [], []
     for policy in others:
-        differences = [entry for entry in entries if entry["policy"] == policy and entry["baseline"] == baseline]
-        sentences.append("; ".join(_clause(entry, index) for index, entry in enumerate(differences)) + ".")
+        compared = [entry for entry in entries if entry["policy"] == policy and entry["baseline"] == baseline]
+        sentences.append("; ".join(_clause(entry, index) for index, entry in enumerate(compared)) + ".")
         verdicts += [
             {key: entry[key] for key in ("suite", "metric", "policy", "baseline")} | {"verdict": verdict(entry)}
-            for entry in differences
+            for entry in compared
         ]
-    return {"text": " ".join(sentences), "sentences": sentences, "verdicts": verdicts}
+    answer = _answer([entry["verdict"] for entry in verdicts if entry["policy"] == others[-1]], others[-1], baseline)
+    return {"answer": answer, "text": " ".join(sentences), "sentences": sentences, "verdicts": verdicts}
+
+
+def _answer(verdicts: Sequence[str], policy: str, baseline: str) -> dict[str, str]:
+    """Say in one word and one line whether the newest policy is better; worse anywhere is never just better."""
+    better, worse = verdicts.count("better"), verdicts.count("worse")
+    total = counted(len(verdicts), "primary metric")
+    if better and worse:
+        word, text = "mixed", f"{policy} is better than {baseline} on {better} and worse on {worse} of {total}"
+    elif better:
+        word, text = "better", f"{policy} is better than {baseline} on {better} of {total} and worse on none"
+    elif worse:
+        word, text = "worse", f"{policy} is worse than {baseline} on {worse} of {total} and better on none"
+    elif verdicts.count("not estimable") == len(verdicts):
+        word, text = "not estimable", f"{policy} cannot be compared with {baseline}: no interval can be estimated"
+    else:
+        word, text = "no clear difference", f"{policy} cannot be told from {baseline} on any of {total}"
+    return {"policy": policy, "baseline": baseline, "verdict": word, "text": text}
 
 
 def _clause(entry: Mapping[str, Any], index: int) -> str:
@@ -61,4 +68,5 @@ def _subject(entry: Mapping[str, Any]) -> str:
 
 
 def _stated(entry: Mapping[str, Any]) -> str:
-    return f"{estimate_text(entry)} {interval_text(entry)}, {counted(entry['n'], 'item')}"
+    noun = "pair" if entry["unit"] == WIN_RATE else "item"
+    return f"{estimate_text(entry)} {interval_text(entry)}, {counted(entry['n'], noun)}"

@@ -79,15 +79,23 @@ def check_names(checks: Sequence[CheckConfig]) -> list[str]:
 def estimates(suite: JoinedSuite, measures: Sequence[Measure], confidence: float) -> list[dict[str, Any]]:
     """Return every metric of every policy, and its difference from the baseline, the first policy."""
     baseline, *others = suite.policies
-    clusters = suite.clusters
     entries = []
     for entry in measures:
         for policy in suite.policies:
-            entries.append(_entry(suite, entry, policy, None, entry.absolute(policy, clusters, confidence)))
+            entries.append(_entry(suite, entry, policy, None, entry.absolute(policy, suite.clusters, confidence)))
         for policy in others:
-            difference = entry.difference(policy, baseline, clusters, confidence)
-            entries.append(_entry(suite, entry, policy, baseline, difference))
+            entries += differences(suite, [entry], policy, baseline, confidence)
     return entries
+
+
+def differences(
+    suite: JoinedSuite, measures: Sequence[Measure], policy: str, baseline: str, confidence: float
+) -> list[dict[str, Any]]:
+    """Return the paired difference of every metric between two policies."""
+    return [
+        _entry(suite, entry, policy, baseline, entry.difference(policy, baseline, suite.clusters, confidence))
+        for entry in measures
+    ]
 
 
 def _entry(suite: JoinedSuite, entry: Measure, policy: str, baseline: str | None, value: Estimate) -> dict[str, Any]:

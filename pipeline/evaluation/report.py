@@ -10,7 +10,10 @@ from typing import Any
 from pipeline.artifacts.hashing import sha256_file, sha256_json
 from pipeline.checks.registry import files_read
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
+from pipeline.config.gates import WIN_RATE
+from pipeline.evaluation.comparisons import asked_by_gates, win_rate_rows
 from pipeline.evaluation.examples import choose_examples
+from pipeline.evaluation.gates import decide_gates
 from pipeline.evaluation.headline import headline
 from pipeline.evaluation.joining import JoinedSuite, PolicySamples, join
 from pipeline.evaluation.measures import Measure, check_names, estimates, measure
@@ -29,6 +32,7 @@ def build_report(
     win_rates: Sequence[Mapping[str, Any]] = (),
     judges: Sequence[Mapping[str, Any]] = (),
     reward_models: Sequence[Mapping[str, Any]] = (),
+    contamination: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """Join the samples and measure every policy and its difference from the baseline.
 
@@ -40,40 +44,54 @@ def build_report(
         win_rates: What judges said of pairs of policies; where one is the baseline, it is the opponent.
         judges: The judges with their scorecards.
         reward_models: The audit of each reward model that the policies were made with.
+        contamination: Per suite, how many of its items were found in what policies were trained on.
 
     Returns:
         JSON values only; the same samples give the same report to the last byte of `to_json`.
     """
     joined = join(samples, suites, evaluate)
     measures = {suite.name: measure(suite) for suite in joined}
+    judged = win_rate_rows(win_rates)
     metrics = [entry for suite in joined for entry in estimates(suite, measures[suite.name], evaluate.confidence)]
-    policies = joined[0].policies if joined else []
-    primary = {name: entries[0].name for name, entries in measures.items()}
-    examples = [
-        entry for suite in joined for entry in choose_examples(suite, measures[suite.name], evaluate.num_examples)
-    ]
-    own_provenance = {
-        "samples": [{"policy": entry.policy, "suite": entry.suite, "artifact": entry.artifact} for entry in samples],
-        "suites": {suite.name: suite_digest(suite.config) for suite in joined},
-    }
-    report = {
+    metrics += [entry for entry in judged if entry["baseline"] == evaluate.baseline]
+    report: Report = {
         "format_version": FORMAT_VERSION,
-        "policies": policies,
+        "policies": joined[0].policies if joined else [],
         "baseline": evaluate.baseline,
         "confidence": evaluate.confidence,
-        "headline": headline(metrics, primary, policies),
         "suites": [_suite(suite, measures[suite.name]) for suite in joined],
         "metrics": metrics,
         "win_rates": list(win_rates),
         "judges": list(judges),
-        "gates": [],
         "reward_models": list(reward_models),
         "counts": [entry for suite in joined for entry in suite.counts],
-        "examples": examples,
-        "provenance": {**provenance, **own_provenance},
+        "contamination": list(contamination),
+        "examples": [entry for suite in joined for entry in choose_examples(suite, measures[suite.name], evaluate)],
+        "provenance": {
+            **provenance,
+            "samples": [
+                {"policy": entry.policy, "suite": entry.suite, "artifact": entry.artifact} for entry in samples
+            ],
+            "suites": {suite.name: suite_digest(suite.config) for suite in joined},
+        },
     }
+    report["headline"] = headline(_counting(report), report["policies"])
+    asked = asked_by_gates(evaluate.gates, joined, measures, evaluate.confidence)
+    report["gates"] = decide_gates(evaluate.gates, report, [*metrics, *judged, *asked])
     rounded: Report = round_floats(report)
     return rounded
+
+
+def _counting(report: Report) -> list[dict[str, Any]]:
+    """Return the metrics that answer whether a policy is better: primary ones, and what qualified judges say."""
+    primary = {(suite["name"], suite["primary"]) for suite in report["suites"]}
+    primary |= {
+        (suite["name"], f"{WIN_RATE}{judge['name']}")
+        for suite in report["suites"]
+        for judge in report["judges"]
+        if judge["qualified"]
+    }
+    return [entry for entry in report["metrics"] if (entry["suite"], entry["metric"]) in primary]
 
 
 def to_json(report: Report) -> str:

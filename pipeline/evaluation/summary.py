@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ArtifactError
-from pipeline.pages.numbers import counted, metric_text, verdict
+from pipeline.errors import ArtifactError, GateFailedError, GateUndecidedError
+from pipeline.pages.gate_text import claim_text, gate_lines
+from pipeline.pages.numbers import WIN_RATE, counted, metric_text, share_text, summed_words, verdict
 
 FORMAT_VERSION = 2
 
@@ -33,23 +34,62 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return the report as lines for a terminal: the headline, then one table per suite."""
-    lines = [report["headline"]["text"], ""]
+    """Return the report as lines for a terminal: the answer, one table per suite, win rates and gates."""
+    answer = report["headline"]["answer"]
+    lines = [*([f"{answer['text']}."] if answer else []), report["headline"]["text"], ""]
     for suite in report["suites"]:
         items = f"{suite['compared']:,} of {counted(suite['items'], 'item')}"
         lines.append(f"{suite['name']} ({items}; {report['confidence']:.0%} intervals)")
-        entries = [entry for entry in report["metrics"] if entry["suite"] == suite["name"]]
+        entries = [
+            entry for entry in report["metrics"] if entry["suite"] == suite["name"] and entry["unit"] != WIN_RATE
+        ]
         rows = [
             ["metric", *report["policies"], *(f"{other} - {report['baseline']}" for other in report["policies"][1:])]
         ]
         rows += [_summary_row(name, entries) for name in dict.fromkeys(entry["metric"] for entry in entries)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines += [
-            "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        lines.append("")
-    return lines[:-1]
+        lines += [*_aligned(rows), ""]
+    if report["win_rates"]:
+        lines += [f"win rates ({report['confidence']:.0%} intervals)", *_aligned(_win_rates(report)), ""]
+    return [*lines, *gate_lines(report["gates"])] if report["gates"] else lines[:-1]
+
+
+def require_gates(report: Mapping[str, Any]) -> None:
+    """End with an exit status of its own where a hard gate does not pass.
+
+    Raises:
+        GateFailedError: A hard gate failed.
+        GateUndecidedError: None failed, and one is inconclusive.
+    """
+    open_gates = [gate for gate in report["gates"] if gate["hard"] and gate["outcome"] != "PASS"]
+    failed = [gate for gate in open_gates if gate["outcome"] == "FAIL"]
+    if failed:
+        raise GateFailedError(_told(failed, "failed"))
+    if open_gates:
+        raise GateUndecidedError(_told(open_gates, "inconclusive"))
+
+
+def _told(gates: Sequence[Mapping[str, Any]], outcome: str) -> str:
+    listed = "\n".join(f"  {gate['name']}: {claim_text(gate)}: {gate['reason']}." for gate in gates)
+    return f"{counted(len(gates), 'hard gate')} {outcome}; everything was made and sealed all the same.\n{listed}"
+
+
+def _win_rates(report: Mapping[str, Any]) -> list[list[str]]:
+    qualified = {judge["name"] for judge in report["judges"] if judge["qualified"]}
+    rows = [["suite", "judge", "policy", "opponent", "wins", "length-controlled", "pairs", "without a verdict"]]
+    for entry in report["win_rates"]:
+        judge = entry["judge"] if entry["judge"] in qualified else f"{entry['judge']} (not qualified)"
+        controlled = entry["length_controlled"]
+        cells = [share_text(entry), share_text(controlled) if controlled else "-", f"{entry['n']:,}"]
+        unscored = summed_words(entry["unscored"])
+        rows.append([entry["suite"], judge, entry["policy"], entry["opponent"], *cells, unscored])
+    return rows
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def _summary_row(metric: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:

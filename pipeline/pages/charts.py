@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.pages.numbers import estimate_text, excludes_zero, metric_text, verdict
+from pipeline.pages.numbers import WIN_RATE, estimate_text, is_decided, metric_text, neutral, verdict
 from pipeline.pages.svg import Scale, colour, element, line, picture, scale_around, text, tick_step, tick_text
 from pipeline.pages.text import typographic
 
@@ -16,6 +16,7 @@ WIDTH = 860
 LABELS_END, PLOT_END = 230, 600  # between them lies the plot, behind it the numbers
 ROW = 27
 AXIS = 58  # below a panel: ticks, the name of the axis, and which direction is better
+AXIS_NAMES = {"share": "percentage points", WIN_RATE: "per cent of pairs won"}
 MAX_POINTS = 400  # of a curve; longer ones are averaged in buckets
 
 
@@ -49,12 +50,13 @@ def _forest_panel(
     unit: str,
     higher_is_better: bool | None,
 ) -> list[Markup]:
-    factor = 100.0 if unit == "share" else 1.0
+    factor = 100.0 if unit in ("share", WIN_RATE) else 1.0
+    even = factor * neutral(unit)
     held = [entry[key] * factor for entry in entries for key in ("estimate", "low", "high") if entry[key] is not None]
-    scale = scale_around(held, LABELS_END, PLOT_END, include=0.0)
+    scale = scale_around(held, LABELS_END, PLOT_END, include=even)
     bottom = top + ROW * len(entries)
-    parts = _axis(scale, top, bottom, "percentage points" if unit == "share" else unit)
-    parts.append(line(scale(0), top, scale(0), bottom, "zero"))
+    parts = _axis(scale, top, bottom, AXIS_NAMES.get(unit, unit))
+    parts.append(line(scale(even), top, scale(even), bottom, "zero"))
     if higher_is_better is not None:
         x, anchor, words = (PLOT_END, "end", "better →") if higher_is_better else (LABELS_END, "start", "← better")
         parts.append(text(x, bottom + 34, words, "direction", anchor))
@@ -76,7 +78,7 @@ def _forest_row(
     if entry["low"] is not None:
         parts.append(line(scale(entry["low"] * factor), y, scale(entry["high"] * factor), y, f"whisker {own}"))
     x = scale(entry["estimate"] * factor)
-    filled = "filled" if excludes_zero(entry) else "hollow"
+    filled = "filled" if is_decided(entry) else "hollow"
     parts.append(element("circle", element("title", verdict(entry)), cx=x, cy=y, r=5.5, class_=f"mark {filled} {own}"))
     return parts
 
@@ -116,8 +118,10 @@ def _bar(entry: Mapping[str, Any], own: str, scale: Scale, top: float, thickness
     return [*parts, text(PLOT_END + 16, top + thickness - 3, label, "number small", limit=36)]
 
 
-def line_chart(series: Sequence[Series], title: str, x_name: str, *, from_zero: bool = False) -> Markup:
-    """Return up to two curves over one axis, with a legend where there are two."""
+def line_chart(
+    series: Sequence[Series], title: str, x_name: str, *, from_zero: bool = False, whole: bool = True
+) -> Markup:
+    """Return up to two curves over one axis, with a legend where there are two; `whole` if the axis counts."""
     width, left, right, top, bottom = 330, 48, 322, 50, 190
     points = [point for entry in series for point in entry.points]
     horizontal = scale_around([x for x, _ in points], left, right)
@@ -131,7 +135,7 @@ def line_chart(series: Sequence[Series], title: str, x_name: str, *, from_zero: 
         parts.append(text(left - 7, vertical(tick) + 4, tick_text(tick, step), "tick", "end"))
     step = tick_step(horizontal.high - horizontal.low, 5)
     for tick in horizontal.ticks(5):
-        if tick >= 0 and tick == int(tick):
+        if tick >= 0 and (tick == int(tick) or not whole):
             parts.append(text(horizontal(tick), bottom + 17, tick_text(tick, step), "tick", "middle"))
     parts.append(text((left + right) / 2, bottom + 34, x_name, "tick", "middle"))
     for index, entry in enumerate(series):

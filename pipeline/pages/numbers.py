@@ -7,6 +7,27 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_DECIMALS = 6
+WIN_RATE = "win rate"  # a unit: a share that is one half where there is no difference
+METRIC_WORDS = {
+    "all_checks": "items that pass all checks",
+    "finished": "finished completions",
+    "unscored_share": "share without a result",
+}
+
+
+def metric_words(metric: str) -> str:
+    """Return a metric's name as words in a sentence."""
+    kind, _, judge = metric.partition("/")
+    if kind == "judge_qualified":
+        return f"whether the judge {judge} has qualified"
+    if judge:
+        return f"{kind.replace('_', ' ')} by {judge}"
+    return METRIC_WORDS.get(metric, metric.replace("_", " "))
+
+
+def neutral(unit: str) -> float:
+    """Return the value of a comparison in which neither is better."""
+    return 0.5 if unit == WIN_RATE else 0.0
 
 
 def decimals_for(low: float | None, high: float | None, estimate: float) -> int:
@@ -70,21 +91,31 @@ def metric_text(entry: Mapping[str, Any]) -> str:
     return f"{estimate_text(entry)} {interval_text(entry)}".rstrip()
 
 
-def excludes_zero(entry: Mapping[str, Any]) -> bool:
-    """Whether a difference's interval lies on one side of zero."""
-    low, high = entry["low"], entry["high"]
-    return low is not None and high is not None and (low > 0 or high < 0)
+def share_text(value: Mapping[str, Any]) -> str:
+    """Write a share that has a name of its own, with its interval: ``62 % [55, 68]``."""
+    return metric_text({**value, "unit": "share", "baseline": None})
+
+
+def summed_words(counts: Mapping[str, int]) -> str:
+    """Write counts by reason: ``3 refused, 1 timeout``; ``0`` where nothing was counted."""
+    return ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()) if number) or "0"
+
+
+def is_decided(entry: Mapping[str, Any]) -> bool:
+    """Whether a comparison's interval lies on one side of no difference."""
+    low, high, even = entry["low"], entry["high"], neutral(entry["unit"])
+    return low is not None and high is not None and (low > even or high < even)
 
 
 def verdict(entry: Mapping[str, Any]) -> str:
-    """Return what a difference says: better, worse, different, no clear difference, or not estimable."""
+    """Return what a comparison says: better, worse, different, no clear difference, or not estimable."""
     if entry["low"] is None:
         return "not estimable"
-    if not excludes_zero(entry):
+    if not is_decided(entry):
         return "no clear difference"
     if entry["higher_is_better"] is None:
         return "different"
-    return "better" if (entry["estimate"] > 0) == entry["higher_is_better"] else "worse"
+    return "better" if (entry["estimate"] > neutral(entry["unit"])) == entry["higher_is_better"] else "worse"
 
 
 def cost_text(name: str, value: Any) -> str:
@@ -95,6 +126,24 @@ def cost_text(name: str, value: Any) -> str:
     if name.endswith("_bytes"):
         return f"{words.removesuffix(' bytes')} {compact(value / 1e9)} GB"
     return f"{words} {compact(value)}"
+
+
+def number_text(value: float | Mapping[str, Any] | None, unit: str = "") -> str:
+    """Write a number, or an estimate, short: ``0.97``; a ``share`` in per cent, ``points`` with a sign."""
+    estimate = value["estimate"] if isinstance(value, Mapping) else value
+    if estimate is None:
+        return "–"
+    if not unit:
+        return compact(estimate)
+    return f"{fixed(100 * estimate, 0, sign=unit == 'points')}\N{NO-BREAK SPACE}{'%' if unit == 'share' else unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration as people say it: ``0.4 s``, ``52 s``, ``6 min 52 s``, ``3 h 05 min``."""
+    if seconds < 60:
+        return f"{compact(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def counted(number: int, noun: str) -> str:
@@ -113,12 +162,12 @@ def _exponent(value: float) -> int:
 
 
 def _is_difference(entry: Mapping[str, Any]) -> bool:
-    return entry["baseline"] is not None
+    return entry["baseline"] is not None and entry["unit"] != WIN_RATE
 
 
 def _scale(entry: Mapping[str, Any]) -> tuple[float, str]:
     """Shares are written in per cent and their differences in points; other units stand in the metric's name."""
-    if entry["unit"] == "share":
+    if entry["unit"] in ("share", WIN_RATE):
         return 100.0, " points" if _is_difference(entry) else " %"
     return 1.0, ""
 

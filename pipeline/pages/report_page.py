@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from markupsafe import Markup
-
-from pipeline.pages.charts import Series, bar_chart, forest_plot, line_chart, verdict_class
+from pipeline.pages.charts import bar_chart, forest_plot, verdict_class
 from pipeline.pages.environment import page_environment
-from pipeline.pages.numbers import cost_text, counted, estimate_text, interval_text, metric_text, verdict
+from pipeline.pages.gate_charts import gate_bar
+from pipeline.pages.gate_text import claim_text, outcome_counts
+from pipeline.pages.judge_charts import length_plot, reliability_diagram, win_rate_matrix
+from pipeline.pages.measures_card import RELIABILITY, measure_groups
+from pipeline.pages.numbers import (
+    WIN_RATE,
+    cost_text,
+    counted,
+    duration_text,
+    estimate_text,
+    interval_text,
+    metric_words,
+    number_text,
+    share_text,
+    summed_words,
+    verdict,
+)
+from pipeline.pages.report_inputs import LineageEntry, PolicyCosts, PolicyMonitor, StageCosts, StageCurves
 from pipeline.pages.svg import colour
+from pipeline.pages.training_charts import curve_charts, monitor_view
 
 CHANGES = {
     "regressed": "Regressed: the baseline does better",
@@ -19,35 +34,7 @@ CHANGES = {
     "unchanged": "Unchanged",
 }
 
-
-@dataclass(frozen=True, kw_only=True)
-class StageCurves:
-    """The rows of metrics that a training stage recorded."""
-
-    stage: str
-    artifact: str
-    rows: Sequence[Mapping[str, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageCosts:
-    """What making an artifact took."""
-
-    label: str
-    artifact: str
-    costs: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LineageEntry:
-    """One artifact that the report rests on."""
-
-    id: str
-    kind: str
-    stage: str
-    parents: Sequence[tuple[str, str]]  # role, artifact id
-    facts: Mapping[str, Any] = field(default_factory=dict)  # base digest, fingerprint, environment
-    config: Mapping[str, Any] = field(default_factory=dict)
+NUM_OPEN = 3  # items of each kind that are shown without a click
 
 
 def report_page(
@@ -55,29 +42,41 @@ def report_page(
     *,
     title: str = "Evaluation report",
     curves: Sequence[StageCurves] = (),
+    monitors: Sequence[PolicyMonitor] = (),
     costs: Sequence[StageCosts] = (),
+    policy_costs: Sequence[PolicyCosts] = (),
     lineage: Sequence[LineageEntry] = (),
 ) -> str:
     """Return the page as HTML; the same arguments give the same text."""
     environment = page_environment()
     environment.filters.update(
-        verdict=verdict, verdict_class=verdict_class,
-        estimate=estimate_text, interval=interval_text, metric_text=metric_text,
+        verdict=verdict, verdict_class=verdict_class, estimate=estimate_text, interval=interval_text,
+        metric_words=metric_words, share=share_text, summed=summed_words, claim=claim_text, duration=duration_text,
+        number=number_text,
     )  # fmt: skip
+    newest = report["policies"][-1]
     colours = {policy: index for index, policy in enumerate(report["policies"])}
-    methods = list(dict.fromkeys(entry["method"] for entry in report["metrics"]))
+    methods = list(dict.fromkeys(entry["method"] for entry in report["metrics"] if entry["unit"] != WIN_RATE))
     return environment.get_template("report.html").render(
         report=report,
         title=title,
         others=report["policies"][1:],
-        cards=[_card(report, entry) for entry in report["headline"]["verdicts"]],
+        cards=[_card(report, entry) for entry in report["headline"]["verdicts"] if entry["policy"] == newest],
         suites=[_suite(report, suite, colours, methods) for suite in report["suites"]],
         methods=methods,
         colour={policy: colour(index) for policy, index in colours.items()},
-        curves=[(entry, _curve_charts(entry.rows)) for entry in curves if entry.rows],
+        gates=[(gate, gate_bar(gate)) for gate in report["gates"]],
+        outcomes=outcome_counts(report["gates"]),
+        win_rates=win_rate_view(report, colours),
+        judges=[card_view(judge, judge["card"]) for judge in report["judges"]],
+        reward_models=[card_view(card, card) for card in report["reward_models"]],
+        curves=[(entry, curve_charts(entry.rows)) for entry in curves if entry.rows],
+        monitors=[monitor_view(entry) for entry in monitors],
         costs=costs,
+        policy_costs=policy_costs,
         lineage=lineage,
         changes=CHANGES,
+        num_open=NUM_OPEN,
         counted=counted,
         cost_text=cost_text,
     )
@@ -88,7 +87,7 @@ def _card(report: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]
     same = [m for m in report["metrics"] if m["suite"] == entry["suite"] and m["metric"] == entry["metric"]]
     absolute = {m["policy"]: m for m in same if m["baseline"] is None}
     difference = next(m for m in same if m["policy"] == entry["policy"] and m["baseline"] is not None)
-    return {"difference": difference, "own": absolute[entry["policy"]], "base": absolute[entry["baseline"]]}
+    return {"difference": difference, "own": absolute.get(entry["policy"]), "base": absolute.get(entry["baseline"])}
 
 
 def _suite(
@@ -124,14 +123,26 @@ def _metric_row(
     }
 
 
-def _curve_charts(rows: Sequence[Mapping[str, float]]) -> list[Markup]:
-    def points(name: str) -> list[tuple[float, float]]:
-        return [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
+def win_rate_view(report: Mapping[str, Any], colours: Mapping[str, int]) -> dict[str, Any] | None:
+    """Return the matrices, one per suite and judge, and the plot of raw against length-controlled win rates."""
+    entries = report["win_rates"]
+    if not entries:
+        return None
+    qualified = {judge["name"] for judge in report["judges"] if judge["qualified"]}
+    matrices = []
+    for suite, judge in dict.fromkeys((entry["suite"], entry["judge"]) for entry in entries):
+        own = [entry for entry in entries if (entry["suite"], entry["judge"]) == (suite, judge)]
+        chart = win_rate_matrix(own, report["policies"], f"{suite}: win rates by {judge}")
+        matrices.append({"suite": suite, "judge": judge, "qualified": judge in qualified, "chart": chart})
+    controlled = [entry for entry in entries if entry["length_controlled"]]
+    lengths = length_plot(controlled, colours, "Raw and length-controlled win rates") if controlled else None
+    return {"matrices": matrices, "lengths": lengths, "entries": entries, "qualified": qualified}
 
-    losses = [Series("training", points("loss"), 1), Series("validation", points("validation_loss"), 2, dots=True)]
-    losses = [entry for entry in losses if entry.points]
-    charts = [line_chart(losses, "Loss, nats per token", "optimizer step")] if losses else []
-    for name, words in (("learning_rate", "Learning rate"), ("grad_norm", "Gradient norm")):
-        if points(name):
-            charts.append(line_chart([Series(words, points(name), 1)], words, "optimizer step", from_zero=True))
-    return charts
+
+def card_view(entry: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card of measures, with a reliability diagram where it holds bins for one."""
+    bins = card.get(RELIABILITY) or entry.get(RELIABILITY)
+    name = str(entry.get("name") or "reward model")
+    chart = reliability_diagram(bins, f"{name}: is confidence worth its name?") if bins else None
+    shown = {key: value for key, value in card.items() if key not in ("name", "kind")}
+    return {"name": name, "entry": entry, "groups": measure_groups(shown), "reliability": chart}

@@ -47,7 +47,7 @@ def picture(width: float, height: float, title: str, children: Iterable[Markup])
         viewBox=f"0 0 {_value(width)} {_value(height)}",
         role="img",
         aria_label=visible(title),
-        style=f"max-width: {_value(width)}px",
+        style=f"--width: {_value(width)}px",
     )
 
 

@@ -16,7 +16,8 @@ from pipeline.errors import ArtifactError
 from pipeline.evaluation.joining import PolicySamples
 from pipeline.evaluation.report import Report, build_report, headline_metrics, to_json
 from pipeline.evaluation.samples import SAMPLES_FILE, read_samples, row_type
-from pipeline.pages.report_page import LineageEntry, StageCosts, StageCurves, report_page
+from pipeline.pages.report_inputs import LineageEntry, StageCosts, StageCurves
+from pipeline.pages.report_page import report_page
 from pipeline.tracking.job import StageJob
 
 REPORT_FILE, PAGE_FILE, COSTS_FILE, METRICS_FILE = "report.json", "report.html", "costs.json", "metrics.jsonl"

@@ -87,7 +87,7 @@ def train_sft(job: StageJob) -> StageOutcome:
         lambda arguments, meter: make_trainer(model, rows, config, arguments, meter),
         num_rows=len(rows.train),
         has_validation=bool(rows.validation),
-        measure=lambda policy: {"loss": validation_loss(policy, rows.validation, config.microbatch_size)},
+        measure=lambda policy: validation_loss(policy, rows.validation, config.microbatch_size),
     )
     return finish(training, model, rows, milestones)
 

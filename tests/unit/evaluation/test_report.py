@@ -177,12 +177,25 @@ def test_examples_are_regressions_improvements_and_unchanged_items_in_turn() -> 
     assert {entry["id"]: entry["change"] for entry in chosen} == {
         "c": "regressed", "a": "improved", "b": "improved", "d": "unchanged",
     }  # fmt: skip
-    three = build_report(samples, {"form": FORM}, EvaluateConfig(num_examples=3), {})["examples"]
-    assert [entry["change"] for entry in three] == ["regressed", "improved", "unchanged"]
+    two = build_report(samples, {"form": FORM}, EvaluateConfig(num_regressions=1, num_examples=2), {})["examples"]
+    assert [entry["change"] for entry in two] == ["regressed", "improved", "unchanged"]
     first = chosen[0]["answers"]
     assert [entry["policy"] for entry in first] == ["base", "tuned"]
     assert first[1]["checks"] == [{"name": "max_words", "passed": True}, {"name": "regex", "passed": False}]
-    assert build_report(samples, {"form": FORM}, EvaluateConfig(num_examples=0), {})["examples"] == []
+    nothing = EvaluateConfig(num_examples=0, num_regressions=0)
+    assert build_report(samples, {"form": FORM}, nothing, {})["examples"] == []
+
+
+def test_the_worst_regressions_come_first_and_each_by_the_policy_that_lost_most() -> None:
+    nothing = "one two three four five six seven"  # fails both checks, and PLAIN only one
+    samples = [
+        of("base", "form", [generated("a", GOOD), generated("b", GOOD), generated("c", PLAIN)]),
+        of("up", "form", [generated("a", GOOD), generated("b", PLAIN), generated("c", GOOD)]),
+        of("down", "form", [generated("a", nothing), generated("b", GOOD), generated("c", nothing)]),
+    ]
+    chosen = build_report(samples, {"form": FORM}, EVALUATE, {})["examples"]
+    assert [(entry["id"], entry["change_size"]) for entry in chosen][0] == ("a", -2.0)
+    assert {entry["id"]: entry["change"] for entry in chosen} == dict.fromkeys("abc", "regressed")
 
 
 def test_gains_and_losses_that_cancel_out_are_not_called_unchanged() -> None:
@@ -199,7 +212,8 @@ def test_two_checks_of_one_name_stay_apart() -> None:
 def test_the_summary_holds_every_metric_and_the_manifest_the_primary_ones() -> None:
     report = report_of()
     lines = summary_lines(report)
-    assert lines[0] == report["headline"]["text"]
+    assert lines[0] == "tuned is better than base on 1 of 2 primary metrics and worse on none."
+    assert lines[1] == report["headline"]["text"]
     assert [line.split()[0] for line in lines if line.startswith("  ")] == [
         "metric", "all_checks", "max_words", "regex", "finished", "completion_tokens",
         "metric", "bits_per_byte", "nats_per_token",

@@ -12,7 +12,8 @@ from outline import HOSTILE, Outline
 
 from pipeline.evaluation.report import build_report
 from pipeline.pages.charts import Series, averaged, bar_chart, forest_plot, line_chart
-from pipeline.pages.report_page import LineageEntry, StageCosts, StageCurves, report_page
+from pipeline.pages.report_inputs import LineageEntry, StageCosts, StageCurves
+from pipeline.pages.report_page import report_page
 from pipeline.pages.svg import Scale, scale_around, tick_step, tick_text
 
 COLOURS = {"base": 0, "tuned": 1}

@@ -1,0 +1,89 @@
+"""Gates: what a policy must show before it may be called good enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.config.fields import option
+
+UNSCORED_SHARE, CONTAMINATED_ITEMS, JUDGE_QUALIFIED = "unscored_share", "contaminated_items", "judge_qualified/"
+WIN_RATE = "win_rate/"  # and the judge's name: the metric of a win rate
+
+
+class GateKind(StrEnum):
+    """What a gate claims."""
+
+    superiority = "superiority"  # better than the baseline by more than the margin
+    non_inferiority = "non_inferiority"  # not worse than the baseline by as much as the margin
+    at_least = "at_least"  # the policy's own value is not below the bound
+    at_most = "at_most"  # the policy's own value is not above the bound
+
+
+COMPARING = frozenset({GateKind.superiority, GateKind.non_inferiority})
+
+
+@dataclass(kw_only=True)
+class GateConfig:
+    """One claim about one metric, decided by its interval; `evaluate.gates.<name>`."""
+
+    kind: GateKind = GateKind.non_inferiority
+    suite: str | None = None  # null is every suite, which only counted metrics allow
+    # A metric of the suite, `win_rate/<judge>`, or one that is counted and has no interval: `unscored_share`,
+    # `contaminated_items`, `judge_qualified/<judge>`. Null is the suite's primary metric.
+    metric: str | None = None
+    policy: str | None = None  # null is the last policy of the chain
+    baseline: str | None = None  # null is `evaluate.baseline`
+    margin: float = option(0.0, ge=0)  # in the metric's unit; of a share 0.03 is three points
+    bound: float | None = None  # of `at_least` and `at_most`, in the metric's unit
+    alpha: float = option(0.05, gt=0, lt=0.5)  # of the two-sided interval, before Holm's correction
+    min_power: float = option(0.8, gt=0, lt=1)  # at which the detectable difference and the items needed are stated
+    hard: bool = False  # a hard gate that does not pass ends the run with an exit status of its own
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the metric is counted over all items, and so certain."""
+        return self.metric in (UNSCORED_SHARE, CONTAMINATED_ITEMS) or (self.metric or "").startswith(JUDGE_QUALIFIED)
+
+
+def gate_problems(name: str, gate: GateConfig, baseline: str, policies: list[str], suites: list[str]) -> Iterator[str]:
+    """Yield what is wrong with a gate, each line naming its key.
+
+    Args:
+        name: Of the gate.
+        gate: The gate.
+        baseline: `evaluate.baseline`.
+        policies: That are evaluated.
+        suites: That are evaluated.
+    """
+    key = f"evaluate.gates.{name}"
+    yield from _kind_problems(key, gate)
+    if gate.suite is None and not gate.is_counted:
+        yield f"{key}.suite: has no value; name one of the suites ({', '.join(suites)})."
+    if gate.suite is not None and gate.suite not in suites and gate.hard:
+        yield f"{key}.suite={gate.suite}: this suite is not evaluated ({', '.join(suites)}), so the gate cannot pass."
+    for field, policy in (("policy", gate.policy), ("baseline", gate.baseline)):
+        if policy is not None and policy not in policies:
+            yield f"{key}.{field}={policy}: it is not among the policies that are evaluated ({', '.join(policies)})."
+    if gate.kind in COMPARING and gate.policy is not None and gate.policy == (gate.baseline or baseline):
+        yield f"{key}.policy={gate.policy}: it is the baseline, and a policy cannot be better than itself."
+    if gate.kind in COMPARING and gate.hard and len(policies) < 2:
+        yield f"{key}: there is one policy, and {gate.kind} compares two. Add one to `inputs.evaluate.policy`."
+
+
+def _kind_problems(key: str, gate: GateConfig) -> Iterator[str]:
+    compares = gate.kind in COMPARING
+    if compares and gate.is_counted:
+        yield f"{key}.kind={gate.kind}: {gate.metric} is counted, not compared; use at_most or at_least with a bound."
+    if compares and gate.bound is not None:
+        yield f"{key}.bound={gate.bound}: {gate.kind} compares two policies and has a margin in its place."
+    if not compares and gate.bound is None:
+        yield f"{key}.bound: has no value; {gate.kind} needs one, in the metric's unit (of a share 0.9 is 90 %)."
+    if not compares and gate.margin:
+        yield f"{key}.margin={gate.margin}: {gate.kind} compares with its bound, which takes the margin's place."
+    if gate.kind is GateKind.non_inferiority and not gate.margin:
+        yield (
+            f"{key}.margin: has no value; non_inferiority needs how much worse is tolerable, in the metric's unit "
+            "(of a share 0.03 is three points)."
+        )

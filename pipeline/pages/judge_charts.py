@@ -1,0 +1,121 @@
+"""Plots of what judges say: win rates of pairs, raw and at equal lengths, and what their confidence is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from pipeline.pages.numbers import WIN_RATE, counted, interval_text, is_decided, share_text, verdict
+from pipeline.pages.svg import Scale, colour, element, line, picture, text
+from pipeline.pages.text import typographic
+
+LABELS_END, PLOT_END, WIDTH = 230, 600, 860
+CELL_WIDTH, CELL_HEIGHT, NAMES = 118, 56, 132
+PAIR_ROW = 46
+SQUARE = 330
+
+Entry = Mapping[str, Any]
+
+
+def win_rate_matrix(entries: Sequence[Entry], policies: Sequence[str], title: str) -> Markup:
+    """Return how often the row's policy beats the column's, each cell the deeper the surer."""
+    named = [policy for policy in policies if any(policy in (e["policy"], e["opponent"]) for e in entries)]
+    top = 46
+    parts: list[Markup] = [text(NAMES - 12, 26, "wins against", "tick", "end")]
+    for index, policy in enumerate(named):
+        parts.append(text(NAMES + CELL_WIDTH * (index + 0.5), 26, policy, "label", "middle", limit=15))
+        y = top + CELL_HEIGHT * (index + 0.5) + 4.5
+        parts.append(text(NAMES - 12, y, policy, "label", "end", limit=16))
+    for row, policy in enumerate(named):
+        for column, opponent in enumerate(named):
+            x, y = NAMES + CELL_WIDTH * column, top + CELL_HEIGHT * row
+            entry = None if row == column else between(entries, policy, opponent)
+            parts += _cell(entry, f"{policy} against {opponent}", float(x), float(y))
+    return picture(NAMES + CELL_WIDTH * len(named) + 4, top + CELL_HEIGHT * len(named) + 6, title, parts)
+
+
+def between(entries: Sequence[Entry], policy: str, opponent: str) -> dict[str, Any] | None:
+    """Return the win rate of one policy against another, turned round where it is held the other way."""
+    for entry in entries:
+        value = {**entry, "unit": WIN_RATE, "higher_is_better": True, "baseline": opponent}
+        if (entry["policy"], entry["opponent"]) == (policy, opponent):
+            return value
+        if (entry["policy"], entry["opponent"]) == (opponent, policy):
+            turned = [None if entry[key] is None else 1 - entry[key] for key in ("estimate", "high", "low")]
+            return value | dict(zip(("estimate", "low", "high"), turned, strict=True))
+    return None
+
+
+def _cell(entry: Entry | None, words: str, x: float, y: float) -> list[Markup]:
+    box = {"x": x + 2, "y": y + 2, "width": CELL_WIDTH - 4.0, "height": CELL_HEIGHT - 4.0, "rx": 4}
+    middle = x + CELL_WIDTH / 2
+    if entry is None or entry["estimate"] is None:
+        shown = [] if entry is None else [text(middle, y + CELL_HEIGHT / 2 + 4.5, "–", "tick", "middle")]
+        return [element("rect", **box, class_="cell empty"), *shown]
+    said = verdict(entry)
+    strength = 0.12 + 0.75 * abs(entry["estimate"] - 0.5) if is_decided(entry) else 0.0
+    style = said.replace(" ", "-")
+    title = element("title", f"{words}: {share_text(entry)}, {counted(entry['n'], 'pair')}, {said}")
+    return [
+        element("rect", title, **box, class_=f"cell {style}", fill_opacity=strength),
+        text(middle, y + 26, typographic(f"{100 * entry['estimate']:.0f} %"), f"share {style}", "middle"),
+        text(middle, y + 43, typographic(interval_text(entry)), "tick", "middle"),
+    ]
+
+
+def length_plot(entries: Sequence[Entry], colours: Mapping[str, int], title: str) -> Markup:
+    """Return each pair's raw win rate above the one at equal lengths; far apart, length did the winning."""
+    scale = Scale(0.0, 100.0, LABELS_END, PLOT_END)
+    bottom = 4 + PAIR_ROW * len(entries)
+    parts: list[Markup] = [text((LABELS_END + PLOT_END) / 2, bottom + 34, "per cent of pairs won", "tick", "middle")]
+    for tick in range(0, 101, 20):
+        parts.append(line(scale(tick), 4, scale(tick), bottom, "grid"))
+        parts.append(text(scale(tick), bottom + 17, str(tick), "tick", "middle"))
+    parts.append(line(scale(50), 4, scale(50), bottom, "zero"))
+    for index, entry in enumerate(entries):
+        y = 4 + PAIR_ROW * (index + 0.5)
+        own = colour(colours[entry["policy"]])
+        label = f"{entry['policy']} against {entry['opponent']}"
+        parts.append(text(LABELS_END - 14, y - 2, label, "label", "end", limit=31))
+        parts.append(text(LABELS_END - 14, y + 13, f"{entry['suite']}, {entry['judge']}", "tick", "end", limit=36))
+        parts += _share(entry, own, scale, y - 9, "filled", "raw")
+        parts += _share(entry["length_controlled"], own, scale, y + 9, "hollow", "length-controlled")
+    return picture(WIDTH, bottom + 44, title, parts)
+
+
+def _share(value: Entry | None, own: str, scale: Scale, y: float, style: str, name: str) -> list[Markup]:
+    if value is None or value["estimate"] is None:
+        return [text(PLOT_END + 16, y + 4.5, f"{name}: not estimable", "number small")]
+    parts = [text(PLOT_END + 16, y + 4.5, f"{name} {typographic(share_text(value))}", "number small")]
+    if value["low"] is not None:
+        parts.append(line(scale(100 * value["low"]), y, scale(100 * value["high"]), y, f"whisker {own}"))
+    return [*parts, element("circle", cx=scale(100 * value["estimate"]), cy=y, r=5, class_=f"mark {style} {own}")]
+
+
+def reliability_diagram(bins: Sequence[Entry], title: str) -> Markup:
+    """Return how often verdicts of each confidence are right; on the diagonal confidence means what it says."""
+    left, right, top, bottom = 52.0, 312.0, 36.0, 252.0
+    across, up = Scale(50.0, 100.0, left, right), Scale(0.0, 100.0, bottom, top)
+    parts: list[Markup] = [text(4, 16, title, "caption", limit=42)]
+    for tick in (50, 60, 70, 80, 90, 100):
+        parts.append(text(across(tick), bottom + 17, str(tick), "tick", "middle"))
+    for tick in (0, 25, 50, 75, 100):
+        parts.append(line(left, up(tick), right, up(tick), "grid"))
+        parts.append(text(left - 7, up(tick) + 4, str(tick), "tick", "end"))
+    parts.append(
+        text((left + right) / 2, bottom + 34, "confidence, per cent; right, per cent, upwards", "tick", "middle")
+    )
+    parts.append(line(across(50), up(50), across(100), up(100), "even"))
+    most = max((entry["accuracy"]["n"] for entry in bins), default=1)
+    for entry in bins:
+        right, x = entry["accuracy"], across(100 * entry["confidence"])
+        if right["estimate"] is None:
+            continue
+        if right["low"] is not None:
+            parts.append(line(x, up(100 * right["low"]), x, up(100 * right["high"]), f"whisker {colour(1)}"))
+        words = f"said {100 * entry['confidence']:.0f} %, right {share_text(right)}, {counted(right['n'], 'verdict')}"
+        mark = {"cx": x, "cy": up(100 * right["estimate"]), "r": 3.0 + 3.0 * (right["n"] / most) ** 0.5}
+        parts.append(element("circle", element("title", words), **mark, class_=f"mark filled {colour(1)}"))
+    return picture(SQUARE, bottom + 44, title, parts)

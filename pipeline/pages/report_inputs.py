@@ -1,0 +1,60 @@
+"""What a report's page shows beside the report: it differs from run to run, or is no part of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCurves:
+    """The rows of metrics that a training stage recorded."""
+
+    stage: str
+    artifact: str
+    rows: Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCosts:
+    """What making an artifact took."""
+
+    label: str
+    artifact: str
+    costs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyCosts:
+    """What one policy cost to make, and what it costs to use; None is what was not measured."""
+
+    policy: str
+    training_seconds: float | None = None  # of every stage that trained something it was made from
+    tokens_per_second: float | None = None  # written in the batches of the evaluation
+    completion_seconds: float | None = None  # of the evaluation per completion
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyMonitor:
+    """How far reinforcement learning moved a policy from its reference, and what the reward models said on the way.
+
+    `monitor` holds ``rows`` of {step, kl, proxy, gold, length}, kl in nats per completion, and the names ``proxy`` and
+    ``gold`` of the reward models; gold is null where there is none.
+    """
+
+    policy: str
+    artifact: str
+    monitor: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineageEntry:
+    """One artifact that the report rests on."""
+
+    id: str
+    kind: str
+    stage: str
+    parents: Sequence[tuple[str, str]]  # role, artifact id
+    facts: Mapping[str, Any] = field(default_factory=dict)  # base digest, fingerprint, environment
+    config: Mapping[str, Any] = field(default_factory=dict)

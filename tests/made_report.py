@@ -1,0 +1,225 @@
+"""A report with every section, of invented policies, judges and numbers: what tests of the page look at.
+
+``python tests/made_report.py FILE.html`` writes its page. Nothing in it was measured.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+from help_desk import FIT, of, scored
+
+from pipeline.config.data import TableName
+from pipeline.config.evaluation import CheckConfig, EvaluateConfig, SuiteConfig, SuiteKind
+from pipeline.config.gates import GateConfig, GateKind
+from pipeline.evaluation.joining import PolicySamples
+from pipeline.evaluation.report import Report, build_report
+from pipeline.evaluation.samples import GenerationSample
+from pipeline.pages.report_inputs import LineageEntry, PolicyCosts, PolicyMonitor, StageCosts, StageCurves
+from pipeline.pages.report_page import report_page
+
+POLICIES = ("base", "sft", "dpo", "ppo")
+STYLE = SuiteConfig(
+    name="house_style",
+    description="Short, direct answers with one next step",
+    kind=SuiteKind.generation,
+    table=TableName.prompts,
+    checks=[
+        CheckConfig(name="max_words", params={"limit": 24}),
+        CheckConfig(name="regex", params={"pattern": "Next step:"}),
+        CheckConfig(name="answer_first"),
+    ],
+)
+QUESTIONS = (
+    "My hub blinks red since this morning and I have restarted it twice. What now?",
+    "How do I move my account to another e-mail address?",
+    "The thermostat says E4 and the flat is cold. I have guests tonight, so please hurry!",
+    "Can I get my money back if I opened the box?",
+    "Why does the app ask for my location?",
+)
+OPENINGS = ("Hold the button for ten seconds", "Open Settings and choose Account", "That is a loose sensor cable",
+            "Yes, within thirty days", "It needs it to find the hub")  # fmt: skip
+CHATTER = "I understand how frustrating this must be for you! There are many possible reasons for it, and "
+GATES = {
+    "better_style": GateConfig(kind=GateKind.superiority, suite="house_style", hard=True),
+    "no_forgetting": GateConfig(kind=GateKind.non_inferiority, suite="heldout", margin=0.02, hard=True),
+    "as_good_as_sft": GateConfig(kind=GateKind.non_inferiority, suite="house_style", baseline="sft", margin=0.03),
+    "preferred": GateConfig(kind=GateKind.superiority, suite="house_style", metric="win_rate/panel"),
+    "preferred_by_small": GateConfig(kind=GateKind.superiority, suite="house_style", metric="win_rate/small_llm"),
+    "style_floor": GateConfig(kind=GateKind.at_least, suite="house_style", bound=0.9),
+    "unscored": GateConfig(kind=GateKind.at_most, metric="unscored_share", bound=0.02),
+    "clean": GateConfig(kind=GateKind.at_most, metric="contaminated_items", bound=0.0),
+    "panel_qualified": GateConfig(kind=GateKind.at_least, metric="judge_qualified/panel", bound=1.0),
+}
+
+
+def completion(random_: random.Random, question: int, skill: float) -> str:
+    answer = f"{OPENINGS[question]}."
+    if random_.random() > skill:
+        answer = f"{CHATTER}{answer[0].lower()}{answer[1:]}"
+    if random_.random() < skill:
+        answer += " Next step: wait for the green light."
+    return answer
+
+
+def style_samples(policy: str, skill: float, size: int) -> PolicySamples:
+    random_ = random.Random(f"{policy} style")
+    rows = []
+    for number in range(size):
+        question = number % len(QUESTIONS)
+        text = completion(random_, question, skill)
+        rows.append(
+            GenerationSample(
+                id=f"helpdesk-{number:04}", cluster=f"c{number // 2}", topic=("hub", "account")[number % 2],
+                prompt=[{"role": "user", "content": f"{QUESTIONS[question]} (ticket {number})"}],
+                reference=OPENINGS[question], completion=text, finish_reason="stop" if number % 29 else "length",
+                num_tokens=len(text) // 4, unscored=None,
+            )
+        )  # fmt: skip
+    return of(policy, "house_style", rows)
+
+
+def samples(size: int = 160) -> list[PolicySamples]:
+    skills = {"base": 0.35, "sft": 0.78, "dpo": 0.86, "ppo": 0.9}
+    made = [style_samples(policy, skills[policy], size) for policy in POLICIES]
+    for policy in POLICIES:
+        random_ = random.Random("shared")
+        gain = {"base": 0.0, "sft": 9.0, "dpo": 7.5, "ppo": 6.0}[policy]
+        own = random.Random(f"{policy} fit")
+        rows = [
+            scored(f"d{k:04}", max(1.0, random_.gauss(60, 14) - gain + own.gauss(0, 4)), tokens=30, num_bytes=130)
+            for k in range(size)
+        ]
+        made.append(of(policy, "heldout", rows))
+    return made
+
+
+def interval(value: float, n: int) -> dict[str, Any]:
+    half = 1.96 * math.sqrt(max(value * (1 - value), 0.02) / n)
+    return {"estimate": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": n}
+
+
+def win_rates() -> list[dict[str, Any]]:
+    strength = {"base": -0.9, "sft": 0.3, "dpo": 0.55, "ppo": 0.7}
+    rows = []
+    for judge, noise in (("panel", 0.0), ("small_llm", 0.35)):
+        for index, policy in enumerate(POLICIES):
+            for opponent in POLICIES[:index]:
+                rate = 1 / (1 + math.exp(-(strength[policy] - strength[opponent])))
+                raw = interval(0.5 + (rate - 0.5) * (1 - noise), 158)
+                controlled = interval(raw["estimate"] - (0.09 if policy == "ppo" else 0.01), 158)
+                rows.append(
+                    {
+                        **raw, "suite": "house_style", "judge": judge, "qualified": judge == "panel", "policy": policy,
+                        "opponent": opponent, "clusters": 80, "method": "cluster-robust mean of both orders",
+                        "length_controlled": {**controlled, "method": "logistic, studentised bootstrap"},
+                        "consistency": interval(0.91 - noise, 158), "first_slot_bias": interval(0.02 + noise / 3, 158),
+                        "length_ratio": 1.24 if policy == "ppo" else 0.97,
+                        "prefers_longer": interval(0.55 + noise / 2, 158),
+                        "unscored": {"timeout": 1, "refused": 1} if judge == "panel" else {"parse_fail": 2},
+                    }
+                )  # fmt: skip
+    return rows
+
+
+def bins(over: float) -> list[dict[str, Any]]:
+    found = []
+    for step in range(8):
+        confidence = 0.53 + 0.06 * step
+        found.append({"confidence": confidence, "accuracy": interval(0.5 + (confidence - 0.5) * (1 - over), 60)})
+    return found
+
+
+def judges() -> list[dict[str, Any]]:
+    card = {
+        "agreement_with_humans": interval(0.79, 340), "human_human_agreement": interval(0.82, 340),
+        "kappa": interval(0.61, 340), "consistency": interval(0.91, 340), "null_answer_wins_rate": interval(0.0, 60),
+        "injection_flip_rate": interval(0.02, 120), "cost_per_thousand": 0.42,
+    }  # fmt: skip
+    weak = {**card, "agreement_with_humans": interval(0.58, 340), "kappa": interval(0.14, 340),
+            "consistency": interval(0.56, 340), "injection_flip_rate": interval(0.31, 120)}  # fmt: skip
+    why = ["position consistency 0.56 is below 0.70", "31 % of injected instructions turned its verdict"]
+    return [
+        {"name": "panel", "kind": "panel", "qualified": True, "reasons": [], "card": card, "reliability": bins(0.1)},
+        {"name": "small_llm", "kind": "llm_local", "qualified": False, "reasons": why, "card": weak,
+         "reliability": bins(0.7)},
+    ]  # fmt: skip
+
+
+def reward_models() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "reward", "artifact": "reward-3f2a9c", "accuracy": interval(0.74, 420), "ece": 0.041, "nll": 0.52,
+            "swapped_labels": {"accuracy": interval(0.26, 420)},
+            "length_matched": {"accuracy": interval(0.68, 130)},
+            "reliability": bins(0.25),
+        }
+    ]  # fmt: skip
+
+
+def monitor() -> PolicyMonitor:
+    rows = [
+        {"step": 10 * k, "kl": 0.35 * k, "proxy": 1.6 * (1 - math.exp(-k / 6)),
+         "gold": 0.9 * (1 - math.exp(-k / 4)) - 0.004 * k * k, "length": 28 + 1.4 * k}
+        for k in range(17)
+    ]  # fmt: skip
+    return PolicyMonitor(
+        policy="ppo", artifact="ppo-8d01b7-5cc2", monitor={"rows": rows, "proxy": "reward", "gold": "gold"}
+    )
+
+
+def report() -> Report:
+    return build_report(
+        samples(),
+        {"house_style": STYLE, "heldout": FIT_ON_HELDOUT},
+        EvaluateConfig(suites=["house_style", "heldout"], gates=GATES, num_examples=6),
+        {"base": ["0" * 64], "policies": dict.fromkeys(POLICIES)},
+        win_rates=win_rates(),
+        judges=judges(),
+        reward_models=reward_models(),
+        contamination=[
+            {"suite": "house_style", "items": 160, "contaminated": 0, "ids": [], "against": "demonstrations/train"},
+            {"suite": "heldout", "items": 160, "contaminated": 2, "ids": ["d0007", "d0101"],
+             "against": "demonstrations/train"},
+        ],
+    )  # fmt: skip
+
+
+FIT_ON_HELDOUT = SuiteConfig(
+    name="heldout", description="Held-out demonstrations", kind=FIT.kind, table=TableName.demonstrations
+)
+
+
+def page() -> str:
+    rows: list[dict[str, float]] = [
+        {"step": step, "loss": 1.1 + 1.3 / (1 + step / 20), "learning_rate": 2e-4 * (1 - step / 300), "grad_norm": 0.9}
+        for step in range(300)
+    ]
+    for step in range(49, 300, 50):
+        rows[step]["validation_loss"] = rows[step]["loss"] + 0.05
+    seconds = {"base": None, "sft": 412.0, "dpo": 1130.0, "ppo": 9720.0}
+    return report_page(
+        report(),
+        curves=[StageCurves(stage="sft", artifact="sft-77ab01-90ce", rows=rows)],
+        monitors=[monitor()],
+        costs=[
+            StageCosts(label="sft", artifact="sft-77ab01-90ce", costs={"wall_seconds": 412.3, "device": "cpu"}),
+            StageCosts(label="house_style, ppo", artifact="samples-1", costs={"tokens_per_second": 31.2}),
+        ],
+        policy_costs=[
+            PolicyCosts(policy=policy, training_seconds=seconds[policy], tokens_per_second=33.0 - index,
+                        completion_seconds=1.1 + 0.2 * index)
+            for index, policy in enumerate(POLICIES)
+        ],
+        lineage=[LineageEntry(id="curate-0f3c-12aa", kind="dataset", stage="curate", parents=[]),
+                 LineageEntry(id="sft-77ab01-90ce", kind="policy", stage="sft",
+                              parents=[("dataset", "curate-0f3c-12aa")], config={"sft": {"lora": {"rank": 16}}})],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
