@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -98,27 +99,34 @@ def bootstrap_interval(
     if num_clusters < 2:
         return Estimate.unknown(value, n, num_clusters, too_few(num_clusters))
     drawn, errors = _sample(statistic, num_clusters, n, draws, seed)
+    estimate = interval_of_draws(value, drawn, n=n, num_clusters=num_clusters, method=method, confidence=confidence)
+    if influences is None or num_clusters < STUDENTISED_FROM or estimate.low is None:
+        return estimate
+    error, good = float(_standard_errors(whole, influences)[0]), np.isfinite(drawn)
+    low, high = _studentised(value, error, drawn[good], errors[good], confidence)
+    words = estimate.method.removesuffix(t_words(num_clusters))
+    return replace(estimate, low=low, high=high, method=f"{words}studentised")
+
+
+def interval_of_draws(
+    value: float, drawn: Array, *, n: int, num_clusters: int, method: str, confidence: float
+) -> Estimate:
+    """Return the t interval with the spread of the draws [B]; those that are not finite are counted and set aside."""
     good = np.isfinite(drawn)
     if good.mean() < MIN_ESTIMABLE:
         return Estimate.unknown(value, n, num_clusters, f"only {good.mean():.0%} of the draws determine it")
     spread = float(drawn[good].std()) * math.sqrt(num_clusters / (num_clusters - 1))
     if spread <= ROUNDING * max(1.0, abs(value)):
         return Estimate.unknown(value, n, num_clusters, "the items do not vary")
-    if influences is not None and num_clusters >= STUDENTISED_FROM:
-        error = float(_standard_errors(whole, influences)[0])
-        low, high = _studentised(value, error, drawn[good], errors[good], confidence)
-        words = "studentised"
-    else:
-        half, words = t_quantile(num_clusters, confidence) * spread, t_words(num_clusters)
-        low, high = value - half, value + half
+    half = t_quantile(num_clusters, confidence) * spread
     undetermined = "" if good.all() else f", {int((~good).sum())} undetermined"
     return Estimate(
         estimate=value,
-        low=low,
-        high=high,
+        low=value - half,
+        high=value + half,
         n=n,
         clusters=num_clusters,
-        method=f"{method}, cluster bootstrap of {draws} draws{undetermined}, {words}",
+        method=f"{method}, cluster bootstrap of {len(drawn)} draws{undetermined}, {t_words(num_clusters)}",
     )
 
 
@@ -147,8 +155,9 @@ def totals_statistic(function: Totals, sums: Array, *, with_influences: bool = T
     return statistic
 
 
-def _draws(num_clusters: int, n: int, draws: int, generator: np.random.Generator) -> Iterator[Array]:
-    """Yield blocks of [b, C] counts of clusters drawn with replacement."""
+def cluster_draws(num_clusters: int, n: int, draws: int, seed: int) -> Iterator[Array]:
+    """Yield blocks of [b, C] counts of clusters drawn with replacement, small enough for b times n numbers."""
+    generator = np.random.default_rng(seed)
     size = max(1, MAX_CELLS // max(n, num_clusters))
     for start in range(0, draws, size):
         block = min(size, draws - start)
@@ -169,7 +178,7 @@ def _sample(statistic: Statistic, num_clusters: int, n: int, draws: int, seed: i
     """Return [draws] values and their standard errors, zero where the statistic gives no influences."""
     drawn, errors = np.empty(draws), np.zeros(draws)
     done = 0
-    for counts in _draws(num_clusters, n, draws, np.random.default_rng(seed)):
+    for counts in cluster_draws(num_clusters, n, draws, seed):
         block = slice(done, done + len(counts))
         drawn[block], influences = statistic(counts)
         if influences is not None:

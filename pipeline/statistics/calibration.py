@@ -17,9 +17,8 @@ from scipy.special import xlogy
 
 from pipeline.statistics.bootstrap import DRAWS, bootstrap_totals
 from pipeline.statistics.clusters import Codes, cluster_codes, finite_vector, t_quantile, t_words, too_few
-from pipeline.statistics.intervals import Estimate, mean_interval
+from pipeline.statistics.intervals import Estimate, mean_interval, unit_mean
 from pipeline.statistics.logistic import fit_logistic, score_influences
-from pipeline.statistics.win_rates import win_rate
 
 Array = npt.NDArray[np.float64]
 
@@ -124,8 +123,8 @@ def fit_temperature(
     n = len(came)
     if n == 0:
         return Estimate.unknown(None, 0, 0, too_few(0))
-    signed = design[:, 0] * (2 * came - 1)
-    if (signed >= 0).all():
+    against = np.where(design[:, 0] > 0, 1 - came, came) * np.abs(design[:, 0])
+    if not against.any():
         return Estimate.unknown(None, n, num_clusters, "no margin contradicts an outcome")
     scale = float(np.sqrt((design**2).mean()))  # so that the search does not depend on the unit of the scores
     design = design / scale
@@ -175,7 +174,7 @@ def _noise(sure: Array, groups: Codes, size: int, seed: int) -> float:
 
 def _bin(sure: Array, right: Array, here: npt.NDArray[np.bool_], clusters: Sequence[Hashable], level: float) -> Bin:
     members = [cluster for cluster, inside in zip(clusters, here, strict=True) if inside]
-    return Bin(confidence=float(sure[here].mean()), accuracy=win_rate(right[here].tolist(), members, level))
+    return Bin(confidence=float(sure[here].mean()), accuracy=unit_mean(right[here].tolist(), members, level))
 
 
 def _likelihood(nats: Array, clusters: Sequence[Hashable], confidence: float) -> Estimate:

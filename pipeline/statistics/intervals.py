@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +44,14 @@ class Estimate:
         """Return a number without an interval, or neither, and why."""
         what = "not estimable" if estimate is None else "interval not estimable"
         return cls(estimate=estimate, low=None, high=None, n=n, clusters=clusters, method=f"{what}: {reason}")
+
+    def moved(self, *, scale: float, shift: float) -> Estimate:
+        """Return ``scale`` times the number plus ``shift``, with its interval; the scale is positive."""
+
+        def move(number: float | None) -> float | None:
+            return None if number is None else scale * number + shift
+
+        return replace(self, estimate=move(self.estimate), low=move(self.low), high=move(self.high))
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
@@ -150,6 +158,14 @@ def bounded_mean(values: npt.ArrayLike, clusters: Sequence[Hashable], confidence
         clusters=num_clusters,
         method=f"paired, Bonett-Price interval, {t_words(num_clusters)}",
     )
+
+
+def unit_mean(values: npt.ArrayLike, clusters: Sequence[Hashable], confidence: float = 0.95) -> Estimate:
+    """Return the mean of numbers between 0 and 1, such as wins with ties as halves: 2v - 1 lies between -1 and 1."""
+    vector = finite_vector(values)
+    if ((vector < 0) | (vector > 1)).any():
+        raise ValueError("every value must lie between 0 and 1")
+    return bounded_mean(2 * vector - 1, clusters, confidence).moved(scale=0.5, shift=0.5)
 
 
 def ratio_interval(

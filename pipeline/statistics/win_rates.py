@@ -7,10 +7,10 @@ tie.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from pipeline.statistics.clusters import Vector, finite_vector
-from pipeline.statistics.intervals import Estimate, bounded_mean, proportion_interval
+from pipeline.statistics.clusters import finite_vector
+from pipeline.statistics.intervals import Estimate, bounded_mean, proportion_interval, unit_mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,7 @@ def win_rate(wins: Sequence[float], clusters: Sequence[Hashable], confidence: fl
         clusters: [n] what an item shares with others.
         confidence: Of the interval.
     """
-    return _halved(bounded_mean(2 * _verdicts(wins) - 1, clusters, confidence), shift=0.5)
+    return unit_mean(wins, clusters, confidence)
 
 
 def order_effects(
@@ -46,28 +46,12 @@ def order_effects(
         clusters: [n] what a pair shares with others.
         confidence: Of the intervals.
     """
-    shown_first, shown_second = _verdicts(forward), _verdicts(backward)
+    shown_first, shown_second = finite_vector(forward), finite_vector(backward)
     if len(shown_first) != len(shown_second):
         raise ValueError(f"both orders need the same pairs: got {len(shown_first)} and {len(shown_second)}")
     # Whoever is shown first wins v in the one order and 1 - v' in the other: (v + 1 - v') / 2 - 1/2.
     bias = bounded_mean(shown_first - shown_second, clusters, confidence)
     return OrderEffects(
         consistency=proportion_interval((shown_first == shown_second).tolist(), clusters, confidence),
-        first_slot_bias=_halved(bias, shift=0.0),
+        first_slot_bias=bias.moved(scale=0.5, shift=0.0),
     )
-
-
-def _halved(value: Estimate, shift: float) -> Estimate:
-    """Return x / 2 + shift."""
-
-    def moved(number: float | None) -> float | None:
-        return None if number is None else number / 2 + shift
-
-    return replace(value, estimate=moved(value.estimate), low=moved(value.low), high=moved(value.high))
-
-
-def _verdicts(values: Sequence[float]) -> Vector:
-    vector = finite_vector(values)
-    if ((vector < 0) | (vector > 1)).any():
-        raise ValueError("every verdict must lie between 0 and 1")
-    return vector
