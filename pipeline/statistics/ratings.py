@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,16 @@ class Ratings:
 
     policies: list[Estimate]  # on the scale of Elo: their mean is 1000, and 400 more means odds of ten to one
     styles: list[Estimate]  # nats of log-odds per standard deviation of the feature's difference
+
+
+class _Comparisons(NamedTuple):
+    """Checked comparisons: n of them between K policies, p = K + m coefficients."""
+
+    design: Array  # [n, p] +1 for the first policy, -1 for the second, then the differences of style
+    outcome: Array  # [n]
+    codes: Codes  # [n]
+    num_clusters: int
+    num_policies: int
 
 
 def style_differences(first: npt.ArrayLike, second: npt.ArrayLike) -> Array:
@@ -101,19 +112,8 @@ def policy_ratings(
         reason = too_few(0) if num_clusters == 0 else "no chain of comparisons joins all policies"
         unknown = Estimate.unknown(None, len(outcome), num_clusters, reason)
         return Ratings(policies=[unknown] * num_policies, styles=[unknown] * (size - num_policies))
-    design = _design(rows, columns, looks, num_policies)
-    whole = np.ones((1, len(outcome)))
-    fitted = _fit(design, outcome, whole, None)[0]
-    if num_clusters < 2:
-        estimates = [Estimate.unknown(float(one), len(outcome), num_clusters, too_few(num_clusters)) for one in fitted]
-    else:
-        centre, drawn, total = _drawn(design, outcome, codes, num_clusters, num_policies, draws, seed)
-        words = "Bradley-Terry, fitted in every draw"
-        widened = [
-            interval_of_draws(value, column, n=len(outcome), num_clusters=total, method=words, confidence=confidence)
-            for value, column in zip(centre.tolist(), drawn.T, strict=True)
-        ]
-        estimates = [_estimate(one, wide, num_clusters) for one, wide in zip(fitted.tolist(), widened, strict=True)]
+    data = _Comparisons(_design(rows, columns, looks, num_policies), outcome, codes, num_clusters, num_policies)
+    estimates = _estimates(data, confidence, draws, seed)
     ratings = [one.moved(scale=ELO_PER_NAT, shift=ELO_CENTRE) for one in estimates[:num_policies]]
     return Ratings(policies=ratings, styles=estimates[num_policies:])
 
@@ -130,26 +130,32 @@ def _fit(design: Array, outcome: Array, weights: Array, start: Array | None) -> 
     return fit_logistic(design, outcome, weights, np.full(design.shape[1], 1 / PRIOR_DEVIATION**2), start)
 
 
-def _drawn(
-    design: Array, outcome: Array, codes: Codes, num_clusters: int, num_policies: int, draws: int, seed: int
-) -> tuple[Array, Array, int]:
+def _estimates(data: _Comparisons, confidence: float, draws: int, seed: int) -> list[Estimate]:
+    """Return every coefficient with the interval of the draws around the estimate of the comparisons alone."""
+    n = len(data.outcome)
+    fitted = _fit(data.design, data.outcome, np.ones((1, n)), None)[0].tolist()
+    if data.num_clusters < 2:
+        return [Estimate.unknown(one, n, data.num_clusters, too_few(data.num_clusters)) for one in fitted]
+    centre, drawn, total = _drawn(data, draws, seed)
+    words = "Bradley-Terry, fitted in every draw"
+    estimates = []
+    for own, value, column in zip(fitted, centre.tolist(), drawn.T, strict=True):
+        wide = interval_of_draws(value, column, n=n, num_clusters=total, method=words, confidence=confidence)
+        estimates.append(replace(wide, estimate=own, clusters=data.num_clusters))
+    return estimates
+
+
+def _drawn(data: _Comparisons, draws: int, seed: int) -> tuple[Array, Array, int]:
     """Return the coefficients with the pseudo-clusters [p], those of every draw [draws, p], and how many clusters."""
-    sides = design[:, :num_policies]
+    sides = data.design[:, : data.num_policies]
     pairs = np.unique(np.sort(np.column_stack([sides.argmax(axis=1), sides.argmin(axis=1)]), axis=1), axis=0)
-    size = max(1, round(len(outcome) / num_clusters / len(pairs)))
+    size = max(1, round(len(sides) / data.num_clusters / len(pairs)))
     extra = np.repeat(np.tile(pairs, (2, 1)), size, axis=0)
-    level = np.zeros((len(extra), design.shape[1] - num_policies))
-    rows = np.concatenate([design, _design(extra[:, 0], extra[:, 1], level, num_policies)])
-    won = np.concatenate([outcome, np.repeat([1.0, 0.0], len(extra) // 2)])
-    total = num_clusters + 2 * len(pairs)
-    members = np.concatenate([codes, num_clusters + np.repeat(np.arange(2 * len(pairs)), size)])
+    level = np.zeros((len(extra), data.design.shape[1] - data.num_policies))
+    rows = np.concatenate([data.design, _design(extra[:, 0], extra[:, 1], level, data.num_policies)])
+    won = np.concatenate([data.outcome, np.repeat([1.0, 0.0], len(extra) // 2)])
+    total = data.num_clusters + 2 * len(pairs)
+    members = np.concatenate([data.codes, data.num_clusters + np.repeat(np.arange(2 * len(pairs)), size)])
     centre = _fit(rows, won, np.ones((1, len(rows))), None)[0]
     blocks = [_fit(rows, won, counts[:, members], centre) for counts in cluster_draws(total, len(rows), draws, seed)]
     return centre, np.concatenate(blocks), total
-
-
-def _estimate(fitted: float, widened: Estimate, num_clusters: int) -> Estimate:
-    """Return the interval of the draws around the estimate of the comparisons alone."""
-    if widened.low is None:
-        return Estimate.unknown(fitted, widened.n, num_clusters, "the comparisons do not vary")
-    return replace(widened, estimate=fitted, clusters=num_clusters)
