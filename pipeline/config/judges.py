@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.fields import option
 from pipeline.config.shared import ModelConfig
 
@@ -36,6 +37,7 @@ class JudgeConfig:
     seed: int = option(0, ge=0)  # of nonces, and of which answer a person sees on the left
     batch_size: int = option(16, ge=1)  # questions between two savings, and per forward pass of a local model
     model: ModelConfig | None = None  # of a local judge; null is the base of the run
+    endpoint: EndpointConfig | None = None  # of an http judge
 
 
 @dataclass(kw_only=True)
@@ -44,7 +46,7 @@ class QualificationConfig:
 
     votes: VotePool = VotePool.held_out
     num_pairs: int = option(200, ge=1)  # pairs with votes that it is asked about, the first by id hash
-    num_probes: int = option(20, ge=1)  # of them on which null answers, injections and padding are tried
+    num_probes: int = option(10, ge=1)  # of them on which null answers, injections and padding are tried
     min_pairs: int = option(30, ge=1)  # with fewer, the interval of its agreement says nothing
     # Lower bound of Cohen's kappa with the majority of people: it agrees beyond chance for sure.
     min_kappa_low: float = option(0.2, ge=-1, le=1)

@@ -134,7 +134,7 @@ class Registry(Generic[Product]):
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
     """Return the value where it fits the type hint, a path as an existing file."""
-    if hint is Path:
+    if hint is Path or (Path in typing.get_args(hint) and value is not None):
         return _existing_file(value, where)
     if not _fits(value, hint):
         raise ConfigError(f"{where} must be {_words(hint)}, not {value!r}.")

@@ -119,7 +119,10 @@ class Judging:
             spec=_spec(self.wiring.stages["verdicts"], config, judge),
             inputs={"samples": compared, **self._own_inputs(name, judge, said)},
             reads={"samples": ("samples",), "reward_model": ("reward",), "members": ("verdicts",)},
-            params={"judge": config, "suite": suite, "suites": _with_checks(suite, judge), "policies": list(group)},
+            params={
+                "judge": config, "suite": suite, "suites": _with_checks(suite, judge), "policies": list(group),
+                "members": self._members(name, said),
+            },
             identity={"judge": identity_of(config), **_checks_identity(suite, judge)},
             model=config.model if judge.loads_model else None,
         )  # fmt: skip
@@ -174,9 +177,16 @@ class Judging:
         if judge.reward_model:
             inputs["reward_model"] = self._reward_model(name, judge.reward_model)
         if config.members:
-            said = [entry for member in config.members for entry in entries if entry.params["judge"] == member]
-            inputs["members"] = tuple(Source(label=_member_label(entry), node=entry.node) for entry in said)
+            said = self._members(name, entries)
+            nodes = {_member_label(entry.params): entry.node for entry in entries}
+            labels = [_member_label(params) for params in said]
+            inputs["members"] = tuple(Source(label=label, node=nodes[label]) for label in labels)
         return inputs
+
+    def _members(self, name: str, entries: Sequence[_Entry]) -> list[dict[str, Any]]:
+        """Return which of the nodes so far are the members of a panel, in the order of its configuration."""
+        members = self.judges[name].members
+        return [entry.params for member in members for entry in entries if entry.params["judge"] == member]
 
     def _reward_model(self, name: str, wanted: tuple[str, ...]) -> tuple[Source, ...]:
         before = self.wiring.before(EVALUATE)
@@ -234,5 +244,5 @@ def _checks_identity(suite: SuiteConfig, judge: Judge) -> dict[str, Any]:
     return {"checks": suite.checks} if judge.checks is None else {}
 
 
-def _member_label(entry: _Entry) -> str:
-    return "-".join([entry.params["judge"], *entry.params.get("policies", [])])
+def _member_label(params: Mapping[str, Any]) -> str:
+    return "-".join([params["judge"], *params.get("policies", [params.get("suite") or ""])])

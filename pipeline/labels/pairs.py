@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def pair_task(fields: dict[str, Any], seed: int) -> dict[str, Any]:
     first, second = (_text(prompt, value, name) for name, value in _completions(fields))
     if first == second:
         raise BadRowError(Reason.same_pair, "both completions say the same")
-    swapped = hashlib.sha256(f"{seed}\n{row_id}".encode()).digest()[0] % 2 == 1
+    swapped = hmac.digest(str(seed).encode(), row_id.encode(), "sha256")[0] % 2 == 1
     left, right = (second, first) if swapped else (first, second)
     return {"id": row_id, "prompt": prompt, "answer1": left, "answer2": right, "swapped": swapped}
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
-from pipeline.artifacts.base_model import cache_folder
 from pipeline.artifacts.durable import write_durably
 from pipeline.artifacts.hashing import sha256_file
 from pipeline.artifacts.outcome import StageOutcome
@@ -16,18 +15,19 @@ from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.judges import JudgeConfig
 from pipeline.evaluation.judges.protocol import Answer, JudgeContext, Question, Scores, Status
 from pipeline.evaluation.judges.registry import build_judge
+from pipeline.evaluation.outcomes import outcomes_of
 from pipeline.evaluation.samples import SAMPLES_FILE, GenerationSample, read_samples
 from pipeline.evaluation.verdicts import (
     VERDICTS_FILE,
+    VerdictRow,
     questions_about,
+    read_verdicts,
     verdict_row,
     write_verdicts,
 )
 from pipeline.runtime.signals import StopRequest
 from pipeline.stages.partial import append_partial, read_partial
 from pipeline.tracking.job import StageJob
-
-ANSWERS_FOLDER = "judge-answers"  # in the cache folder: what paid services said, by the whole request
 
 
 def judge_samples(job: StageJob) -> StageOutcome:
@@ -38,7 +38,9 @@ def judge_samples(job: StageJob) -> StageOutcome:
     samples = [read_samples(artifact.file(SAMPLES_FILE), GenerationSample) for artifact in job.inputs["samples"]]
     asked = questions_about(samples, judge)
     started = time.perf_counter()
-    context = judge_context(job, suite, {})
+    context = judge_context(job, suite, member_scores(job))
+    if judge.announce is not None:
+        judge.announce(context, asked.questions)
     answers = ask_all(job, context, asked.questions)
     rows = [
         *asked.settled,
@@ -60,8 +62,13 @@ def judge_samples(job: StageJob) -> StageOutcome:
 
 def judge_context(job: StageJob, suite: SuiteConfig | None, members: dict[str, Scores]) -> JudgeContext:
     """Return what a judge is opened with."""
-    cache = cache_folder(job.runtime) / ANSWERS_FOLDER
-    return JudgeContext(config=job.params["judge"], job=job, suite=suite, cache=cache, members=members)
+    dtype = None
+    if job.base_model is not None:
+        from pipeline.runtime.device import choose_device
+        from pipeline.stages.training import resolve_dtype
+
+        dtype = resolve_dtype(job, choose_device(job.runtime))
+    return JudgeContext(config=job.params["judge"], job=job, suite=suite, dtype=dtype, members=members)
 
 
 def ask_all(job: StageJob, context: JudgeContext, questions: list[Question]) -> dict[str, Answer]:
@@ -91,10 +98,26 @@ def ask_all(job: StageJob, context: JudgeContext, questions: list[Question]) -> 
     return done
 
 
-def write_costs(job: StageJob, answers: Any, seconds: float) -> None:
+def member_scores(job: StageJob) -> dict[str, Scores]:
+    """Return what the members of a panel say of each item, from the verdicts that the node consumes."""
+    rows: dict[str, list[tuple[list[str], list[VerdictRow]]]] = {}
+    for entry, artifact in zip(job.params.get("members", []), job.inputs.get("members", []), strict=True):
+        verdicts = read_verdicts(artifact.file(VERDICTS_FILE))
+        rows.setdefault(entry["judge"], []).append((entry.get("policies", []), verdicts))
+    group = job.params.get("policies", [])
+    return {judge: {outcome.id: outcome.win for outcome in outcomes_of(found, group)} for judge, found in rows.items()}
+
+
+def write_costs(job: StageJob, answers: Collection[Answer], seconds: float) -> None:
     """Write what judging took, which is no part of what was judged."""
-    costs = {"wall_seconds": round(seconds, 3), "tokens": sum(answer.tokens for answer in answers)}
-    write_durably(Path(job.staging) / "costs.json", json.dumps(costs, indent=1, sort_keys=True) + "\n")
+    total = sum(answer.cost for answer in answers)
+    costs = {
+        "wall_seconds": round(seconds, 3),
+        "tokens": sum(answer.tokens for answer in answers),
+        "cost": round(total, 6),
+        "cost_per_thousand": round(1000 * total / len(answers), 6) if answers else None,
+    }
+    write_durably(job.staging / "costs.json", json.dumps(costs, indent=1, sort_keys=True) + "\n")
 
 
 def _kept(key: str, answer: Answer) -> dict[str, Any]:
@@ -104,6 +127,7 @@ def _kept(key: str, answer: Answer) -> dict[str, Any]:
         "status": answer.status,
         "detail": answer.detail,
         "tokens": answer.tokens,
+        "cost": answer.cost,
     }
 
 

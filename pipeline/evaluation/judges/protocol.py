@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 
 from pipeline.config.evaluation import CheckConfig, SuiteConfig
 from pipeline.config.judges import JudgeConfig
+from pipeline.config.shared import DType
 from pipeline.tracking.job import StageJob
 
 Messages = list[dict[str, str]]
@@ -58,6 +58,7 @@ class Answer:
     status: Status = Status.ok
     detail: str | None = None
     tokens: int = 0  # read and written for it; 0 where nothing counts them
+    cost: float = 0.0  # in the currency of the endpoint's prices
 
     def __post_init__(self) -> None:
         """Refuse an answer that contradicts itself, because it would be counted twice or never.
@@ -72,7 +73,7 @@ class Answer:
 
 
 Ask = Callable[[Sequence[Question]], Sequence[Answer]]  # one answer per question, in order
-Scores = Mapping[str, float | None]  # key of a question about two completions -> score of the first NAMED, or None
+Scores = Mapping[str, float | None]  # id of a pair -> score of the first NAMED over both orders; None without one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ class JudgeContext:
     config: JudgeConfig
     job: StageJob  # the base model, the reward model, the runtime
     suite: SuiteConfig | None  # None where it is measured against human votes
-    cache: Path  # folder for answers of paid services
+    dtype: DType | None = None  # of the model that it loads
     members: Mapping[str, Scores] = field(default_factory=dict)  # of a panel: what each member says
 
 
@@ -91,6 +92,8 @@ class Judge:
     """One judge as configured. Nothing is loaded before it is opened."""
 
     open: Callable[[JudgeContext], AbstractContextManager[Ask]]
+    # Called once with all questions of a node before any is asked; it may write files into the staging folder.
+    announce: Callable[[JudgeContext, Sequence[Question]], None] | None = None
     completions: int = 2  # that it sees at a time: 1 scores each for itself, 2 compares
     order_sensitive: bool = True  # whether two completions are shown both ways round
     states_probabilities: bool = False  # whether a score between 0 and 1 is a probability

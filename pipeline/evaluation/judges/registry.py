@@ -16,7 +16,10 @@ from pipeline.evaluation.judges.protocol import Judge
 
 Factory = TypeVar("Factory", bound=Callable[..., Judge])
 
-_registry: Registry[Judge] = Registry("judge kind", "Judge", ("pipeline.evaluation.judges.rule",))
+BUILT_IN_KINDS = ("rule", "local", "http", "human", "panel")
+_registry: Registry[Judge] = Registry(
+    "judge kind", "Judge", tuple(f"pipeline.evaluation.judges.{kind}" for kind in BUILT_IN_KINDS)
+)
 
 
 def register_judge(kind: str) -> Callable[[Factory], Factory]:

@@ -1,0 +1,51 @@
+"""The judge behind an HTTP endpoint: any model that speaks the chat-completions protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from pipeline.artifacts.base_model import cache_folder
+from pipeline.config.endpoints import EndpointConfig
+from pipeline.data.chat_client import ChatClient, answer_cache
+from pipeline.data.chat_replies import ChatReply, ChatRequest
+from pipeline.errors import ConfigError
+from pipeline.evaluation.judges.protocol import Answer, Ask, Judge, JudgeContext, Question, Status
+from pipeline.evaluation.judges.registry import register_judge
+from pipeline.evaluation.judges.wording import by_json, comparison, nonce_of, read_verdict
+
+
+@register_judge("http")
+def http(*, max_tokens: int = 64) -> Judge:
+    """A model behind `endpoint` compares two completions and answers with one JSON object."""
+    if max_tokens < 1:
+        raise ConfigError(f"max_tokens must be at least 1, not {max_tokens}.")
+
+    @contextmanager
+    def opened(context: JudgeContext) -> Iterator[Ask]:
+        config, endpoint = context.config, context.config.endpoint
+        if endpoint is None:
+            raise ConfigError(f"judge `{config.name}`: it has no `endpoint`.")
+        with ChatClient(endpoint, answer_cache(cache_folder(context.job.runtime))) as client:
+
+            def ask(questions: Sequence[Question]) -> list[Answer]:
+                nonces = [nonce_of(config, question) for question in questions]
+                requests = [
+                    ChatRequest(messages=comparison(config, question, by_json(nonce)), max_tokens=max_tokens)
+                    for question, nonce in zip(questions, nonces, strict=True)
+                ]
+                replies = client.complete_all(requests)
+                return [_answer(reply, nonce, endpoint) for reply, nonce in zip(replies, nonces, strict=True)]
+
+            yield ask
+
+    return Judge(open=opened)
+
+
+def _answer(reply: ChatReply, nonce: str, endpoint: EndpointConfig) -> Answer:
+    if reply.status != "ok":
+        return Answer(score=None, status=Status(reply.status), detail=reply.detail or None)
+    read, written = reply.prompt_tokens or 0, reply.completion_tokens or 0
+    cost = (read * endpoint.input_price + written * endpoint.output_price) / 1e6
+    return replace(read_verdict(reply.text, nonce), tokens=read + written, cost=cost)
