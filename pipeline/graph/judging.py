@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
@@ -15,9 +16,11 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.judges.protocol import Judge
 from pipeline.evaluation.judges.registry import build_judge, files_read, is_from_plugin
 from pipeline.graph.chain import Wiring
+from pipeline.graph.fingerprint import result_config
 from pipeline.graph.nodes import Node, Source, safe_name
 from pipeline.graph.spec import SAMPLING_LIBRARIES, StageSpec
 
+HUMAN = "human"
 LOCATIONS = ("source", "id", "revision", "chat_template")  # of a judge's model: its digests stand for them
 
 
@@ -34,13 +37,20 @@ class Judging:
     """Collects the nodes of all judges. Policies of a pair are named later one first, so that it reads as progress."""
 
     wiring: Wiring
-    judges: Mapping[str, JudgeConfig]
+    judges: dict[str, JudgeConfig]
     dataset: tuple[Source, ...]
     nodes: list[Node] = field(default_factory=list)
     _verdicts: list[_Entry] = field(default_factory=list)
     _scorecards: list[_Entry] = field(default_factory=list)
     _used: dict[str, JudgeConfig] = field(default_factory=dict)
     _built: dict[str, Judge | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Give the export of `evaluate.votes` to the judges that are people and name none."""
+        votes = self.wiring.config.evaluate.votes
+        for name, judge in self.judges.items():
+            if judge.kind == HUMAN and votes is not None and judge.params.get("votes") is None:
+                self.judges[name] = replace(judge, params={**judge.params, "votes": votes})
 
     def add_suite(self, suite: SuiteConfig, samples: Mapping[str, str]) -> None:
         """Add the nodes of the judges of a suite; ``samples`` are its nodes by policy."""
@@ -60,6 +70,7 @@ class Judging:
             groups = [(policy,) for policy in policies] if single else [(b, a) for a, b in combinations(policies, 2)]
             for group in groups:
                 self._add_verdicts(name, judge, suite, group, samples)
+            self._add_scorecard(name, judge, suite)
 
     def sources(self) -> dict[str, tuple[Source, ...]]:
         """Return what the report reads of all this; nothing without judges, so that such a report stays as it was."""
@@ -124,6 +135,7 @@ class Judging:
                 "members": self._members(name, said),
             },
             identity={"judge": identity_of(config), **_checks_identity(suite, judge)},
+            files=_files(config),
             model=config.model if judge.loads_model else None,
         )  # fmt: skip
         self.nodes.append(node)
@@ -137,7 +149,7 @@ class Judging:
         known = [entry.params for entry in self._scorecards]
         consumes = {consumed.role: consumed for consumed in self.wiring.stages["scorecard"].consumes}
         labels = self.wiring.sources(EVALUATE, consumes["labels"])
-        if not labels or {"judge": name, "suite": of_suite} in known:
+        if not labels or judge.is_people or {"judge": name, "suite": of_suite} in known:
             return
         config, asked = self.judges[name], self.wiring.config.evaluate.qualification
         held_out = asked.votes is VotePool.held_out
@@ -166,6 +178,7 @@ class Judging:
                 "pairs": {key: getattr(asked, key) for key in ("votes", "num_pairs", "num_probes")},
                 **_checks_identity(suite, judge),
             },
+            files=_files(config),
             model=config.model if judge.loads_model else None,
         )  # fmt: skip
         self.nodes.append(node)
@@ -205,11 +218,8 @@ class Judging:
 def identity_of(judge: JudgeConfig) -> dict[str, Any]:
     """Return what of a judge's configuration its verdicts depend on; files count by what they hold."""
     files = set(files_read(judge))
-    params = {
-        key: value
-        for key, value in judge.params.items()
-        if not (isinstance(value, str) and files and find_file(value).resolve() in files)
-    }
+    located = {key for key, value in judge.params.items() if isinstance(value, str | Path) and _is_one(value, files)}
+    params = {key: value for key, value in judge.params.items() if key not in located}
     model = None if judge.model is None else {
         key: value for key, value in vars(judge.model).items() if key not in LOCATIONS
     }  # fmt: skip
@@ -221,7 +231,17 @@ def identity_of(judge: JudgeConfig) -> dict[str, Any]:
         "seed": judge.seed,
         "batch_size": judge.batch_size,
         "model": model,
+        "endpoint": None if judge.endpoint is None else result_config(judge.endpoint),
     }
+
+
+def _is_one(value: str | Path, files: Collection[Path]) -> bool:
+    return bool(files) and find_file(str(value)).resolve() in files
+
+
+def _files(judge: JudgeConfig) -> dict[str, str]:
+    """Return the files that a judge goes by, whose contents are part of what it says."""
+    return {f"judge file {number}": str(path) for number, path in enumerate(files_read(judge))}
 
 
 def _spec(spec: StageSpec, config: JudgeConfig, judge: Judge) -> StageSpec:

@@ -18,6 +18,7 @@ from pipeline.evaluation.report import Report, build_report, headline_metrics, t
 from pipeline.evaluation.samples import SAMPLES_FILE, read_samples, row_type
 from pipeline.pages.report_inputs import LineageEntry, StageCosts, StageCurves
 from pipeline.pages.report_page import report_page
+from pipeline.stages.judged import read_judges
 from pipeline.tracking.job import StageJob
 
 REPORT_FILE, PAGE_FILE, COSTS_FILE, METRICS_FILE = "report.json", "report.html", "costs.json", "metrics.jsonl"
@@ -42,10 +43,10 @@ def write_report(job: StageJob) -> StageOutcome:
         )
         for policy, suite, artifact in pairs
     ]
-    report = build_report(samples, suites, job.section(EvaluateConfig), _provenance(pairs))
+    report = build_report(samples, suites, job.section(EvaluateConfig), _provenance(pairs), **read_judges(job, samples))
     report_file = job.staging / REPORT_FILE
     report_file.write_text(to_json(report), encoding="utf-8", newline="\n")
-    ancestors = lineage([*artifacts, *job.inputs.get("policy", [])])
+    ancestors = lineage([artifact for consumed in job.inputs.values() for artifact in consumed])
     page = report_page(
         report,
         curves=[curves for artifact in ancestors if (curves := _curves(artifact))],

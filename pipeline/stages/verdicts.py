@@ -86,8 +86,7 @@ def ask_all(job: StageJob, context: JudgeContext, questions: list[Question]) -> 
     open_batches = [batch for batch in batches if not all(question.key in done for question in batch)]
     if not open_batches:
         return done
-    judge = build_judge(context.config)
-    with judge.open(context) as ask, StopRequest() as stop:
+    with build_judge(context.config).open(context) as ask, StopRequest() as stop:
         for number, batch in enumerate(open_batches, start=1):
             said = dict(zip((question.key for question in batch), ask(batch), strict=True))
             append_partial(job, [_kept(key, answer) for key, answer in said.items()])

@@ -29,13 +29,16 @@ PAIRS_FILE, TASKS_FILE, INTERFACE_FILE = "pairs.jsonl", "tasks.json", "labeling.
 
 
 @register_judge("human")
-def human(*, votes: Path | None = None, importer: str = "auto", labeling_config: str | None = None) -> Judge:
+def human(
+    *, votes: Path | None = None, importer: str = "auto", labeling_config: str | None = None, people: bool = True
+) -> Judge:
     """People compare two completions; the mean of their votes is the score.
 
     Args:
         votes: An export of the labeling tool; without one the pairs are written and nobody has voted.
         importer: Who reads it: a registered importer or a declared table.
         labeling_config: Label Studio's, where it is not the one that is written here.
+        people: False where the votes are a model's, which must then qualify as any other judge.
     """
 
     @contextmanager
@@ -50,7 +53,7 @@ def human(*, votes: Path | None = None, importer: str = "auto", labeling_config:
 
         yield ask
 
-    return Judge(open=opened, announce=write_tasks, order_sensitive=False)
+    return Judge(open=opened, announce=write_tasks, order_sensitive=False, is_people=people, answers_anything=False)
 
 
 def read_votes(path: Path, importer: str, labeling_config: str | None, context: JudgeContext) -> Collected:

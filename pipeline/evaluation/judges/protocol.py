@@ -96,6 +96,8 @@ class Judge:
     announce: Callable[[JudgeContext, Sequence[Question]], None] | None = None
     completions: int = 2  # that it sees at a time: 1 scores each for itself, 2 compares
     order_sensitive: bool = True  # whether two completions are shown both ways round
+    is_people: bool = False  # what other judges are measured against
+    answers_anything: bool = True  # False for votes that were cast before, which say nothing about other completions
     states_probabilities: bool = False  # whether a score between 0 and 1 is a probability
     loads_model: bool = False  # the base of the run, or `model` of the judge
     reward_model: tuple[str, ...] = ()  # the artifact that it needs: stages of the chain (the first there), or one id

@@ -1,0 +1,137 @@
+"""What judges add to a report: the win rate of every pair of policies, and who may be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from pipeline.config.evaluation import EvaluateConfig
+from pipeline.config.judges import JudgeConfig
+from pipeline.evaluation.joining import PolicySamples
+from pipeline.evaluation.judges.registry import build_judge
+from pipeline.evaluation.outcomes import outcomes_of
+from pipeline.evaluation.samples import GenerationSample
+from pipeline.evaluation.scorecards import shortcomings
+from pipeline.evaluation.verdicts import VerdictRow
+from pipeline.evaluation.win_rates import win_rate_entry
+
+NO_VOTES = "there are no human votes to measure it against: set `inputs.evaluate.labels`"
+PEOPLE = "people's votes are what other judges are measured against"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedPolicies:
+    """The rows of one judge on one suite, about one policy or about two side by side."""
+
+    judge: str
+    suite: str
+    policies: list[str]
+    rows: Sequence[VerdictRow]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedCard:
+    """The scorecard of a judge; of one that goes by the checks of a suite there is one per suite."""
+
+    judge: str
+    suite: str | None
+    content: Mapping[str, Any]
+    base: str | None  # digest of the model that judged
+
+
+def judge_entries(
+    judges: Mapping[str, JudgeConfig],
+    cards: Sequence[SealedCard],
+    evaluate: EvaluateConfig,
+    bases: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Return the judges as a report holds them, each with its scorecard and whether it may decide anything.
+
+    Args:
+        judges: Their configurations, by name.
+        cards: What was measured of them.
+        evaluate: What is asked of a judge.
+        bases: Digests of the base models of the policies.
+    """
+    entries = []
+    for name, config in judges.items():
+        judge = build_judge(config)
+        own: list[SealedCard | None] = [card for card in cards if card.judge == name]
+        for card in own or [None]:
+            if judge.is_people:
+                reasons = []
+            elif card is None:
+                reasons = [NO_VOTES]
+            else:
+                reasons = shortcomings(judge, card.content["card"], evaluate.qualification)
+            entries.append(
+                {
+                    "name": name,
+                    "kind": config.kind,
+                    "description": config.description,
+                    "suite": card.suite if card else None,  # null: it is the same judge on every suite
+                    "qualified": not reasons,
+                    "reasons": reasons or ([PEOPLE] if judge.is_people else []),
+                    # A judge that shares the policies' base may prefer its own kind of text.
+                    "self_family": card.base in bases if card and card.base else None,
+                    "card": card.content["card"] if card else {},
+                    "reliability": card.content["reliability"] if card else [],
+                    "kinds": card.content["kinds"] if card else {},
+                }
+            )
+    return entries
+
+
+def is_qualified(entries: Sequence[Mapping[str, Any]], judge: str, suite: str) -> bool:
+    """Whether a judge may decide something on a suite."""
+    own = [entry for entry in entries if entry["name"] == judge and entry["suite"] in (None, suite)]
+    return bool(own) and all(entry["qualified"] for entry in own)
+
+
+def win_rates(
+    judged: Sequence[JudgedPolicies],
+    samples: Sequence[PolicySamples],
+    judges: Sequence[Mapping[str, Any]],
+    evaluate: EvaluateConfig,
+) -> list[dict[str, Any]]:
+    """Return the win rate of every pair of policies by suite and judge; of a pair the later policy is named first.
+
+    Args:
+        judged: What judges said.
+        samples: What they said it about.
+        judges: Entries of `judge_entries`.
+        evaluate: The baseline, which is always the opponent, and the confidence of the intervals.
+    """
+    rows = {(entry.suite, entry.policy): entry.rows for entry in samples}
+    policies = list(dict.fromkeys(entry.policy for entry in samples))
+    policies.sort(key=lambda policy: policy != evaluate.baseline)  # stable: the others keep their order
+    entries = []
+    for suite, judge in dict.fromkeys((entry.suite, entry.judge) for entry in judged):
+        parts = [(entry.policies, entry.rows) for entry in judged if (entry.suite, entry.judge) == (suite, judge)]
+        for opponent, policy in combinations(policies, 2):
+            about = [part for part in parts if set(part[0]) <= {policy, opponent}]
+            measured = win_rate_entry(
+                outcomes_of(about, (policy, opponent)),
+                _generated(rows[suite, policy]),
+                _generated(rows[suite, opponent]),
+                confidence=evaluate.confidence,
+                max_failure_rate=evaluate.qualification.max_failure_rate,
+            )
+            qualified = is_qualified(judges, judge, suite)
+            entries.append(
+                {
+                    "suite": suite,
+                    "judge": judge,
+                    "qualified": qualified,
+                    "policy": policy,
+                    "opponent": opponent,
+                    **measured,
+                }
+            )
+    return entries
+
+
+def _generated(rows: Sequence[Any]) -> list[GenerationSample]:
+    return [row for row in rows if isinstance(row, GenerationSample)]

@@ -1,0 +1,110 @@
+"""How often each policy beats each other one in the eyes of a judge, and what the judge owes to order and length."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.evaluation.judges.protocol import Status
+from pipeline.evaluation.outcomes import Outcome, decided
+from pipeline.evaluation.samples import GenerationSample
+from pipeline.statistics.intervals import Estimate, proportion_interval
+from pipeline.statistics.length_control import length_controlled_win_rate
+from pipeline.statistics.win_rates import order_effects, win_rate
+
+NO_COMPLETION = "no_completion"  # a policy has none of this item, so that nobody was asked
+
+
+def win_rate_entry(
+    outcomes: Sequence[Outcome],
+    first: Sequence[GenerationSample],
+    second: Sequence[GenerationSample],
+    *,
+    confidence: float,
+    max_failure_rate: float,
+) -> dict[str, Any]:
+    """Return the win rate of the first policy over the second, as a report holds it.
+
+    With more than ``max_failure_rate`` of the items without a verdict there is no win rate, because what fails is
+    rarely a fair sample; pairs on which nobody has voted yet are no failures. Every item is in ``n`` or ``unscored``.
+
+    Args:
+        outcomes: Of the items of which both policies have a completion.
+        first: Its samples, all items.
+        second: The opponent's, the same items.
+        confidence: Of the intervals.
+        max_failure_rate: See above.
+    """
+    scored = [outcome for outcome in outcomes if outcome.win is not None]
+    unscored = Counter(outcome.status for outcome in outcomes if outcome.win is None)
+    failed = unscored.total() - unscored[Status.no_vote]
+    asked = len(outcomes) - unscored[Status.no_vote]
+    missing = len(first) - len(outcomes)
+    if missing:
+        unscored[NO_COMPLETION] = missing
+    clusters = [outcome.cluster for outcome in scored]
+    wins = [outcome.win for outcome in scored if outcome.win is not None]
+    lengths, others = (_lengths(rows, scored) for rows in (first, second))
+    if failed > max_failure_rate * asked:
+        reason = f"{failed} of {asked} items have no verdict, more than {max_failure_rate:.0%}"
+        rate = controlled = Estimate.unknown(None, len(scored), len(set(clusters)), reason)
+    else:
+        rate = win_rate(wins, clusters, confidence)
+        controlled = length_controlled_win_rate(wins, lengths, others, clusters, confidence=confidence)
+    effects = order_measures(scored, confidence)
+    return {
+        **_interval(rate),
+        "n": rate.n,
+        "clusters": rate.clusters,
+        "method": rate.method,
+        "length_controlled": {**_interval(controlled), "method": controlled.method},
+        "consistency": effects["consistency"].estimate,
+        "first_slot_bias": effects["first_slot_bias"].estimate,
+        "length_ratio": sum(lengths) / sum(others) if sum(others) else None,
+        "prefers_longer": prefers_longer(scored, lengths, others, confidence).estimate,
+        "identical": sum(outcome.identical for outcome in scored),
+        "unscored": dict(sorted(unscored.items())),
+    }
+
+
+def order_measures(outcomes: Sequence[Outcome], confidence: float) -> dict[str, Estimate]:
+    """Return position consistency and first-slot bias over pairs that were really shown both ways round.
+
+    Raises nothing for a judge to whom order means nothing: both are then not estimable, which says so.
+    """
+    shown = [
+        (decided(outcome.forward), decided(outcome.backward), outcome.cluster)
+        for outcome in outcomes
+        if outcome.forward is not None and outcome.backward is not None and not outcome.identical
+    ]
+    if not shown:
+        unknown = Estimate.unknown(None, 0, 0, "no pair was shown in both orders")
+        return {"consistency": unknown, "first_slot_bias": unknown}
+    forward, backward, clusters = zip(*shown, strict=True)
+    effects = order_effects(forward, backward, clusters, confidence)
+    return {"consistency": effects.consistency, "first_slot_bias": effects.first_slot_bias}
+
+
+def prefers_longer(
+    outcomes: Sequence[Outcome], lengths: Sequence[float], others: Sequence[float], confidence: float
+) -> Estimate:
+    """Return how often the longer of two completions wins, among pairs that one side won and that differ in length."""
+    longer, clusters = [], []
+    for outcome, length, other in zip(outcomes, lengths, others, strict=True):
+        if outcome.decision in (0.0, 1.0) and length != other:
+            longer.append((outcome.decision == 1.0) is (length > other))
+            clusters.append(outcome.cluster)
+    if not longer:
+        return Estimate.unknown(None, 0, 0, "no decided pair differs in length")
+    return proportion_interval(longer, clusters, confidence)
+
+
+def _lengths(rows: Sequence[GenerationSample], outcomes: Sequence[Outcome]) -> list[float]:
+    """Return the characters of the completions: what a judge sees of length."""
+    texts: Mapping[str, str] = {row.id: row.completion for row in rows}
+    return [float(len(texts[outcome.id])) for outcome in outcomes]
+
+
+def _interval(value: Estimate) -> dict[str, float | None]:
+    return {"estimate": value.estimate, "low": value.low, "high": value.high}

@@ -1,0 +1,42 @@
+"""What the report stage reads of judges: their verdicts and their scorecards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.config.evaluation import EvaluateConfig
+from pipeline.config.judges import JudgeConfig
+from pipeline.evaluation.joining import PolicySamples
+from pipeline.evaluation.judged import JudgedPolicies, SealedCard, judge_entries, win_rates
+from pipeline.evaluation.verdicts import VERDICTS_FILE, read_verdicts
+from pipeline.stages.scorecard import CARD_FILE
+from pipeline.tracking.job import StageJob
+
+
+def read_judges(job: StageJob, samples: Sequence[PolicySamples]) -> dict[str, list[dict[str, Any]]]:
+    """Return the `win_rates` and `judges` of a report; nothing where no judge was asked."""
+    judges: Mapping[str, JudgeConfig] = job.params.get("judges", {})
+    evaluate = job.section(EvaluateConfig)
+    judged = [
+        JudgedPolicies(
+            judge=entry["judge"],
+            suite=entry["suite"],
+            policies=entry["policies"],
+            rows=read_verdicts(artifact.file(VERDICTS_FILE)),
+        )
+        for entry, artifact in zip(job.params.get("verdicts", []), job.inputs.get("verdicts", []), strict=True)
+    ]
+    cards = [
+        SealedCard(
+            judge=entry["judge"],
+            suite=entry["suite"],
+            content=json.loads(artifact.file(CARD_FILE).read_text(encoding="utf-8")),
+            base=(artifact.manifest.base or {}).get("digest"),
+        )
+        for entry, artifact in zip(job.params.get("scorecards", []), job.inputs.get("scorecards", []), strict=True)
+    ]
+    bases = {(artifact.manifest.base or {}).get("digest") for artifact in job.inputs["samples"]}
+    entries = judge_entries(judges, cards, evaluate, [digest for digest in bases if digest is not None])
+    return {"win_rates": win_rates(judged, samples, entries, evaluate), "judges": entries}

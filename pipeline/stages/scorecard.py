@@ -1,0 +1,115 @@
+"""The scorecard of a judge: what it says about pairs that people judged, and about pairs that try to fool it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+
+from pipeline.artifacts.durable import write_durably
+from pipeline.artifacts.hashing import sha256_file
+from pipeline.artifacts.outcome import StageOutcome
+from pipeline.config.data import TableName
+from pipeline.config.evaluation import SuiteConfig
+from pipeline.config.judges import JudgeConfig, QualificationConfig, VotePool
+from pipeline.data.rows import Comparison
+from pipeline.data.tables import read_table
+from pipeline.errors import DataError
+from pipeline.evaluation.judges.protocol import Answer, Question
+from pipeline.evaluation.judges.registry import build_judge
+from pipeline.evaluation.outcomes import outcomes_of
+from pipeline.evaluation.probes import Probe, attacks, probe_questions, vote_probes
+from pipeline.evaluation.scorecards import score_judge
+from pipeline.evaluation.verdicts import VERDICTS_FILE, VerdictRow, verdict_row, write_verdicts
+from pipeline.labels.aggregation import comparison_id
+from pipeline.labels.pair_votes import votes_on_pairs
+from pipeline.labels.tables import read_items, read_votes
+from pipeline.stages.verdicts import ask_all, judge_context, member_scores, write_costs
+from pipeline.tracking.job import StageJob
+
+CARD_FILE = "card.json"
+
+
+def measure_judge(job: StageJob) -> StageOutcome:
+    """Ask a judge about probes and seal what it said with the scorecard that follows from it.
+
+    Raises:
+        DataError: There is no pair that people judged among those that were asked for.
+    """
+    config: JudgeConfig = job.params["judge"]
+    suite: SuiteConfig = job.params["suite"]
+    judge = build_judge(config)
+    probes = load_probes(job)
+    if not judge.answers_anything:
+        probes = [probe for probe in probes if probe.votes is not None]
+    questions = probe_questions(probes, judge)
+    distinct = {question.key: question for asked in questions.values() for question in asked}
+    started = time.perf_counter()
+    context = judge_context(job, suite if judge.checks is None else None, member_scores(job))
+    answers = ask_all(job, context, list(distinct.values()))
+    rows = [row for probe in probes for row in probe_rows(probe, questions[probe.id], answers)]
+    write_verdicts(job.staging / VERDICTS_FILE, rows)
+    outcomes = {outcome.id: outcome for outcome in outcomes_of([([], rows)], [])}
+    scorecard = score_judge(judge, probes, outcomes)
+    text = json.dumps(scorecard.as_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_durably(job.staging / CARD_FILE, text)
+    write_costs(job, list(answers.values()), time.perf_counter() - started)
+    for name, value in scorecard.card.items():
+        job.run.notice(f"  {config.name}: {name} {_shown(value)}")
+    return StageOutcome(
+        parts={
+            name: sha256_file(job.staging / file) for name, file in (("verdicts", VERDICTS_FILE), ("card", CARD_FILE))
+        },
+        metrics={name: value["estimate"] for name, value in scorecard.card.items()},
+    )
+
+
+def load_probes(job: StageJob) -> list[Probe]:
+    """Return the pairs that people judged and the attacks made of them.
+
+    Raises:
+        DataError: There is none.
+    """
+    asked: QualificationConfig = job.params["qualification"]
+    labels = job.one("labels")
+    if labels is None:
+        raise DataError("A judge is measured against human votes, and there are none. Set `inputs.evaluate.labels`.")
+    items, votes = read_items(labels), votes_on_pairs(read_votes(labels))
+    pool = list(votes.values())
+    if asked.votes is VotePool.held_out:
+        dataset = job.one("dataset")
+        rows = [] if dataset is None else read_table(dataset, TableName.comparisons.value, "test", Comparison)
+        held_out = {row.id for row in rows}
+        pool = [entry for entry in pool if items[entry.pair.item].protected or comparison_id(entry.pair) in held_out]
+    pairs = vote_probes(items, pool, asked.num_pairs)
+    job.run.notice(f"{len(votes):,} pairs with votes, {len(pool):,} of them {asked.votes}, {len(pairs):,} asked about")
+    if not pairs:
+        raise DataError(
+            f"No pair with human votes is {asked.votes}, so the judge `{job.params['judge'].name}` cannot be measured. "
+            "Set evaluate.qualification.votes=all, or leave the judge out."
+        )
+    return [*pairs, *attacks(pairs, asked.num_probes)]
+
+
+def probe_rows(probe: Probe, questions: Sequence[Question], answers: Mapping[str, Answer]) -> list[VerdictRow]:
+    """Return the rows of a probe: one per order, or the comparison of two scores."""
+    if questions[0].order is not None:
+        return [verdict_row(question, answers[question.key], probe.cluster) for question in questions]
+    first, second = (answers[question.key] for question in questions)
+    bad = next((answer for answer in (first, second) if answer.score is None), None)
+    score = None
+    if bad is None and first.score is not None and second.score is not None:
+        score = 0.5 if first.score == second.score else float(first.score > second.score)
+    return [
+        VerdictRow(
+            id=probe.id, cluster=probe.cluster, order="ab", score=score,
+            status=bad.status if bad else "ok", detail=bad.detail if bad else None,
+        )
+    ]  # fmt: skip
+
+
+def _shown(value: Mapping[str, float | None]) -> str:
+    def number(name: str) -> str:
+        return "-" if value[name] is None else f"{value[name]:.3f}"
+
+    return f"{number('estimate')} [{number('low')}, {number('high')}], n {value['n']}"
