@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from pipeline.checks.patterns import bounded_search
 from pipeline.checks.registry import Check, CheckItem, register_check
 from pipeline.errors import ConfigError, DataError
 
@@ -17,23 +18,34 @@ NUMBER = re.compile(
 
 
 @register_check("contains_reference")
-def contains_reference() -> Check:
-    """The completion contains the reference as whole words, whatever the case and white space."""
+def contains_reference(*, separator: str | None = None) -> Check:
+    """The completion contains the reference as whole words, whatever the case and white space.
+
+    Args:
+        separator: What stands between answers of which each is right, as `|` in "UK|United Kingdom".
+    """
 
     def check(completion: str, item: CheckItem) -> bool:
-        phrase = _normalise(_required(item, "contains_reference")).casefold()
-        return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", _normalise(completion).casefold()) is not None
+        text = _normalise(completion).casefold()
+        phrases = _answers(_required(item, "contains_reference"), separator)
+        return any(re.search(rf"(?<!\w){re.escape(phrase.casefold())}(?!\w)", text) for phrase in phrases)
 
     return check
 
 
 @register_check("exact_match")
-def exact_match(*, ignore_case: bool = False) -> Check:
-    """The completion equals the reference, but for white space at the ends and between words."""
+def exact_match(*, ignore_case: bool = False, separator: str | None = None) -> Check:
+    """The completion equals the reference, but for white space at the ends and between words.
+
+    Args:
+        ignore_case: Whether "paris" is "Paris".
+        separator: What stands between answers of which each is right, as `|` in "UK|United Kingdom".
+    """
 
     def check(completion: str, item: CheckItem) -> bool:
-        wanted, given = _normalise(_required(item, "exact_match")), _normalise(completion)
-        return wanted.casefold() == given.casefold() if ignore_case else wanted == given
+        given = _normalise(completion)
+        wanted = _answers(_required(item, "exact_match"), separator)
+        return given.casefold() in map(str.casefold, wanted) if ignore_case else given in wanted
 
     return check
 
@@ -41,11 +53,8 @@ def exact_match(*, ignore_case: bool = False) -> Check:
 @register_check("regex")
 def regex(*, pattern: str) -> Check:
     """The pattern matches somewhere in the completion (Python syntax; `(?i)` in front ignores case)."""
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"regex.pattern {pattern!r} is no regular expression: {error}. Correct it.") from None
-    return lambda completion, item: compiled.search(completion) is not None
+    search = bounded_search(pattern, "regex.pattern")
+    return lambda completion, item: search(completion)
 
 
 @register_check("numeric_answer")
@@ -87,6 +96,12 @@ def _required(item: CheckItem, name: str) -> str:
     if item.reference is None or not item.reference.strip():
         raise DataError(f"{name}: {_shown(item)} has no reference. Give its row one, or leave this check out.")
     return item.reference
+
+
+def _answers(reference: str, separator: str | None) -> list[str]:
+    """Return the right answers, normalised; an empty one, as after a separator at the end, would fit everything."""
+    parts = reference.split(separator) if separator else [reference]
+    return [answer for part in parts if (answer := _normalise(part))]
 
 
 def _shown(item: CheckItem) -> str:

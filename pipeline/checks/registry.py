@@ -31,12 +31,29 @@ class CheckItem:
         return "\n".join(message["content"] for message in self.prompt if message["role"] == "user")
 
 
-Check = Callable[[str, CheckItem], bool]  # (completion, item) -> whether the completion follows the rule
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Verdicts of a check that asks several things of one item; it is true where all of them are."""
+
+    passed: tuple[bool, ...]
+
+    def __bool__(self) -> bool:
+        return all(self.passed)
+
+
+Check = Callable[[str, CheckItem], bool | Parts]  # (completion, item) -> whether the completion follows the rule
 CheckFactory = Callable[..., Check]
 Factory = TypeVar("Factory", bound=CheckFactory)
 
 _registry: Registry[Check] = Registry(
-    "check", "Check", ("pipeline.checks.style", "pipeline.checks.answers", "pipeline.checks.facts")
+    "check",
+    "Check",
+    tuple(
+        f"pipeline.checks.{name}"
+        for name in (
+            *("answers", "documents", "facts", "instructions", "languages", "layout", "refusals", "style", "wording"),
+        )
+    ),
 )
 
 

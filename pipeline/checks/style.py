@@ -42,6 +42,14 @@ def max_words(*, limit: int) -> Check:
     return lambda completion, item: len(words(completion)) <= limit
 
 
+@register_check("min_words")
+def min_words(*, limit: int) -> Check:
+    """The completion has at least `limit` words."""
+    if limit < 1:
+        raise ConfigError(f"min_words.limit must be at least 1, not {limit}.")
+    return lambda completion, item: len(words(completion)) >= limit
+
+
 @register_check("answer_first")
 def answer_first(*, openings: list[str] = DEFAULT_OPENINGS) -> Check:
     """The completion opens with the answer: no greeting, filler, apology or question before it.

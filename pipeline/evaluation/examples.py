@@ -75,7 +75,7 @@ def _compared(measures: Sequence[Measure]) -> list[Measure]:
 
 def _checks(measures: Sequence[Measure]) -> list[Measure]:
     return [entry for entry in measures if entry.name not in (ALL_CHECKS, FINISHED, COMPLETION_TOKENS)
-            and entry.unit == "share"]  # fmt: skip
+            and entry.unit == "share" and entry.denominator is None]  # fmt: skip
 
 
 def _item(suite: JoinedSuite, measures: Sequence[Measure], index: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pipeline.checks.registry import CheckItem, build_check
+from pipeline.checks.registry import Check, CheckItem, Parts, build_check
 from pipeline.config.evaluation import CheckConfig, SuiteKind
 from pipeline.errors import DataError
 from pipeline.evaluation.joining import JoinedSuite
@@ -24,6 +24,7 @@ from pipeline.statistics.intervals import (
 )
 
 ALL_CHECKS, FINISHED, COMPLETION_TOKENS = "all_checks", "finished", "completion_tokens"
+PARTS = "_parts"  # behind a check's name: the share of all that it asks, over all items
 NATS_PER_TOKEN, BITS_PER_BYTE = "nats_per_token", "bits_per_byte"
 
 
@@ -34,26 +35,26 @@ class Measure:
     name: str
     unit: str  # share, tokens, nats/token, bits/byte
     higher_is_better: bool | None  # None where neither direction is better
-    values: dict[str, list[float]]  # policy -> one value per item; of a share 0 or 1
+    values: dict[str, list[float]]  # policy -> one value per item; of a share without a denominator 0 or 1
     denominator: list[float] | None = None
 
     def absolute(self, policy: str, clusters: Sequence[str], confidence: float) -> Estimate:
         """Return the metric's value for one policy."""
         values = self.values[policy]
-        if self.unit == "share":
-            return proportion_interval([value == 1 for value in values], clusters, confidence)
         if self.denominator is not None:
             return ratio_interval(values, self.denominator, clusters, confidence)
+        if self.unit == "share":
+            return proportion_interval([value == 1 for value in values], clusters, confidence)
         return mean_interval(values, clusters, confidence)
 
     def difference(self, policy: str, baseline: str, clusters: Sequence[str], confidence: float) -> Estimate:
         """Return the paired difference between two policies, policy minus baseline."""
         values, others = self.values[policy], self.values[baseline]
+        if self.denominator is not None:
+            return paired_ratio_difference(values, others, self.denominator, clusters, confidence)
         if self.unit == "share":
             passed, others_passed = [value == 1 for value in values], [value == 1 for value in others]
             return paired_proportion_difference(passed, others_passed, clusters, confidence)
-        if self.denominator is not None:
-            return paired_ratio_difference(values, others, self.denominator, clusters, confidence)
         return paired_difference(values, others, clusters, confidence)
 
 
@@ -117,36 +118,47 @@ def _entry(suite: JoinedSuite, entry: Measure, policy: str, baseline: str | None
 
 def _generation(suite: JoinedSuite) -> list[Measure]:
     rows = cast(dict[str, list[GenerationSample]], suite.rows)
-    passed = _passed(suite, rows)
+    checked = _checked(suite, rows)
+    passed = [entry.values for entry in checked if entry.denominator is None]
     measures = []
     if passed:
-        together = {policy: [float(all(item)) for item in zip(*(passed[name][policy] for name in passed), strict=True)]
+        together = {policy: [float(all(item)) for item in zip(*(values[policy] for values in passed), strict=True)]
                     for policy in rows}  # fmt: skip
         measures.append(Measure(name=ALL_CHECKS, unit="share", higher_is_better=True, values=together))
     finished = {policy: [float(row.finish_reason == "stop") for row in rows[policy]] for policy in rows}
     tokens = {policy: [float(row.num_tokens) for row in rows[policy]] for policy in rows}
     return [
         *measures,
-        *(Measure(name=name, unit="share", higher_is_better=True, values=values) for name, values in passed.items()),
+        *checked,
         Measure(name=FINISHED, unit="share", higher_is_better=True, values=finished),
         Measure(name=COMPLETION_TOKENS, unit="tokens", higher_is_better=None, values=tokens),
     ]
 
 
-def _passed(suite: JoinedSuite, rows: dict[str, list[GenerationSample]]) -> dict[str, dict[str, list[float]]]:
-    """Return, per check and policy, 1 for each item whose completion passes and 0 for the others."""
-    passed: dict[str, dict[str, list[float]]] = {}
+def _checked(suite: JoinedSuite, rows: dict[str, list[GenerationSample]]) -> list[Measure]:
+    """Return, per check, the share of items that pass; of a check with several parts also the share of all parts."""
+    measures: list[Measure] = []
     for index, (name, config) in enumerate(zip(check_names(suite.config.checks), suite.config.checks, strict=True)):
         check = build_check(config.name, config.params, where=f"suite {suite.name}: checks[{index}]")
-        passed[name] = {policy: [] for policy in rows}
-        for policy in rows:
-            for row in rows[policy]:
-                try:
-                    verdict = check(row.completion, CheckItem(prompt=row.prompt, reference=row.reference))
-                except DataError as error:
-                    raise DataError(f"suite {suite.name}: item {row.id!r}: {error}") from error
-                passed[name][policy].append(float(verdict))
-    return passed
+        verdicts = {policy: [_verdict(suite, check, row) for row in rows[policy]] for policy in rows}
+        passed = {policy: [float(bool(verdict)) for verdict in found] for policy, found in verdicts.items()}
+        measures.append(Measure(name=name, unit="share", higher_is_better=True, values=passed))
+        parts = {
+            policy: [entry.passed for entry in found if isinstance(entry, Parts)] for policy, found in verdicts.items()
+        }
+        if all(parts.values()):
+            counts = {policy: [float(sum(entry)) for entry in found] for policy, found in parts.items()}
+            totals = [float(len(entry)) for entry in parts[suite.policies[0]]]
+            measures.append(Measure(name=f"{name}{PARTS}", unit="share", higher_is_better=True, values=counts,
+                                    denominator=totals))  # fmt: skip
+    return measures
+
+
+def _verdict(suite: JoinedSuite, check: Check, row: GenerationSample) -> bool | Parts:
+    try:
+        return check(row.completion, CheckItem(prompt=row.prompt, reference=row.reference))
+    except DataError as error:
+        raise DataError(f"suite {suite.name}: item {row.id!r}: {error}") from error
 
 
 def _likelihood(suite: JoinedSuite) -> list[Measure]:

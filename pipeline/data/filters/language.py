@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import cache
-from typing import Any
 
+from pipeline.checks.languages import language_identifier
 from pipeline.data.filters.registry import Drop, Filter, register_filter
 from pipeline.data.filters.texts import all_texts
 from pipeline.data.rows import Row
@@ -30,7 +29,7 @@ def language(*, allowed: list[str], min_probability: float = 0.8, min_words: int
         min_probability: How sure it must be before a row is dropped.
         min_words: Rows with fewer words, code and addresses left out, are unknown.
     """
-    identifier = _identifier()
+    identifier = language_identifier()
     unknown = sorted(set(allowed) - set(identifier.labels))
     if not allowed or unknown:
         raise ConfigError(
@@ -51,16 +50,6 @@ def language(*, allowed: list[str], min_probability: float = 0.8, min_words: int
         return Drop("language", f"{found} with probability {probability:.2f}")
 
     return check
-
-
-@cache
-def _identifier() -> Any:
-    """Load the language model, 4.6 MB of arrays, once per process."""
-    try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ModuleNotFoundError as error:
-        raise ConfigError("The filter `language` needs py3langid: pip install finetune-pipeline[language]") from error
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def _prose(texts: list[str], min_words: int) -> str | None:

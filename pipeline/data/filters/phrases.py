@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from pipeline.checks.refusals import REFUSALS, read_phrases, refusal_opening
 from pipeline.data.filters.registry import Drop, Filter, register_filter
-from pipeline.data.filters.texts import all_texts, learned_replies, read_phrases
+from pipeline.data.filters.texts import all_texts, learned_replies
 from pipeline.data.rows import Row
 from pipeline.errors import ConfigError
 
-REFUSALS = Path(__file__).with_name("refusals.txt")
-OPENING = 160  # characters of a reply in which a refusal begins, if it is one
-APOLOGY = re.compile(
-    r"(?:(?:oh|well|hmm|no)\b[,.!]? )?"
-    r"(?:(?:i'm|i am|we're|we are)?(?: (?:so|very|really|terribly))* ?(?:sorry|afraid)\b|(?:my )?apologies\b"
-    r"|i apologi[sz]e\b|unfortunately\b|regrettably\b)?[,.!:;]*(?: (?:but|that|however)\b)?[,]* ?"
-)
-GAP = r"\b[^.!?]{0,80}?\b"
-ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
-APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
 TYPOGRAPHIC = {
-    APOSTROPHE: "'",
+    "\N{RIGHT SINGLE QUOTATION MARK}": "'",
     "\N{LEFT SINGLE QUOTATION MARK}": " ",
     "\N{LEFT DOUBLE QUOTATION MARK}": " ",
     "\N{RIGHT DOUBLE QUOTATION MARK}": " ",
     "\N{EN DASH}": " ",
     "\N{EM DASH}": " ",
-    ELLIPSIS: " ",
+    "\N{HORIZONTAL ELLIPSIS}": " ",
 }
 # Punctuation as white space, except inside words such as "don't" and "well-known".
 _PUNCTUATION = bytes.maketrans(b'!"#$%&()*+,./:;<=>?@[\\]^_`{|}~', b" " * 30)
@@ -43,18 +33,12 @@ def refusals(*, phrases: Path = REFUSALS) -> Filter:
     Args:
         phrases: A text file of openings, one a line; … stands for up to 80 characters of the same sentence.
     """
-    pattern = "|".join(
-        GAP.join(re.escape(part.strip()) for part in phrase.split(ELLIPSIS)) for phrase in read_phrases(phrases)
-    )
-    opening = re.compile(f"(?:{pattern})(?!\\w)")
+    opening = refusal_opening(phrases)
 
     def check(row: Row) -> Row | Drop:
         for text in learned_replies(row):
-            start = " ".join(text[:OPENING].casefold().replace(APOSTROPHE, "'").split()).lstrip("\"'*_# ")
-            apology = APOLOGY.match(start)
-            found = opening.match(start) or (opening.match(start, apology.end()) if apology else None)
-            if found:
-                return Drop("refusal", f"a reply opens with {found[0]!r}")
+            if found := opening(text):
+                return Drop("refusal", f"a reply opens with {found!r}")
         return row
 
     return check

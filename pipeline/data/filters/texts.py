@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from pipeline.data.rows import Comparison, Demonstration, Message, Row
-from pipeline.errors import ConfigError
 
 
 def all_texts(row: Row) -> list[str]:
@@ -50,19 +48,3 @@ def with_texts(row: Row, change: Callable[[str], str]) -> Row:
     if isinstance(row, Demonstration):
         return replace(row, prompt=changed(row.prompt), completion=changed(row.completion), reference=reference)
     return replace(row, prompt=changed(row.prompt), reference=reference)
-
-
-def read_phrases(path: Path) -> list[str]:
-    """Read a list of phrases, one a line, in lower case; empty lines and lines that begin with ``#`` are left out.
-
-    Raises:
-        ConfigError: The file is not UTF-8, or lists nothing.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8. Save the list as UTF-8, one phrase a line.") from error
-    phrases = [" ".join(line.casefold().split()) for line in lines if line.strip() and not line.startswith("#")]
-    if not phrases:
-        raise ConfigError(f"{path} lists no phrase. Write one a line.")
-    return list(dict.fromkeys(phrases))

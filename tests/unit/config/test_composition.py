@@ -152,7 +152,7 @@ OWN = """
 kind: generation
 table: prompts
 prompts: mine.jsonl
-judges: [panel]
+judges: [rules]
 rubric:
   - {name: helpful, description: "Is it solved, really?", levels: {1: not at all, 5: fully}}
 """
@@ -170,7 +170,7 @@ def test_a_suite_with_own_prompts_and_criteria(tmp_path: Path, monkeypatch: pyte
     loaded = composed("+experiment=sft", "evaluate.suites=[mine,heldout]", search_path=own_suite(tmp_path))
     assert loaded.problems == []
     suite = loaded.suites["mine"]
-    assert (suite.judges, suite.rubric[0].name, suite.rubric[0].levels[5]) == (["panel"], "helpful", "fully")
+    assert (suite.judges, suite.rubric[0].name, suite.rubric[0].levels[5]) == (["rules"], "helpful", "fully")
     guard = loaded.config.data.sources[-1]
     assert (guard.path, guard.split, guard.table) == ("mine.jsonl", "guard", "prompts")
     # A data set by itself is the same one, so that training after it finds it again.

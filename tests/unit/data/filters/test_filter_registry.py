@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from made_rows import comparison, demonstration, only_prompt
 
-from pipeline.data.filters.phrases import REFUSALS
+from pipeline.checks.refusals import REFUSALS
 from pipeline.data.filters.registry import Drop, Filter, build_filter, files_read, register_filter, registered_filters
 from pipeline.errors import ConfigError
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 from made_rows import assistant, comparison, demonstration, only_prompt, user
 
-from pipeline.data.filters import language
+from pipeline.checks.languages import language_identifier
 from pipeline.data.filters.registry import Drop, build_filter
 from pipeline.data.rows import Demonstration
 from pipeline.errors import ConfigError
@@ -146,8 +146,8 @@ def test_short_text_code_and_mathematics_are_of_no_known_language(text):
 
 
 def test_language_says_what_to_install(monkeypatch):
-    language._identifier.cache_clear()
+    language_identifier.cache_clear()
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     with pytest.raises(ConfigError, match=r"needs py3langid: pip install finetune-pipeline\[language\]"):
         build_filter("language", {"allowed": ["en"]})
-    language._identifier.cache_clear()
+    language_identifier.cache_clear()
