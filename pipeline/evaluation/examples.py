@@ -17,24 +17,21 @@ IMPROVED, REGRESSED, UNCHANGED = "improved", "regressed", "unchanged"
 def choose_examples(suite: JoinedSuite, measures: Sequence[Measure], evaluate: EvaluateConfig) -> list[dict[str, Any]]:
     """Return the worst regressions, then improvements and unchanged items in turn.
 
-    The change of an item is, for each policy that is not the baseline, the number of checks passed of a generation
-    suite, the bits per byte saved of a likelihood suite. An item regressed where any policy does worse, by as much as
-    the worst of them; it improved where some do better and none worse. Equal changes are ordered by a hash of the id,
-    so that the choice is the same every time and prefers no topic.
+    The change of an item is that of the newest policy, the last one: the number of checks passed more than the
+    baseline's of a generation suite, the bits per byte saved of a likelihood suite. Equal changes are ordered by a hash
+    of the id, so that the choice is the same every time and prefers no topic.
     """
     changes = _changes(suite, measures)
     ids = [row.id for row in suite.rows[suite.policies[0]]]
-    sizes = [min(by_policy, default=0.0) for by_policy in changes]
-    sizes = [size if size < 0 else sum(by_policy) for size, by_policy in zip(sizes, changes, strict=True)]
-    order = sorted(range(len(ids)), key=lambda index: (-abs(sizes[index]), _hash(ids[index])))
-    regressed = [index for index in order if sizes[index] < 0][: evaluate.num_regressions]
+    order = sorted(range(len(ids)), key=lambda index: (-abs(changes[index]), _hash(ids[index])))
     others = {
-        IMPROVED: [index for index in order if sizes[index] > 0],
-        UNCHANGED: [index for index in order if sizes[index] == 0],
+        IMPROVED: [index for index in order if changes[index] > 0],
+        UNCHANGED: [index for index in order if changes[index] == 0],
     }
+    regressed = [index for index in order if changes[index] < 0][: evaluate.num_regressions]
     chosen = {REGRESSED: regressed, **_spread(others, evaluate.num_examples)}
     return [
-        {**_item(suite, measures, index), "change": change, "change_size": sizes[index]}
+        {**_item(suite, measures, index), "change": change, "change_size": changes[index]}
         for change, indices in chosen.items()
         for index in indices
     ]
@@ -52,16 +49,15 @@ def _spread(groups: dict[str, list[int]], total: int) -> dict[str, list[int]]:
     return chosen
 
 
-def _changes(suite: JoinedSuite, measures: Sequence[Measure]) -> list[list[float]]:
-    """Return per item the change by each policy that is not the baseline; above zero is better."""
-    baseline, *others = suite.policies
-    changes = [[0.0] * len(others) for _ in suite.rows[baseline]]
+def _changes(suite: JoinedSuite, measures: Sequence[Measure]) -> list[float]:
+    """Return the change of each item by the newest policy; above zero is better."""
+    baseline, newest = suite.policies[0], suite.policies[-1]
+    changes = [0.0] * len(suite.rows[baseline])
     for measure in _compared(measures):
         sign = 1.0 if measure.higher_is_better else -1.0
-        for position, policy in enumerate(others):
-            for index, (value, base) in enumerate(zip(measure.values[policy], measure.values[baseline], strict=True)):
-                weight = measure.denominator[index] if measure.denominator else 1.0
-                changes[index][position] += sign * (value - base) / weight
+        for index, (value, base) in enumerate(zip(measure.values[newest], measure.values[baseline], strict=True)):
+            weight = measure.denominator[index] if measure.denominator else 1.0
+            changes[index] += sign * (value - base) / weight
     return changes
 
 

@@ -12,12 +12,24 @@ from pipeline.pages.numbers import WIN_RATE, estimate_text, is_decided, metric_t
 from pipeline.pages.svg import Scale, colour, element, line, picture, scale_around, text, tick_step, tick_text
 from pipeline.pages.text import typographic
 
-WIDTH = 860
-LABELS_END, PLOT_END = 230, 600  # between them lies the plot, behind it the numbers
-ROW = 27
 AXIS = 58  # below a panel: ticks, the name of the axis, and which direction is better
 AXIS_NAMES = {"share": "percentage points", WIN_RATE: "per cent of pairs won"}
 MAX_POINTS = 400  # of a curve; longer ones are averaged in buckets
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a plot of rows puts its parts; drawn twice, and the page shows the one that its width has room for."""
+
+    width: float
+    start: float  # of the plot
+    end: float
+    row: float
+    stacked: bool  # label and number stand above each row, in place of beside it
+
+
+WIDE = Layout(860, 230, 600, 27, stacked=False)
+NARROW = Layout(358, 8, 350, 46, stacked=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,57 +42,67 @@ class Series:
     dots: bool = False  # measured now and then, so that each point is shown
 
 
-def forest_plot(differences: Sequence[Mapping[str, Any]], colours: Mapping[str, int], title: str) -> Markup:
+def forest_plot(
+    differences: Sequence[Mapping[str, Any]], colours: Mapping[str, int], title: str, layout: Layout = WIDE
+) -> Markup:
     """Return the paired differences of one suite, one panel per unit, with the zero line and the better direction."""
     panels: dict[tuple[str, bool | None], list[Mapping[str, Any]]] = {}
     for entry in differences:
         panels.setdefault((entry["unit"], entry["higher_is_better"]), []).append(entry)
     parts: list[Markup] = []
     top = 4.0
-    for (unit, higher_is_better), entries in panels.items():
-        parts += _forest_panel(entries, colours, top, unit, higher_is_better)
-        top += ROW * len(entries) + AXIS
-    return picture(WIDTH, top - 6, title, parts)
+    for entries in panels.values():
+        parts += _forest_panel(entries, colours, top, layout)
+        top += layout.row * len(entries) + AXIS
+    return picture(layout.width, top - 6, title, parts)
 
 
 def _forest_panel(
-    entries: Sequence[Mapping[str, Any]],
-    colours: Mapping[str, int],
-    top: float,
-    unit: str,
-    higher_is_better: bool | None,
+    entries: Sequence[Mapping[str, Any]], colours: Mapping[str, int], top: float, layout: Layout
 ) -> list[Markup]:
+    unit, higher_is_better = entries[0]["unit"], entries[0]["higher_is_better"]
     factor = 100.0 if unit in ("share", WIN_RATE) else 1.0
     even = factor * neutral(unit)
     held = [entry[key] * factor for entry in entries for key in ("estimate", "low", "high") if entry[key] is not None]
-    scale = scale_around(held, LABELS_END, PLOT_END, include=even)
-    bottom = top + ROW * len(entries)
+    scale = scale_around(held, layout.start, layout.end, include=even)
+    bottom = top + layout.row * len(entries)
     parts = _axis(scale, top, bottom, AXIS_NAMES.get(unit, unit))
     parts.append(line(scale(even), top, scale(even), bottom, "zero"))
     if higher_is_better is not None:
-        x, anchor, words = (PLOT_END, "end", "better →") if higher_is_better else (LABELS_END, "start", "← better")
+        x, anchor, words = (layout.end, "end", "better →") if higher_is_better else (layout.start, "start", "← better")
         parts.append(text(x, bottom + 34, words, "direction", anchor))
     for index, entry in enumerate(entries):
-        y = top + ROW * (index + 0.5)
-        parts += _forest_row(entry, colours, scale, y, factor, named=len(colours) > 2)
+        y = top + layout.row * (index + 0.5)
+        label = f"{entry['metric']}, {entry['policy']}" if len(colours) > 2 else str(entry["metric"])
+        parts += row_texts(layout, y, label, metric_text(entry), f"number {verdict_class(entry)}")
+        parts += _forest_mark(entry, colour(colours[entry["policy"]]), scale, y + (9 if layout.stacked else 0), factor)
     return parts
 
 
-def _forest_row(
-    entry: Mapping[str, Any], colours: Mapping[str, int], scale: Scale, y: float, factor: float, *, named: bool
-) -> list[Markup]:
-    label = f"{entry['metric']}, {entry['policy']}" if named else str(entry["metric"])
-    parts = [text(LABELS_END - 14, y + 4.5, label, "label", "end", limit=31)]
-    parts.append(text(PLOT_END + 16, y + 4.5, typographic(metric_text(entry)), f"number {verdict_class(entry)}"))
+def row_texts(layout: Layout, y: float, label: str, number: str, style: str) -> list[Markup]:
+    """Return the label and the number of a row whose middle is at `y`."""
+    shown = typographic(number)
+    if layout.stacked:
+        room = max(8, 46 - len(shown))  # characters beside the number
+        return [text(layout.start, y - 7, label, "label", limit=room), text(layout.end, y - 7, shown, style, "end")]
+    return [
+        text(layout.start - 14, y + 4.5, label, "label", "end", limit=31),
+        text(layout.end + 16, y + 4.5, shown, style),
+    ]
+
+
+def _forest_mark(entry: Mapping[str, Any], own: str, scale: Scale, y: float, factor: float) -> list[Markup]:
     if entry["estimate"] is None:
-        return parts
-    own = colour(colours[entry["policy"]])
+        return []
+    parts = []
     if entry["low"] is not None:
         parts.append(line(scale(entry["low"] * factor), y, scale(entry["high"] * factor), y, f"whisker {own}"))
     x = scale(entry["estimate"] * factor)
     filled = "filled" if is_decided(entry) else "hollow"
-    parts.append(element("circle", element("title", verdict(entry)), cx=x, cy=y, r=5.5, class_=f"mark {filled} {own}"))
-    return parts
+    return [
+        *parts,
+        element("circle", element("title", verdict(entry)), cx=x, cy=y, r=5.5, class_=f"mark {filled} {own}"),
+    ]
 
 
 def verdict_class(entry: Mapping[str, Any]) -> str:
@@ -88,34 +110,41 @@ def verdict_class(entry: Mapping[str, Any]) -> str:
     return verdict(entry).replace(" ", "-")
 
 
-def bar_chart(rates: Sequence[Mapping[str, Any]], colours: Mapping[str, int], title: str) -> Markup:
+def bar_chart(
+    rates: Sequence[Mapping[str, Any]], colours: Mapping[str, int], title: str, layout: Layout = WIDE
+) -> Markup:
     """Return the share of items that pass each metric, one bar per policy with its interval."""
     metrics = list(dict.fromkeys(entry["metric"] for entry in rates))
-    thickness, gap = 15, 12
+    thickness, gap = 15, 34 if layout.stacked else 12
     height = thickness * len(colours) + gap
-    scale = Scale(0.0, 100.0, LABELS_END, PLOT_END)
+    end = layout.end - 120 if layout.stacked else layout.end  # the numbers stand behind the bars
+    scale = Scale(0.0, 100.0, layout.start, end)
     bottom = 4 + height * len(metrics)
     parts = _axis(scale, 4, bottom, "per cent of items")
     for index, metric in enumerate(metrics):
         entries = [entry for entry in rates if entry["metric"] == metric]
-        top = 4 + index * height + gap / 2
+        top = 4 + index * height + (26 if layout.stacked else gap / 2)
         middle = top + thickness * len(entries) / 2
-        parts.append(text(LABELS_END - 14, middle + 4.5, metric, "label", "end", limit=31))
+        if layout.stacked:
+            parts.append(text(layout.start, top - 6, metric, "label", limit=44))
+        else:
+            parts.append(text(layout.start - 14, middle + 4.5, metric, "label", "end", limit=31))
         for row, entry in enumerate(entries):
             parts += _bar(entry, colour(colours[entry["policy"]]), scale, top + row * thickness, thickness)
-    return picture(WIDTH, bottom + 44, title, parts)
+    return picture(layout.width, bottom + 44, title, parts)
 
 
 def _bar(entry: Mapping[str, Any], own: str, scale: Scale, top: float, thickness: float) -> list[Markup]:
     if entry["estimate"] is None:
-        return [text(PLOT_END + 16, top + thickness - 3, "not estimable", "number")]
-    width = scale(entry["estimate"] * 100) - LABELS_END
-    parts = [element("rect", x=LABELS_END, y=top + 1, width=width, height=thickness - 2, class_=f"bar {own}")]
+        return [text(scale.end + 16, top + thickness - 3, "not estimable", "number")]
+    width = scale(entry["estimate"] * 100) - scale.start
+    parts = [element("rect", x=scale.start, y=top + 1, width=width, height=thickness - 2, class_=f"bar {own}")]
     middle = top + thickness / 2
     if entry["low"] is not None:
         parts.append(line(scale(entry["low"] * 100), middle, scale(entry["high"] * 100), middle, "error"))
     label = f"{entry['policy']}  {typographic(estimate_text(entry))}"
-    return [*parts, text(PLOT_END + 16, top + thickness - 3, label, "number small", limit=36)]
+    limit = 18 if scale.end < WIDE.end else 36
+    return [*parts, text(scale.end + 10, top + thickness - 3, label, "number small", limit=limit)]
 
 
 def line_chart(

@@ -7,12 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.pages.charts import WIDE, Layout
 from pipeline.pages.numbers import WIN_RATE, counted, interval_text, is_decided, share_text, verdict
 from pipeline.pages.svg import Scale, colour, element, line, picture, text
 from pipeline.pages.text import typographic
 
-LABELS_END, PLOT_END, WIDTH = 230, 600, 860
-CELL_WIDTH, CELL_HEIGHT, NAMES = 118, 56, 132
+CELL_WIDTH, CELL_HEIGHT, NAMES = 88, 56, 104
 PAIR_ROW = 46
 SQUARE = 330
 
@@ -25,9 +25,9 @@ def win_rate_matrix(entries: Sequence[Entry], policies: Sequence[str], title: st
     top = 46
     parts: list[Markup] = [text(NAMES - 12, 26, "wins against", "tick", "end")]
     for index, policy in enumerate(named):
-        parts.append(text(NAMES + CELL_WIDTH * (index + 0.5), 26, policy, "label", "middle", limit=15))
+        parts.append(text(NAMES + CELL_WIDTH * (index + 0.5), 26, policy, "label", "middle", limit=11))
         y = top + CELL_HEIGHT * (index + 0.5) + 4.5
-        parts.append(text(NAMES - 12, y, policy, "label", "end", limit=16))
+        parts.append(text(NAMES - 12, y, policy, "label", "end", limit=13))
     for row, policy in enumerate(named):
         for column, opponent in enumerate(named):
             x, y = NAMES + CELL_WIDTH * column, top + CELL_HEIGHT * row
@@ -65,30 +65,47 @@ def _cell(entry: Entry | None, words: str, x: float, y: float) -> list[Markup]:
     ]
 
 
-def length_plot(entries: Sequence[Entry], colours: Mapping[str, int], title: str) -> Markup:
+def length_plot(entries: Sequence[Entry], colours: Mapping[str, int], title: str, layout: Layout = WIDE) -> Markup:
     """Return each pair's raw win rate above the one at equal lengths; far apart, length did the winning."""
-    scale = Scale(0.0, 100.0, LABELS_END, PLOT_END)
-    bottom = 4 + PAIR_ROW * len(entries)
-    parts: list[Markup] = [text((LABELS_END + PLOT_END) / 2, bottom + 34, "per cent of pairs won", "tick", "middle")]
+    scale = Scale(0.0, 100.0, layout.start, layout.end)
+    height = PAIR_ROW + (44 if layout.stacked else 0)
+    bottom = 4 + height * len(entries)
+    parts: list[Markup] = [
+        text((layout.start + layout.end) / 2, bottom + 34, "per cent of pairs won", "tick", "middle")
+    ]
     for tick in range(0, 101, 20):
         parts.append(line(scale(tick), 4, scale(tick), bottom, "grid"))
         parts.append(text(scale(tick), bottom + 17, str(tick), "tick", "middle"))
     parts.append(line(scale(50), 4, scale(50), bottom, "zero"))
     for index, entry in enumerate(entries):
-        y = 4 + PAIR_ROW * (index + 0.5)
+        y = 4 + height * (index + 0.5)
         own = colour(colours[entry["policy"]])
-        label = f"{entry['policy']} against {entry['opponent']}"
-        parts.append(text(LABELS_END - 14, y - 2, label, "label", "end", limit=31))
-        parts.append(text(LABELS_END - 14, y + 13, f"{entry['suite']}, {entry['judge']}", "tick", "end", limit=36))
-        parts += _share(entry, own, scale, y - 9, "filled", "raw")
-        parts += _share(entry["length_controlled"], own, scale, y + 9, "hollow", "length-controlled")
-    return picture(WIDTH, bottom + 44, title, parts)
+        label, where = f"{entry['policy']} against {entry['opponent']}", f"{entry['suite']}, {entry['judge']}"
+        if layout.stacked:
+            parts.append(text(layout.start, y - 30, f"{label}: {where}", "label", limit=50))
+        else:
+            parts.append(text(layout.start - 14, y - 2, label, "label", "end", limit=31))
+            parts.append(text(layout.start - 14, y + 13, where, "tick", "end", limit=36))
+        shift = 20 if layout.stacked else 9
+        for offset, value, style, name in (
+            (-shift / 2 if layout.stacked else -shift, entry, "filled", "raw"),
+            (shift, entry["length_controlled"], "hollow", "length-controlled"),
+        ):
+            parts += _share(value, own, scale, y + offset, style, name, layout)
+    return picture(layout.width, bottom + 44, title, parts)
 
 
-def _share(value: Entry | None, own: str, scale: Scale, y: float, style: str, name: str) -> list[Markup]:
+def _share(
+    value: Entry | None, own: str, scale: Scale, y: float, style: str, name: str, layout: Layout
+) -> list[Markup]:
+    shown = "not estimable" if value is None or value["estimate"] is None else typographic(share_text(value))
+    if layout.stacked:
+        parts = [text(layout.end, y + 4.5, f"{name} {shown}", "number small", "end")]
+        y += 12
+    else:
+        parts = [text(layout.end + 16, y + 4.5, f"{name} {shown}", "number small")]
     if value is None or value["estimate"] is None:
-        return [text(PLOT_END + 16, y + 4.5, f"{name}: not estimable", "number small")]
-    parts = [text(PLOT_END + 16, y + 4.5, f"{name} {typographic(share_text(value))}", "number small")]
+        return parts
     if value["low"] is not None:
         parts.append(line(scale(100 * value["low"]), y, scale(100 * value["high"]), y, f"whisker {own}"))
     return [*parts, element("circle", cx=scale(100 * value["estimate"]), cy=y, r=5, class_=f"mark {style} {own}")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.pages.charts import bar_chart, forest_plot, verdict_class
+from pipeline.pages.charts import NARROW, WIDE, bar_chart, forest_plot, verdict_class
 from pipeline.pages.environment import page_environment
 from pipeline.pages.gate_charts import gate_bar
 from pipeline.pages.gate_text import claim_text, outcome_counts
@@ -34,6 +34,7 @@ CHANGES = {
     "unchanged": "Unchanged",
 }
 
+LAYOUTS = (WIDE, NARROW)
 NUM_OPEN = 3  # items of each kind that are shown without a click
 
 
@@ -93,16 +94,16 @@ def _card(report: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]
 def _suite(
     report: Mapping[str, Any], suite: Mapping[str, Any], colours: Mapping[str, int], methods: Sequence[str]
 ) -> dict[str, Any]:
-    entries = [entry for entry in report["metrics"] if entry["suite"] == suite["name"]]
-    differences = [entry for entry in entries if entry["baseline"] is not None]
-    rates = [entry for entry in entries if entry["baseline"] is None and entry["unit"] == "share"]
     name = suite["name"]
+    entries = [entry for entry in report["metrics"] if entry["suite"] == name]
+    refused = {f"win_rate/{judge['name']}" for judge in report["judges"] if not judge["qualified"]}
+    differences = [entry for entry in entries if entry["baseline"] is not None and entry["metric"] not in refused]
+    rates = [entry for entry in entries if entry["baseline"] is None and entry["unit"] == "share"]
+    words = f"{name}: differences from {report['baseline']}"
     return {
         "suite": suite,
-        "forest": forest_plot(differences, colours, f"{name}: differences from {report['baseline']}")
-        if differences
-        else None,
-        "bars": bar_chart(rates, colours, f"{name}: share of items that pass") if rates else None,
+        "forest": [forest_plot(differences, colours, words, layout) for layout in LAYOUTS if differences],
+        "bars": [bar_chart(rates, colours, f"{name}: share that passes", layout) for layout in LAYOUTS if rates],
         "rows": [_metric_row(entry, entries, methods) for entry in entries if entry["baseline"] is None],
         "examples": [entry for entry in report["examples"] if entry["suite"] == name],
     }
@@ -135,7 +136,8 @@ def win_rate_view(report: Mapping[str, Any], colours: Mapping[str, int]) -> dict
         chart = win_rate_matrix(own, report["policies"], f"{suite}: win rates by {judge}")
         matrices.append({"suite": suite, "judge": judge, "qualified": judge in qualified, "chart": chart})
     controlled = [entry for entry in entries if entry["length_controlled"]]
-    lengths = length_plot(controlled, colours, "Raw and length-controlled win rates") if controlled else None
+    title = "Raw and length-controlled win rates"
+    lengths = [length_plot(controlled, colours, title, layout) for layout in LAYOUTS if controlled]
     return {"matrices": matrices, "lengths": lengths, "entries": entries, "qualified": qualified}
 
 
@@ -143,6 +145,6 @@ def card_view(entry: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, An
     """Return a card of measures, with a reliability diagram where it holds bins for one."""
     bins = card.get(RELIABILITY) or entry.get(RELIABILITY)
     name = str(entry.get("name") or "reward model")
-    chart = reliability_diagram(bins, f"{name}: is confidence worth its name?") if bins else None
+    chart = reliability_diagram(bins, f"{name}: how often it is right") if bins else None
     shown = {key: value for key, value in card.items() if key not in ("name", "kind")}
     return {"name": name, "entry": entry, "groups": measure_groups(shown), "reliability": chart}

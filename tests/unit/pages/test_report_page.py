@@ -68,7 +68,7 @@ def test_the_page_can_be_heard_and_walked_through() -> None:
     assert ("html", {"lang": "en"}) in outline.tags
     assert tags.count("caption") == tags.count("table")
     pictures = [attributes for tag, attributes in outline.tags if tag == "svg"]
-    assert len(pictures) == 6  # a forest per suite, one chart of bars, three curves
+    assert len(pictures) == 9  # a forest per suite and one chart of bars, each wide and narrow; three curves
     assert all(picture["role"] == "img" and picture["aria-label"] for picture in pictures)
 
 
