@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection
 from typing import Any, TypeVar
 
+from pipeline.artifacts.hashing import canonical_json
 from pipeline.config.data import SourceConfig, TableName
 from pipeline.data.columns import Mapping, Shape
 from pipeline.data.rows import (
@@ -57,7 +58,7 @@ def build_row(
     if source.table is TableName.comparisons:
         return _comparison(fields, mapping, source, name)
     turns, num_prompt = _conversation(fields, mapping, source)
-    reference = _optional(fields, mapping, "reference")
+    reference = _reference(fields, mapping)
     if source.reference_after is not None:
         reference = _reference_after(turns, source.reference_after)
     topic = _optional(fields, mapping, "topic")
@@ -275,6 +276,14 @@ def _optional(fields: dict[str, Any], mapping: Mapping, field: str) -> str | Non
     if value is None:
         return None
     return check_text(value, field) or None
+
+
+def _reference(fields: dict[str, Any], mapping: Mapping) -> str | None:
+    """Return the reference answer; a list or an object, such as an item's own checks, as canonical JSON."""
+    value = fields.get(mapping.columns["reference"]) if "reference" in mapping.columns else None
+    if isinstance(value, list | dict):
+        return check_text(canonical_json(value), "reference")
+    return _optional(fields, mapping, "reference")
 
 
 def _reference_after(turns: list[Message], marker: str) -> str:

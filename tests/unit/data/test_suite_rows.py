@@ -61,3 +61,19 @@ def test_a_column_that_is_not_there_gets_a_near_miss(tmp_path: Path) -> None:
         DataError, match=r"suite mine\.columns\.prompt: .* no column 'qestion'\. Did you mean `question`"
     ):
         read_suite_rows(source, "mine")
+
+
+def test_an_items_own_checks_may_be_written_as_json(tmp_path: Path) -> None:
+    checks = [{"name": "max_words", "params": {"limit": 5}}]
+    path = file_of(
+        tmp_path,
+        json.dumps({"prompt": "One", "reference": checks}),
+        json.dumps({"prompt": "Two", "reference": json.dumps(checks)}),
+        json.dumps({"prompt": "Three", "reference": 3}),
+    )
+    source = SourceConfig(table=TableName.prompts, path=path)
+    with pytest.raises(DataError, match=r"mine\.jsonl:3  E_SCHEMA"):
+        read_suite_rows(source, "mine")
+    Path(path).write_text("\n".join(Path(path).read_text().split("\n")[:2]))
+    rows = read_suite_rows(source, "mine")
+    assert [json.loads(row.reference or "") for row in rows] == [checks, checks]
