@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from scipy import stats
+from scipy import special
 
 from pipeline.config.gates import COMPARING, GateConfig
 from pipeline.evaluation.gate_claims import Claim, Row, find_claim
@@ -106,7 +106,7 @@ def _tail(interval: Estimate, bound: float, confidence: float, *, above: bool) -
     if side <= 0:
         return 0.0 if distance > 0 else 1.0
     error = side / t_quantile(interval.clusters, confidence)
-    return float(stats.t.sf(distance / error, interval.clusters - 1))
+    return float(special.stdtr(interval.clusters - 1, -distance / error))
 
 
 def _factor(name: str, p_values: Mapping[str, float]) -> float:
@@ -144,7 +144,7 @@ def _power(claim: Claim, interval: Estimate, confidence: float, alpha: float, de
     found: dict[str, Any] = {"minimum_detectable": minimum_detectable(wide, power=power, confidence=level)}
     if claim.margin < 0 and error:
         quantile = t_quantile(interval.clusters, level)
-        found["power_at_margin"] = float(stats.norm.cdf(claim.gate.margin / error - quantile))
+        found["power_at_margin"] = float(special.ndtr(claim.gate.margin / error - quantile))
     if decision is not Decision.INCONCLUSIVE:
         return found
     value, _, _ = _numbers(interval)

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 FEW_CLUSTERS = 30  # below it a t interval leans on the clusters' sums being roughly normal
 
@@ -33,7 +33,7 @@ def finite_vector(values: npt.ArrayLike) -> Vector:
 
 def t_quantile(num_clusters: int, confidence: float) -> float:
     """Return the two-sided quantile of Student's t with one degree of freedom less than there are clusters."""
-    return float(stats.t.ppf(0.5 + confidence / 2, num_clusters - 1))
+    return float(special.stdtrit(num_clusters - 1, 0.5 + confidence / 2))
 
 
 def t_words(num_clusters: int) -> str:

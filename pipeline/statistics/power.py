@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
+from scipy import special
 
 from pipeline.statistics.clusters import t_quantile
 from pipeline.statistics.intervals import Estimate
@@ -53,7 +53,7 @@ def minimum_detectable(estimate: Estimate, *, power: float = POWER, confidence: 
     error = standard_error(estimate, confidence)
     if error is None:
         return None
-    return (t_quantile(estimate.clusters, confidence) + float(stats.norm.ppf(power))) * error
+    return (t_quantile(estimate.clusters, confidence) + float(special.ndtri(power))) * error
 
 
 def items_to_detect(
@@ -79,4 +79,4 @@ def standard_error(estimate: Estimate, confidence: float = 0.95) -> float | None
 
 
 def _factor(power: float, confidence: float) -> float:
-    return float(stats.norm.ppf(0.5 + confidence / 2) + stats.norm.ppf(power))
+    return float(special.ndtri(0.5 + confidence / 2) + special.ndtri(power))
