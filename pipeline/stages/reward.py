@@ -1,0 +1,242 @@
+"""Reward model: a LoRA adapter and a score head learn which of two completions people prefer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import datasets
+import torch
+import trl
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pipeline.artifacts.durable import write_durably
+from pipeline.artifacts.outcome import StageOutcome
+from pipeline.config.reward import ConfidenceUse, RewardConfig, TieModel
+from pipeline.config.shared import ModelConfig
+from pipeline.data.pairs import Pair
+from pipeline.losses.reward import (
+    bradley_terry_loss,
+    centring_loss,
+    davidson_loss,
+    rao_kupper_loss,
+    smoothed,
+)
+from pipeline.models.head import underlying_model
+from pipeline.models.loading import ADAPTER_FOLDER, add_lora, load_base, load_policy, save_adapter
+from pipeline.models.reward import (
+    AUDIT_NAME,
+    RewardFacts,
+    ScoreHead,
+    last_scores,
+    load_reward,
+    member_folders,
+    raw_scores,
+    reward_digest,
+    save_head,
+)
+from pipeline.models.roles import switch_dropout_off
+from pipeline.stages.arguments import align_special_tokens, switch_telemetry_off
+from pipeline.stages.audit import Audited, audit
+from pipeline.stages.batches import order_dataset
+from pipeline.stages.course import Milestones
+from pipeline.stages.finite import StepMeter
+from pipeline.stages.pairs import PairCollator, PairRows, load_pairs, pair_order
+from pipeline.stages.training import Training, begin_training, course_metrics, load_chosen, train
+from pipeline.tracking.job import StageJob
+
+SECTION = "reward"
+NUM_PROBES = 8  # rows that are scored before and after saving
+
+
+class RewardTrainer(trl.RewardTrainer):  # type: ignore[misc]  # untyped upstream
+    """TRL's loop with our loss: scores in fp32 at each side's own last token, labels that can be soft.
+
+    `tests/numerics/test_reward_parity.py` holds it against TRL's own.
+    """
+
+    loss_is_scaled_for_ga = True  # each microbatch is divided by the pairs of the whole optimizer step
+    meter: StepMeter
+    settings: RewardConfig
+    mean_weight: float  # of the train pairs
+
+    def _prepare_dataset(self, dataset: datasets.Dataset, *_: Any) -> datasets.Dataset:
+        return dataset  # pair numbers; the collator holds the tokens
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Return the part of the optimizer step's mean loss that this microbatch contributes."""
+        if return_outputs or num_items_in_batch is None:
+            raise ValueError("the loss is computed in training only; validation has a function of its own")
+        head = cast("RewardHead", model.reward_head)
+        scores = last_scores(model, head.score, inputs["input_ids"], inputs["attention_mask"], inputs["last_index"])
+        chosen, rejected = scores.chunk(2)
+        losses = pair_losses(chosen, rejected, inputs, self.settings, head.tie)
+        if self.settings.confidence is ConfidenceUse.weight:
+            losses = losses * (2 * inputs["confidence"] - 1) / self.mean_weight
+        loss = (losses + self.settings.centring_coef * centring_loss(chosen, rejected)).sum() / int(num_items_in_batch)
+        pairs = [self.data_collator.pairs[number] for number in inputs["row_numbers"]]
+        difference = chosen - rejected
+        self.meter.add(
+            loss=loss,
+            rows=[pair.id for pair in pairs],
+            processed=sum(pair.num_tokens for pair in pairs),
+            supervised=sum(pair.chosen.num_supervised + pair.rejected.num_supervised for pair in pairs),
+            extras={
+                "accuracy": (difference.sign() + 1) / 2,  # equal scores are half right
+                "score_difference": difference,
+                "score": (chosen + rejected) / 2,
+            },
+        )
+        return loss
+
+
+class RewardHead(nn.Module):
+    """What is trained beside the adapter: the score head, and the one number of a model of ties."""
+
+    def __init__(self, hidden_size: int, ties: TieModel) -> None:
+        """`tie` is the logarithm of Davidson's ``nu``, or what Rao and Kupper's threshold is the softplus of."""
+        super().__init__()
+        self.score = ScoreHead(hidden_size)
+        self.tie = None if ties is TieModel.half else nn.Parameter(torch.zeros(()))
+
+
+def pair_losses(
+    chosen: Tensor, rejected: Tensor, batch: dict[str, Tensor], config: RewardConfig, tie: Tensor | None
+) -> Tensor:
+    """Return ``[B]`` nats: the negative log-likelihood of each pair's label, without weight and centring."""
+    difference = chosen - rejected
+    if config.use_margin:
+        difference = difference - batch["margin"]
+    confidence = batch["confidence"]
+    if config.confidence is not ConfidenceUse.label:
+        confidence = (confidence > 0.5).float() + 0.5 * (confidence == 0.5).float()
+    confidence = smoothed(confidence, config.label_smoothing)
+    plain = bradley_terry_loss(difference, confidence)
+    if tie is None:
+        return plain
+    with_ties = davidson_loss if config.ties is TieModel.davidson else rao_kupper_loss
+    return torch.where(batch["has_tie"], with_ties(difference, confidence, batch["tie"], tie), plain)
+
+
+def train_reward(job: StageJob) -> StageOutcome:
+    """Fit a reward model to the train comparisons of its folds, audit it, and seal it with the audit card.
+
+    Given a policy, every member starts from its adapter, whose shape it keeps; else from a new one (`reward.lora`).
+    """
+    config = replace(job.section(RewardConfig), folds=list(job.params["folds"]))
+    rows = load_pairs(job, section=SECTION, folds=config.folds, max_length=config.max_length)
+    training = begin_training(job, config, section=SECTION)
+    base = load_base(job.base, job.section(ModelConfig), job.runtime, training.dtype)
+    model = initial_model(job, base, config)
+    milestones = train(
+        training,
+        lambda arguments, meter: make_trainer(model, rows, config, arguments, meter),
+        num_rows=len(rows.train),
+        has_validation=bool(rows.validation),
+        measure=lambda trained: validation_loss(trained, rows.validation, config.microbatch_size),
+    )
+    step = load_chosen(training.attempt, model, keep_best=config.keep_best)
+    head = cast("RewardHead", model.reward_head)
+    (folder,) = member_folders(job.staging, 1)
+    save_adapter(model, folder / ADAPTER_FOLDER)
+    save_head(head.score, folder)
+    facts = RewardFacts(
+        tail_ids=rows.chat.end_of_turn_ids, stop_ids=rows.chat.stop_ids, means=(0.0,), stds=(1.0,), temperature=1.0,
+        folds=tuple(config.folds),
+    )  # fmt: skip
+    facts.write(job.staging)
+    probe = [pair.chosen.input_ids for pair in rows.train[:NUM_PROBES]]
+    before = raw_scores(model, head.score, probe, config.microbatch_size)
+    reward = load_reward(model.unload(), job.staging)
+    after = reward.score(probe, config.microbatch_size).mean
+    audited = audit(job, reward, rows, config, training.dtype, float((after - before).abs().max()))
+    return finish(training, audited, rows, milestones, step)
+
+
+def initial_model(job: StageJob, base: PreTrainedModel, config: RewardConfig) -> PeftModel:
+    """Return the given policy's adapter, or a new one, with a head that says zero, and no dropout anywhere."""
+    given = job.one("policy")
+    model = add_lora(base, config.lora, config.seed) if given is None else load_policy(base, given, trainable=True)
+    # A sealed adapter names its base without a path, and peft asks the hub about such a name at every save.
+    model.active_peft_config.base_model_name_or_path = str(job.base.folder)
+    switch_dropout_off(model)
+    causal = underlying_model(model)
+    head = RewardHead(causal.config.get_text_config().hidden_size, config.ties)
+    model.reward_head = head.to(next(model.parameters()).device)
+    causal.config.num_labels = 1  # what TRL asks of a model that scores
+    return model
+
+
+def make_trainer(
+    model: PeftModel, rows: PairRows, config: RewardConfig, arguments: dict[str, Any], meter: StepMeter
+) -> RewardTrainer:
+    """Build the trainer over the whole run's pairs, in their order."""
+    switch_telemetry_off()
+    align_special_tokens(model, rows.chat.tokenizer)
+    order = pair_order(
+        rows.train,
+        num_epochs=config.num_epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        group_by_length=config.group_by_length,
+        max_steps=config.max_steps,
+    )
+    trainer = RewardTrainer(
+        model=model,
+        args=trl.RewardConfig(**arguments, max_length=None),
+        data_collator=PairCollator(rows.train, rows.chat.pad_id),
+        train_dataset=order_dataset(order),
+        processing_class=rows.chat.tokenizer,
+    )
+    trainer.model_accepts_loss_kwargs = True  # so that it counts the pairs of a step, whatever the model's signature
+    trainer.meter, trainer.settings = meter, config
+    trainer.mean_weight = max(sum(2 * pair.confidence - 1 for pair in rows.train) / len(rows.train), 1e-6)
+    return trainer
+
+
+def validation_loss(model: PeftModel, pairs: Sequence[Pair], batch_size: int) -> float:
+    """Mean negative log-likelihood of the soft labels of the validation pairs under Bradley-Terry, in nats."""
+    rows = [pair.chosen.input_ids for pair in pairs] + [pair.rejected.input_ids for pair in pairs]
+    chosen, rejected = raw_scores(model, model.reward_head.score, rows, 2 * batch_size).chunk(2)
+    confidence = torch.tensor([pair.confidence for pair in pairs])
+    return float(bradley_terry_loss(chosen - rejected, confidence).double().mean())
+
+
+def finish(training: Training, audited: Audited, rows: PairRows, milestones: Milestones, step: int) -> StageOutcome:
+    """Write facts, audit card and the course of the training into the staging folder."""
+    attempt, dtype, card = training.attempt, training.dtype.value, audited.card
+    job, facts = attempt.job, audited.reward.facts
+    facts.write(job.staging)
+    for gate in card.gates:
+        job.run.notice(f"{gate['outcome']} {gate['name']}: {gate['reason']}")
+    metrics = {
+        "best_step": step,
+        **course_metrics(attempt, step),
+        "accuracy": card.values["accuracy"]["estimate"],
+        "calibration_error": card.values["calibration"]["ece"]["estimate"],
+        "temperature": facts.temperature,
+    }
+    counts = {**rows.counts, "test": audited.counts} if audited.counts is not rows.counts["validation"] else rows.counts
+    course = {
+        **metrics,
+        "planned_steps": milestones.num_steps,
+        "rows": {split: count.as_dict() for split, count in counts.items()},
+        "validations": attempt.course.validations,
+        "folds": list(facts.folds),
+        "dtype": dtype,
+    }
+    write_durably(job.staging / "training.json", json.dumps(course, indent=1, sort_keys=True) + "\n")
+    write_durably(job.staging / AUDIT_NAME, json.dumps(card.values, indent=1, sort_keys=True) + "\n")
+    return StageOutcome(
+        parts={"reward": reward_digest(job.staging)}, metrics=metrics, resolved={"dtype": dtype}, gates=card.gates
+    )
