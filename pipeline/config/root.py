@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from pipeline.config.data import CurateConfig, DataConfig
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.fields import option
 from pipeline.config.ingest import IngestConfig
+from pipeline.config.reward import RewardConfig
 from pipeline.config.shared import ModelConfig, RuntimeConfig, TrackingConfig
 from pipeline.config.stages import SFTConfig
 
@@ -33,12 +34,21 @@ class SFTInputs:
 
 
 @dataclass(kw_only=True)
+class RewardInputs:
+    """A stage name of the chain, an artifact id or an artifact's path; null is wired by kind."""
+
+    dataset: str | None = None
+    policy: str | None = None  # null is `sft` if it is in the chain, else the base
+
+
+@dataclass(kw_only=True)
 class EvaluateInputs:
     """Policies are stage names, `base`, artifact ids or paths; empty is every policy of the chain and the base."""
 
     dataset: str | None = None
     policy: list[str] = option(factory=list)
     labels: str | None = None  # human votes that judges are measured against
+    gold: str | None = None  # `gold` trains a second reward model on folds that the first has never seen
 
 
 @dataclass(kw_only=True)
@@ -48,10 +58,13 @@ class InputsConfig:
     ingest: IngestInputs = option(factory=IngestInputs)
     curate: CurateInputs = option(factory=CurateInputs)
     sft: SFTInputs = option(factory=SFTInputs)
+    reward: RewardInputs = option(factory=RewardInputs)
+    gold: RewardInputs = option(factory=RewardInputs)
     evaluate: EvaluateInputs = option(factory=EvaluateInputs)
 
 
 INGEST, CURATE, EVALUATE = "ingest", "curate", "evaluate"
+REWARD, GOLD = "reward", "gold"
 DATA_STAGES = frozenset({INGEST, CURATE})  # an experiment of these alone has no policy to evaluate
 
 
@@ -59,6 +72,16 @@ def with_evaluation(stages: list[str]) -> list[str]:
     """Return the stages, ending with `evaluate` where any of them makes something that can be evaluated."""
     trains = any(stage not in DATA_STAGES for stage in stages)
     return [*stages, EVALUATE] if trains and EVALUATE not in stages else list(stages)
+
+
+def with_gold(stages: list[str], inputs: InputsConfig) -> list[str]:
+    """Return the stages, with a gold judge after the last stage that it needs where an input asks for one."""
+    asked = any(getattr(getattr(inputs, entry.name), "gold", None) == GOLD for entry in fields(inputs))
+    if not asked or GOLD in stages:
+        return list(stages)
+    needed = [place for place, stage in enumerate(stages) if stage in {CURATE, "sft", REWARD}]
+    place = needed[-1] + 1 if needed else 0
+    return [*stages[:place], GOLD, *stages[place:]]
 
 
 @dataclass(kw_only=True)
@@ -76,6 +99,7 @@ class Config:
     ingest: IngestConfig = option(factory=IngestConfig)
     curate: CurateConfig = option(factory=CurateConfig)
     sft: SFTConfig = option(factory=SFTConfig)
+    reward: RewardConfig = option(factory=RewardConfig)
     evaluate: EvaluateConfig = option(factory=EvaluateConfig)
     tracking: TrackingConfig = option(factory=TrackingConfig)
     runtime: RuntimeConfig = option(factory=RuntimeConfig)

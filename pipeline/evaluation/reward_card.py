@@ -18,6 +18,7 @@ from pipeline.statistics.decisions import Decision, better
 from pipeline.statistics.intervals import Estimate, mean_interval, paired_difference, proportion_interval
 from pipeline.statistics.power import minimum_detectable
 
+AUDIT_FILE = "audit.json"  # of a reward model
 CONFIDENCE_BINS = ((0.5, 0.65), (0.65, 0.8), (0.8, 0.95), (0.95, 1.01))
 CHANCE = 0.5
 

@@ -51,12 +51,25 @@ def evaluation_nodes(
         name="report",
         stage=EVALUATE,
         spec=stages["report"],
-        inputs={"samples": joined, **judging.sources()},
-        reads={"samples": ("*",), "verdicts": ("verdicts",), "scorecards": ("card",)},
+        inputs={"samples": joined, **judging.sources(), "reward_models": _reward_models(wiring)},
+        reads={
+            "samples": ("*",),
+            "verdicts": ("verdicts",),
+            "scorecards": ("card",),
+            "reward_models": ("audit",),
+        },
         params={"suites": limited, "policies": list(policies), "samples": pairs, **judging.params()},
         identity={"policies": list(policies), "samples": pairs, "suite": dict(limited), **judging.identity()},
     )
     return [*samples, *judging.nodes, report]
+
+
+def _reward_models(wiring: Wiring) -> tuple[Source, ...]:
+    """Return the reward models of the chain, whose audits the report shows."""
+    before = wiring.before(EVALUATE)
+    return tuple(
+        Source(label=stage, node=stage) for stage in before if wiring.stages[stage].kind == ArtifactKind.reward_model
+    )
 
 
 def _policies(wiring: Wiring) -> dict[str, tuple[Source, ...]]:

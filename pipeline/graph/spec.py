@@ -5,12 +5,13 @@ A stage's module is named here and imported only when the stage runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.data import CurateConfig, DataConfig, TableName
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.ingest import IngestConfig
+from pipeline.config.reward import RewardConfig
 from pipeline.config.stages import SFTConfig
 
 BASE = "base"  # the base model as a policy: no adapter, no artifact
@@ -49,6 +50,26 @@ class StageSpec:
 
 TRAINING_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
 SAMPLING_LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
+
+REWARD_SPEC = StageSpec(
+    name="reward",
+    version=1,
+    kind=ArtifactKind.reward_model,
+    entry="pipeline.stages.reward:train_reward",
+    sections=(RewardConfig,),
+    consumes=(
+        Consumes(
+            role="dataset",
+            kind=ArtifactKind.dataset,
+            parts=("comparisons/*",),
+            required=("comparisons/train",),
+            default=("curate",),
+        ),
+        Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), default=("sft",), optional=True),
+    ),
+    libraries=(*TRAINING_LIBRARIES, "scipy"),
+    uses_base=True,
+)
 
 STAGES: dict[str, StageSpec] = {
     spec.name: spec
@@ -103,6 +124,8 @@ STAGES: dict[str, StageSpec] = {
             libraries=TRAINING_LIBRARIES,
             uses_base=True,
         ),
+        REWARD_SPEC,
+        replace(REWARD_SPEC, name="gold"),  # the same stage on other folds; wiring says which
         StageSpec(
             name="samples",
             version=1,
@@ -155,6 +178,7 @@ STAGES: dict[str, StageSpec] = {
                 Consumes(role="samples", kind=ArtifactKind.samples, parts=("*",)),
                 Consumes(role="verdicts", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True),
                 Consumes(role="scorecards", kind=ArtifactKind.verdicts, parts=("card",), optional=True),
+                Consumes(role="reward_models", kind=ArtifactKind.reward_model, parts=("audit",), optional=True),
             ),
             libraries=("numpy", "scipy"),
             runs_checks=True,

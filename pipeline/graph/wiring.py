@@ -11,7 +11,7 @@ from dataclasses import replace
 from pipeline.config.data import TableName
 from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.judges import JudgeConfig
-from pipeline.config.root import CURATE, EVALUATE, INGEST, Config, with_evaluation
+from pipeline.config.root import CURATE, EVALUATE, GOLD, INGEST, REWARD, Config, with_evaluation, with_gold
 from pipeline.config.tables import TableConfig
 from pipeline.graph.chain import Wiring
 from pipeline.graph.evaluation import evaluation_nodes
@@ -59,7 +59,7 @@ def nodes_for(
             chain.append(stage)
     if not config.stages:
         problems.append("stages: none is named. Add an experiment, for example `+experiment=sft`.")
-    chain = [stage for stage in with_evaluation(chain) if stage not in skipped_stages(config)]
+    chain = [stage for stage in with_gold(with_evaluation(chain), config.inputs) if stage not in skipped_stages(config)]
     problems += _unread_exports(config, chain)
     if EVALUATE in chain and chain[-1] != EVALUATE:
         problems.append(f"stages: {EVALUATE!r} comes last, because it compares what the others made.")
@@ -71,6 +71,7 @@ def nodes_for(
     wiring = Wiring(config, stages, chain, problems)
     nodes = [wiring.node(stages[stage]) for stage in chain if stage != EVALUATE]
     nodes = [_with_tables(node, config, tables) if node.stage == INGEST else node for node in nodes]
+    nodes = [_with_folds(node, config) if node.stage in (REWARD, GOLD) else node for node in nodes]
     if EVALUATE in chain:
         nodes += evaluation_nodes(wiring, suites, judges or {})
     return nodes, problems
@@ -82,6 +83,12 @@ def _unread_exports(config: Config, chain: list[str]) -> list[str]:
     if not exports or CURATE not in chain or INGEST in chain or config.inputs.curate.labels is not None:
         return []
     return [f"stages: data.sources[{exports[0]}] is an annotation export. Name {INGEST!r} before {CURATE!r}."]
+
+
+def _with_folds(node: Node, config: Config) -> Node:
+    """Say which comparisons a reward model learns from: a gold judge from those that the first never sees."""
+    folds = {"folds": sorted(config.reward.gold_folds if node.stage == GOLD else config.reward.folds)}
+    return replace(node, params=folds, identity=folds)
 
 
 def _with_tables(node: Node, config: Config, tables: Mapping[str, TableConfig]) -> Node:

@@ -28,7 +28,7 @@ from pipeline.models.logprobs import compute_context
 from pipeline.models.roles import enter_role, load_role
 from pipeline.models.value import ValueHead
 
-FACTS_NAME, HEAD_NAME, AUDIT_NAME = "reward.json", "head.safetensors", "audit.json"
+FACTS_NAME, HEAD_NAME = "reward.json", "head.safetensors"
 MEMBERS_FOLDER = "members"  # of an ensemble: members/<k>/adapter and members/<k>/head.safetensors
 
 

@@ -14,7 +14,7 @@ from pipeline.data.pairs import Pair, PairCounts, encode_pairs
 from pipeline.data.rows import Comparison
 from pipeline.data.tables import part_name, read_table
 from pipeline.errors import DataError
-from pipeline.stages.batches import padded
+from pipeline.stages.batches import IGNORED_LABEL, padded
 from pipeline.stages.order import training_order
 from pipeline.tracking.job import StageJob
 
@@ -103,8 +103,8 @@ class PairCollator:
             ``input_ids`` int64, ``attention_mask`` and ``completion_mask`` bool, all ``[2B, L]``; ``last_index``
             ``[2B]`` int64, the place of each row's last token; ``confidence``, ``margin`` (0 where there is none) and
             ``tie`` (0 where there is none) ``[B]`` fp32; ``has_tie`` ``[B]`` bool, whether a tie was a possible
-            answer; ``num_votes`` ``[B]`` int64; ``labels`` ``[B]``, which no loss reads: the trainer counts the pairs
-            of an optimizer step by them; ``row_numbers``, a list.
+            answer; ``num_votes`` ``[B]`` int64; ``labels`` ``[B, 2]``, which no loss reads: the trainer counts the
+            pairs of an optimizer step by them; ``row_numbers``, a list.
         """
         numbers = [entry["row"] for entry in entries]
         pairs = [self.pairs[number] for number in numbers]
@@ -122,6 +122,6 @@ class PairCollator:
             "tie": torch.tensor([pair.tie or 0.0 for pair in pairs], dtype=torch.float32),
             "has_tie": torch.tensor([pair.tie is not None for pair in pairs]),
             "num_votes": torch.tensor([pair.num_votes for pair in pairs]),
-            "labels": torch.zeros(len(pairs), dtype=torch.int64),
+            "labels": torch.tensor([[IGNORED_LABEL, 0]] * len(pairs)),  # the first column is shifted off
             "row_numbers": numbers,
         }

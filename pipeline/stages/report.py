@@ -15,6 +15,7 @@ from pipeline.config.evaluation import EvaluateConfig, SuiteConfig
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.joining import PolicySamples
 from pipeline.evaluation.report import Report, build_report, headline_metrics, to_json
+from pipeline.evaluation.reward_card import AUDIT_FILE
 from pipeline.evaluation.samples import SAMPLES_FILE, read_samples, row_type
 from pipeline.pages.report_inputs import LineageEntry, StageCosts, StageCurves
 from pipeline.pages.report_page import report_page
@@ -43,10 +44,19 @@ def write_report(job: StageJob) -> StageOutcome:
         )
         for policy, suite, artifact in pairs
     ]
-    report = build_report(samples, suites, job.section(EvaluateConfig), _provenance(pairs), **read_judges(job, samples))
-    report_file = job.staging / REPORT_FILE
-    report_file.write_text(to_json(report), encoding="utf-8", newline="\n")
     ancestors = lineage([artifact for consumed in job.inputs.values() for artifact in consumed])
+    audits = [_audit(artifact) for artifact in ancestors if artifact.kind is ArtifactKind.reward_model]
+    report = build_report(
+        samples,
+        suites,
+        job.section(EvaluateConfig),
+        _provenance(pairs),
+        reward_models=audits,
+        **read_judges(job, samples),
+    )
+    report_file = job.staging / REPORT_FILE
+    report_file.write_text(to_json(report), encoding="utf-8", newline="
+")
     page = report_page(
         report,
         curves=[curves for artifact in ancestors if (curves := _curves(artifact))],
@@ -104,6 +114,12 @@ def _provenance(pairs: Sequence[tuple[str, str, Artifact]]) -> dict[str, Any]:
         "datasets": sorted(datasets),
         "base": sorted(digest for digest in bases if digest is not None),
     }
+
+
+def _audit(artifact: Artifact) -> dict[str, Any]:
+    """Return the card that a reward model was sealed with, under the name of its stage."""
+    card: dict[str, Any] = json.loads(artifact.file(AUDIT_FILE).read_text(encoding="utf-8"))
+    return {"name": artifact.manifest.stage, "artifact": artifact.id, **card}
 
 
 def _curves(artifact: Artifact) -> StageCurves | None:

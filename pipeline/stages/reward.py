@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipeline.artifacts.durable import write_durably
+from pipeline.artifacts.hashing import sha256_file
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.reward import ConfidenceUse, RewardConfig, TieModel
 from pipeline.config.shared import ModelConfig
 from pipeline.data.pairs import Pair
+from pipeline.evaluation.reward_card import AUDIT_FILE
 from pipeline.losses.reward import (
     bradley_terry_loss,
     centring_loss,
@@ -29,7 +31,6 @@ from pipeline.losses.reward import (
 from pipeline.models.head import underlying_model
 from pipeline.models.loading import ADAPTER_FOLDER, add_lora, load_base, load_policy, save_adapter
 from pipeline.models.reward import (
-    AUDIT_NAME,
     RewardFacts,
     ScoreHead,
     last_scores,
@@ -236,7 +237,10 @@ def finish(training: Training, audited: Audited, rows: PairRows, milestones: Mil
         "dtype": dtype,
     }
     write_durably(job.staging / "training.json", json.dumps(course, indent=1, sort_keys=True) + "\n")
-    write_durably(job.staging / AUDIT_NAME, json.dumps(card.values, indent=1, sort_keys=True) + "\n")
+    write_durably(job.staging / AUDIT_FILE, json.dumps(card.values, indent=1, sort_keys=True) + "\n")
     return StageOutcome(
-        parts={"reward": reward_digest(job.staging)}, metrics=metrics, resolved={"dtype": dtype}, gates=card.gates
+        parts={"reward": reward_digest(job.staging), "audit": sha256_file(job.staging / AUDIT_FILE)},
+        metrics=metrics,
+        resolved={"dtype": dtype},
+        gates=card.gates,
     )

@@ -1,0 +1,252 @@
+"""The stage `reward` on a tiny model: what it seals, what its card says, and going on after a crash."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_rows import comparison
+from reward_jobs import Workshop, comparisons, make_workshop, small_config
+from safetensors.numpy import load_file
+from sft_jobs import metric_rows
+from transformers import TrainerCallback
+
+from pipeline.artifacts.outcome import StageOutcome
+from pipeline.artifacts.work import WorkFolder
+from pipeline.config.reward import ConfidenceUse, RewardConfig, TieModel
+from pipeline.config.shared import DType, LoRAConfig, RuntimeConfig
+from pipeline.data.encode import encode_completion, load_chat
+from pipeline.data.pairs import Pair
+from pipeline.errors import CheckpointError, DataError
+from pipeline.models.loading import add_lora, load_base, save_adapter
+from pipeline.models.reward import RewardFacts, load_reward, reward_digest
+from pipeline.stages import reward
+from pipeline.stages.pairs import PairCollator
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
+TIMING = {"tokens_per_second", "memory_gb"}
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return make_workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="module")
+def whole(workshop: Workshop) -> tuple[StageOutcome, WorkFolder]:
+    """Twelve steps in one go."""
+    return workshop.run(small_config(), "whole")
+
+
+def weights(work: WorkFolder) -> dict[str, np.ndarray]:
+    return load_file(work.staging / "adapter/adapter_model.safetensors") | load_file(work.staging / "head.safetensors")
+
+
+def same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> bool:
+    return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
+
+
+class Crash(Exception):
+    """Stands for the end of the process."""
+
+
+def run_to_crash(workshop: Workshop, config: RewardConfig, name: str, step: int) -> WorkFolder:
+    """Train until `step` optimizer steps are done, then fail as a crash would: nothing is cleaned up."""
+    original = reward.make_trainer
+
+    class AtStep(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == step:
+                raise Crash
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        trainer = original(*args, **kwargs)
+        trainer.add_callback(AtStep())
+        return trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reward, "make_trainer", make)
+        with pytest.raises(Crash):
+            workshop.run(config, name)
+    return workshop.work(name)
+
+
+# --- what it makes -----------------------------------------------------------------------------------------------
+
+
+def test_the_first_loss_is_log_two_and_training_lowers_it(whole: tuple[StageOutcome, WorkFolder]) -> None:
+    """The head starts at zero, so every pair is even at first, whatever the adapter."""
+    outcome, work = whole
+    rows = metric_rows(work.metrics)
+    assert rows[1]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert outcome.metrics["validation_loss_start"] == pytest.approx(math.log(2), abs=1e-6)
+    assert outcome.metrics["validation_loss_best"] < 0.6
+    assert outcome.metrics["steps"] == 12  # 24 pairs of folds 0 to 2, twice, in fours
+    assert {"accuracy", "score", "score_difference"} <= rows[-1].keys()
+    assert rows[1]["accuracy"] == 0.5
+    training = json.loads((work.staging / "training.json").read_text())
+    assert training["rows"]["train"]["dropped"] == {"other_fold": 16}
+    assert outcome.metrics["processed_tokens"] == 2 * training["rows"]["train"]["total_tokens"]
+
+
+def test_it_learns_what_the_pairs_say(whole: tuple[StageOutcome, WorkFolder]) -> None:
+    outcome, work = whole
+    card = json.loads((work.staging / "audit.json").read_text())
+    assert card["held_out"] == {"split": "test", "pairs": 20, "ties": 0}
+    assert card["accuracy"]["estimate"] > 0.9
+    assert set(card["by_source"]) == {"even", "odd"}
+    assert sum(group["n"] for group in card["by_confidence"].values()) == 20
+    gates = {gate["name"]: gate for gate in outcome.gates}
+    assert {"accuracy", "length_rule", "calibration", "empty_text", "reload", "padding", "batch"} <= gates.keys()
+    assert gates["accuracy"]["outcome"] == "PASS"
+    for name in ("reload", "padding", "batch"):
+        assert gates[name]["outcome"] == "PASS", gates[name]
+    assert set(outcome.parts) == {"reward", "audit"}
+    assert outcome.parts["reward"] == reward_digest(work.staging)
+
+
+def test_a_sealed_reward_model_prefers_the_right_reply(
+    workshop: Workshop, whole: tuple[StageOutcome, WorkFolder]
+) -> None:
+    facts = RewardFacts.read(whole[1].staging)
+    assert facts.folds == (0, 1, 2)
+    chat = load_chat(workshop.base.folder, workshop.model)
+    base = load_base(workshop.base, workshop.model, RuntimeConfig(), DType.float32)
+    loaded = load_reward(base, whole[1].staging)
+    asked = [{"role": "user", "content": "What about the refund number 99?"}]
+    rows = []
+    for text in ("The refund is ready.", "I do not know the card."):
+        encoded = encode_completion(asked, text, chat)
+        rows.append(encoded.input_ids)
+    good, bad = loaded.score(rows).mean.tolist()
+    assert good > bad + 0.5
+    # In units of the policy's own samples: the stage says what their mean and spread are.
+    card = json.loads((whole[1].staging / "audit.json").read_text())
+    assert facts.means == pytest.approx(card["policy_samples"]["raw_mean"])
+
+
+def test_the_same_inputs_give_the_same_bytes(workshop: Workshop, whole: tuple[StageOutcome, WorkFolder]) -> None:
+    _, again = workshop.run(small_config(), "again")
+    for name in ("adapter/adapter_model.safetensors", "head.safetensors", "reward.json", "audit.json", "training.json"):
+        assert (again.staging / name).read_bytes() == (whole[1].staging / name).read_bytes(), name
+    _, other = workshop.run(small_config(seed=6), "seed")
+    assert not same(weights(other), weights(whole[1])), "the seed does nothing, so nothing is shown"
+
+
+def test_a_gold_judge_learns_from_other_pairs(workshop: Workshop, whole: tuple[StageOutcome, WorkFolder]) -> None:
+    outcome, work = workshop.run(small_config(), "gold", folds=(3, 4))
+    assert RewardFacts.read(work.staging).folds == (3, 4)
+    training = json.loads((work.staging / "training.json").read_text())
+    assert training["rows"]["train"]["encoded"] == 16
+    assert training["rows"]["test"]["encoded"] == 20  # held-out rows are nobody's to learn from
+    assert outcome.parts["reward"] != whole[0].parts["reward"]
+
+
+def test_it_starts_from_the_policys_adapter(workshop: Workshop, tmp_path: Path) -> None:
+    """Steps of no size: what is sealed is what the policy brought, and its shape with it."""
+    policy = add_lora(load_base(workshop.base, workshop.model, RuntimeConfig(), DType.float32), LoRAConfig(rank=2), 1)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    work = workshop.store.work("sft", "f" * 64)
+    save_adapter(policy, work.staging / "adapter")
+    sealed = workshop.store.seal(
+        work, kind="policy", stage="sft", version=1, fingerprint="f" * 64, parents=[], config={},
+        outcome=StageOutcome(parts={"policy": "0" * 64}),
+    )  # fmt: skip
+    config = small_config(max_steps=1)  # the first step of the warm-up has a learning rate of zero
+    _, work = workshop.run(config, "from-policy", policy=sealed)
+    ours = load_file(work.staging / "adapter/adapter_model.safetensors")
+    assert same(ours, load_file(sealed.path / "adapter/adapter_model.safetensors"))
+    assert json.loads((work.staging / "adapter/adapter_config.json").read_text())["r"] == 2
+
+
+# --- labels ------------------------------------------------------------------------------------------------------
+
+
+def batch_of(workshop: Workshop, **values: Any) -> tuple[dict[str, Any], list[Pair]]:
+    from pipeline.data.pairs import encode_pairs
+
+    chat = load_chat(workshop.base.folder, workshop.model)
+    pairs = encode_pairs([comparison("Yes.", "No.", **values)], chat, max_length=64).pairs
+    return PairCollator(pairs, chat.pad_id)([{"row": 0}]), pairs
+
+
+@pytest.mark.parametrize(
+    ("config", "row", "expected"),
+    [
+        ({}, {"confidence": 0.8}, 0.8 * 0.3132617 + 0.2 * 1.3132617),
+        ({"label_smoothing": 0.1}, {"confidence": 1.0}, 0.9 * 0.3132617 + 0.1 * 1.3132617),
+        ({"confidence": ConfidenceUse.ignore}, {"confidence": 0.8}, 0.3132617),
+        ({"confidence": ConfidenceUse.ignore}, {"confidence": 0.5}, 0.5 * 0.3132617 + 0.5 * 1.3132617),
+        ({"use_margin": True}, {"confidence": 1.0, "margin": 1.0}, math.log(2)),
+        ({}, {"confidence": 1.0, "margin": 1.0}, 0.3132617),  # without use_margin nobody looks at it
+        ({"ties": TieModel.davidson}, {"confidence": 1.0}, 0.3132617),  # a tie was no possible answer
+        # Strengths e and 1 with nu = 1: win e, loss 1, tie sqrt(e).
+        ({"ties": TieModel.davidson}, {"confidence": 1.0, "tie": 0.0},
+         -math.log(math.e / (math.e + 1 + math.exp(0.5)))),
+    ],
+)  # fmt: skip
+def test_each_key_reaches_the_loss(
+    workshop: Workshop, config: dict[str, Any], row: dict[str, Any], expected: float
+) -> None:
+    batch, _ = batch_of(workshop, **row)
+    settings = small_config(**config)
+    tie = None if settings.ties is TieModel.half else torch.tensor(0.0)
+    loss = reward.pair_losses(torch.tensor([1.5]), torch.tensor([0.5]), batch, settings, tie)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_model_of_ties_is_trained_with_its_number(workshop: Workshop, tmp_path: Path) -> None:
+    tied = [*comparisons(20)]
+    rows = [
+        comparison(**{"chosen": "Yes it is.", "rejected": "It is, yes."}, prompt=f"Is it {n}?", id=f"t{n}",
+                   confidence=0.5, tie=1.0)
+        for n in range(20)
+    ]  # fmt: skip
+    shop = make_workshop(tmp_path, {"train": [*tied, *rows], "validation": comparisons(4, first=90)})
+    config = small_config(ties=TieModel.rao_kupper, num_epochs=1, keep_best=False)
+    _, work = shop.run(config, "ties", folds=range(5))
+    saved = load_file(next((work.path / "checkpoints").glob("step-*")) / "heads.safetensors")
+    assert saved["reward_head.tie"] > 0.01  # half of the pairs are ties, so the threshold rises
+
+
+# --- going on and refusing ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [1, 4, 9])
+def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(
+    workshop: Workshop, whole: tuple[StageOutcome, WorkFolder], step: int
+) -> None:
+    name = f"crash-{step}"
+    run_to_crash(workshop, small_config(), name, step)
+    outcome, work = workshop.run(small_config(), name)
+    assert same(weights(work), weights(whole[1]))
+    assert outcome.parts == whole[0].parts
+    assert outcome.metrics == whole[0].metrics
+    rows, wanted = (
+        [{key: value for key, value in row.items() if key not in TIMING} for row in metric_rows(path)]
+        for path in (work.metrics, whole[1].metrics)
+    )
+    assert rows == wanted
+
+
+def test_a_checkpoint_without_its_head_is_noticed(workshop: Workshop) -> None:
+    """The control of the test above: peft restores adapters alone."""
+    folder = run_to_crash(workshop, small_config(), "headless", 5).path / "checkpoints"
+    for checkpoint in folder.glob("step-*"):
+        (checkpoint / "heads.safetensors").unlink()
+    with pytest.raises(CheckpointError):
+        workshop.run(small_config(), "headless")
+
+
+def test_no_pair_left_is_an_error_with_the_counts(workshop: Workshop) -> None:
+    with pytest.raises(DataError, match=r"40 comparisons = 0 encoded \+ 40 dropped .*reward.max_length.*reward.folds"):
+        workshop.run(small_config(max_length=8), "nothing")
