@@ -55,8 +55,7 @@ def write_report(job: StageJob) -> StageOutcome:
         **read_judges(job, samples),
     )
     report_file = job.staging / REPORT_FILE
-    report_file.write_text(to_json(report), encoding="utf-8", newline="
-")
+    report_file.write_text(to_json(report), encoding="utf-8", newline="\n")
     page = report_page(
         report,
         curves=[curves for artifact in ancestors if (curves := _curves(artifact))],
