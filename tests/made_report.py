@@ -117,9 +117,9 @@ def win_rates() -> list[dict[str, Any]]:
                         **raw, "suite": "house_style", "judge": judge, "qualified": judge == "panel", "policy": policy,
                         "opponent": opponent, "clusters": 80, "method": "cluster-robust mean of both orders",
                         "length_controlled": {**controlled, "method": "logistic, studentised bootstrap"},
-                        "consistency": interval(0.91 - noise, 158), "first_slot_bias": interval(0.02 + noise / 3, 158),
+                        "consistency": 0.91 - noise, "first_slot_bias": 0.02 + noise / 3, "identical": 0,
                         "length_ratio": 1.24 if policy == "ppo" else 0.97,
-                        "prefers_longer": interval(0.55 + noise / 2, 158),
+                        "prefers_longer": 0.55 + noise / 2,
                         "unscored": {"timeout": 1, "refused": 1} if judge == "panel" else {"parse_fail": 2},
                     }
                 )  # fmt: skip
@@ -142,11 +142,14 @@ def judges() -> list[dict[str, Any]]:
     }  # fmt: skip
     weak = {**card, "agreement_with_humans": interval(0.58, 340), "kappa": interval(0.14, 340),
             "consistency": interval(0.56, 340), "injection_flip_rate": interval(0.31, 120)}  # fmt: skip
+    kinds = {"fake verdict": interval(0.05, 20), "role tags": interval(0.0, 20)}
     why = ["position consistency 0.56 is below 0.70", "31 % of injected instructions turned its verdict"]
+    same = {"suite": None, "kinds": kinds, "description": "", "card": card}
     return [
-        {"name": "panel", "kind": "panel", "qualified": True, "reasons": [], "card": card, "reliability": bins(0.1)},
-        {"name": "small_llm", "kind": "llm_local", "qualified": False, "reasons": why, "card": weak,
-         "reliability": bins(0.7)},
+        {**same, "name": "panel", "kind": "panel", "qualified": True, "reasons": [], "self_family": False,
+         "reliability": bins(0.1)},
+        {**same, "name": "small_llm", "kind": "local", "qualified": False, "reasons": why, "self_family": True,
+         "card": weak, "reliability": bins(0.7)},
     ]  # fmt: skip
 
 
@@ -157,6 +160,10 @@ def reward_models() -> list[dict[str, Any]]:
             "swapped_labels": {"accuracy": interval(0.26, 420)},
             "length_matched": {"accuracy": interval(0.68, 130)},
             "reliability": bins(0.25),
+            "gates": [
+                {"name": "accuracy", "outcome": "PASS", "reason": "held-out accuracy against 0.5: 0.740 on 420 items"},
+                {"name": "empty_text", "outcome": "FAIL", "reason": "empty text scores as high as usual text"},
+            ],
         }
     ]  # fmt: skip
 

@@ -87,7 +87,11 @@ def _missing(wanted: Mapping[str, Any], suite: Row | None, rows: Sequence[Row]) 
 
 def _obstacle(gate: GateConfig, row: Row, judges: Sequence[Row]) -> str | None:
     named = row["metric"].split("/")
-    unqualified = [judge for judge in judges if judge["name"] in named and not judge["qualified"]]
+    unqualified = [
+        judge
+        for judge in judges
+        if judge["name"] in named and judge["suite"] in (None, row["suite"]) and not judge["qualified"]
+    ]
     if unqualified:
         why = "; ".join(unqualified[0]["reasons"]) or "no reason was given"
         return f"the judge {unqualified[0]['name']} has not qualified ({why}), so its verdicts cannot gate"
@@ -99,7 +103,7 @@ def _obstacle(gate: GateConfig, row: Row, judges: Sequence[Row]) -> str | None:
 
 
 def _counted(name: str, gate: GateConfig, report: Mapping[str, Any]) -> Claim:
-    """Count what has no interval; the largest value over everything that the gate names is the one that counts."""
+    """Count what has no interval; of everything that the gate names, what is farthest from passing counts."""
     metric = gate.metric or ""
     if metric == UNSCORED_SHARE:
         values, noun = _unscored(gate, report), "item or verdict without a result"
@@ -109,13 +113,18 @@ def _counted(name: str, gate: GateConfig, report: Mapping[str, Any]) -> Claim:
         noun = "search for contamination"
     else:
         wanted = metric.removeprefix(JUDGE_QUALIFIED)
-        judges = [judge for judge in report["judges"] if judge["name"] == wanted]
+        judges = [
+            judge
+            for judge in report["judges"]
+            if judge["name"] == wanted and (gate.suite is None or judge["suite"] in (None, gate.suite))
+        ]
         values, noun = [(float(judge["qualified"]), 0, "; ".join(judge["reasons"])) for judge in judges], "such judge"
     unit = "share" if metric == UNSCORED_SHARE else "items" if metric == CONTAMINATED_ITEMS else "yes or no"
     row = NOT_MEASURED | {"suite": gate.suite, "metric": metric, "policy": gate.policy, "unit": unit}
     if not values:
         return Claim(name=name, gate=gate, row=row, obstacle=f"there is no {noun} to count")
-    value, n, where = max(values)
+    worst = max if gate.kind is GateKind.at_most else min
+    value, n, where = worst(values)
     row |= {"estimate": value, "low": value, "high": value, "n": n, "method": where}
     return Claim(name=name, gate=gate, row=row, obstacle=None)
 

@@ -85,12 +85,7 @@ def build_report(
 def _counting(report: Report) -> list[dict[str, Any]]:
     """Return the metrics that answer whether a policy is better: primary ones, and what qualified judges say."""
     primary = {(suite["name"], suite["primary"]) for suite in report["suites"]}
-    primary |= {
-        (suite["name"], f"{WIN_RATE}{judge['name']}")
-        for suite in report["suites"]
-        for judge in report["judges"]
-        if judge["qualified"]
-    }
+    primary |= {(entry["suite"], f"{WIN_RATE}{entry['judge']}") for entry in report["win_rates"] if entry["qualified"]}
     return [entry for entry in report["metrics"] if (entry["suite"], entry["metric"]) in primary]
 
 

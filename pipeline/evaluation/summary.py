@@ -74,10 +74,9 @@ def _told(gates: Sequence[Mapping[str, Any]], outcome: str) -> str:
 
 
 def _win_rates(report: Mapping[str, Any]) -> list[list[str]]:
-    qualified = {judge["name"] for judge in report["judges"] if judge["qualified"]}
     rows = [["suite", "judge", "policy", "opponent", "wins", "length-controlled", "pairs", "without a verdict"]]
     for entry in report["win_rates"]:
-        judge = entry["judge"] if entry["judge"] in qualified else f"{entry['judge']} (not qualified)"
+        judge = entry["judge"] if entry["qualified"] else f"{entry['judge']} (not qualified)"
         controlled = entry["length_controlled"]
         cells = [share_text(entry), share_text(controlled) if controlled else "-", f"{entry['n']:,}"]
         unscored = summed_words(entry["unscored"])

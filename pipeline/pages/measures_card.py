@@ -10,7 +10,7 @@ from pipeline.pages.numbers import compact, decimals_for, fixed
 from pipeline.pages.text import typographic
 
 RELIABILITY = "reliability"  # bins of a reliability diagram, drawn and not listed
-SHARES = ("share", "rate", "accuracy", "consistency", "agreement", "fraction")
+SHARES = ("share", "rate", "accuracy", "consistency", "agreement", "fraction", "prefer", "wins", "mistakes")
 
 
 @dataclass(frozen=True, kw_only=True)

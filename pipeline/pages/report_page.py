@@ -69,7 +69,7 @@ def report_page(
         gates=[(gate, gate_bar(gate)) for gate in report["gates"]],
         outcomes=outcome_counts(report["gates"]),
         win_rates=win_rate_view(report, colours),
-        judges=[card_view(judge, judge["card"]) for judge in report["judges"]],
+        judges=[card_view(judge, {**judge["card"], "mistakes by kind": judge["kinds"]}) for judge in report["judges"]],
         reward_models=[card_view(card, card) for card in report["reward_models"]],
         curves=[(entry, curve_charts(entry.rows)) for entry in curves if entry.rows],
         monitors=[monitor_view(entry) for entry in monitors],
@@ -96,7 +96,8 @@ def _suite(
 ) -> dict[str, Any]:
     name = suite["name"]
     entries = [entry for entry in report["metrics"] if entry["suite"] == name]
-    refused = {f"win_rate/{judge['name']}" for judge in report["judges"] if not judge["qualified"]}
+    own_judges = [entry for entry in report["win_rates"] if entry["suite"] == name]
+    refused = {f"win_rate/{entry['judge']}" for entry in own_judges if not entry["qualified"]}
     differences = [entry for entry in entries if entry["baseline"] is not None and entry["metric"] not in refused]
     rates = [entry for entry in entries if entry["baseline"] is None and entry["unit"] == "share"]
     words = f"{name}: differences from {report['baseline']}"
@@ -129,16 +130,15 @@ def win_rate_view(report: Mapping[str, Any], colours: Mapping[str, int]) -> dict
     entries = report["win_rates"]
     if not entries:
         return None
-    qualified = {judge["name"] for judge in report["judges"] if judge["qualified"]}
     matrices = []
     for suite, judge in dict.fromkeys((entry["suite"], entry["judge"]) for entry in entries):
         own = [entry for entry in entries if (entry["suite"], entry["judge"]) == (suite, judge)]
         chart = win_rate_matrix(own, report["policies"], f"{suite}: win rates by {judge}")
-        matrices.append({"suite": suite, "judge": judge, "qualified": judge in qualified, "chart": chart})
+        matrices.append({"suite": suite, "judge": judge, "qualified": own[0]["qualified"], "chart": chart})
     controlled = [entry for entry in entries if entry["length_controlled"]]
     title = "Raw and length-controlled win rates"
     lengths = [length_plot(controlled, colours, title, layout) for layout in LAYOUTS if controlled]
-    return {"matrices": matrices, "lengths": lengths, "entries": entries, "qualified": qualified}
+    return {"matrices": matrices, "lengths": lengths, "entries": entries}
 
 
 def card_view(entry: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,5 +146,6 @@ def card_view(entry: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, An
     bins = card.get(RELIABILITY) or entry.get(RELIABILITY)
     name = str(entry.get("name") or "reward model")
     chart = reliability_diagram(bins, f"{name}: how often it is right") if bins else None
-    shown = {key: value for key, value in card.items() if key not in ("name", "kind")}
-    return {"name": name, "entry": entry, "groups": measure_groups(shown), "reliability": chart}
+    shown = {key: value for key, value in card.items() if key not in ("name", "artifact", "gates")}
+    gates = card.get("gates", ())
+    return {"name": name, "entry": entry, "groups": measure_groups(shown), "reliability": chart, "gates": gates}

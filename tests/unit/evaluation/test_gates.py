@@ -138,11 +138,13 @@ def test_a_judge_that_has_not_qualified_cannot_gate() -> None:
     pair = {"suite": "form", "judge": "llm", "policy": "new", "opponent": "base", "n": 200, "clusters": MANY,
             "estimate": 0.8, "low": 0.75, "high": 0.85, "method": "x", "unscored": {"timeout": 10}}  # fmt: skip
     gate = better(metric="win_rate/llm")
-    judge = {"name": "llm", "qualified": True, "reasons": []}
+    judge = {"name": "llm", "suite": None, "qualified": True, "reasons": []}
     assert decide(gate, *win_rate_rows([pair]), judges=[judge])["outcome"] == "PASS"
     refused = decide(gate, *win_rate_rows([pair]), judges=[judge | {"qualified": False, "reasons": ["it flips"]}])
     assert refused["outcome"] == "INCONCLUSIVE"
     assert refused["reason"] == "the judge llm has not qualified (it flips), so its verdicts cannot gate"
+    elsewhere = {"name": "llm", "suite": "other", "qualified": False, "reasons": []}
+    assert decide(gate, *win_rate_rows([pair]), judges=[judge, elsewhere])["outcome"] == "PASS"
     # One half is no difference, and a pair that is named the other way round is turned.
     even = win_rate_rows([pair | {"estimate": 0.5, "low": 0.45, "high": 0.55}])
     assert decide(gate, *even, judges=[judge])["outcome"] == "INCONCLUSIVE"
