@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig, VotePool
 from pipeline.config.paths import find_file
@@ -15,6 +16,7 @@ from pipeline.config.root import EVALUATE
 from pipeline.errors import ConfigError
 from pipeline.evaluation.judges.protocol import Judge
 from pipeline.evaluation.judges.registry import build_judge, files_read, is_from_plugin
+from pipeline.evaluation.judges.reward_model import GOLD
 from pipeline.graph.chain import Wiring
 from pipeline.graph.fingerprint import result_config
 from pipeline.graph.nodes import Node, Source, safe_name
@@ -201,18 +203,16 @@ class Judging:
         members = self.judges[name].members
         return [entry.params for member in members for entry in entries if entry.params["judge"] == member]
 
-    def _reward_model(self, name: str, wanted: tuple[str, ...]) -> tuple[Source, ...]:
-        before = self.wiring.before(EVALUATE)
-        found = next((stage for stage in wanted if stage in before), None)
-        if found is not None:
-            return (Source(label=found, node=found),)
-        if len(wanted) == 1 and wanted[0] not in self.wiring.stages:
-            return (Source(label=wanted[0], reference=wanted[0], key=f"judge `{name}`"),)
-        self.wiring.problems.append(
-            f"judge `{name}`: it needs a reward model. Name the stage {' or '.join(wanted)} in `stages`, or write an "
-            "artifact's id or path into `params.artifact` of its file."
-        )
-        return ()
+    def _reward_model(self, name: str, wanted: str) -> tuple[Source, ...]:
+        asked = self.wiring.override(EVALUATE, GOLD) if wanted == GOLD else None
+        value = asked or wanted
+        if value == GOLD and GOLD not in self.wiring.before(EVALUATE):
+            self.wiring.problems.append(
+                f"judge `{name}`: it needs a reward model that has seen other votes than the policies. Set "
+                "`inputs.evaluate.gold=gold`, which trains one, or an artifact's id or path."
+            )
+            return ()
+        return self.wiring.named(EVALUATE, ArtifactKind.reward_model, value, f"judge `{name}`")
 
 
 def identity_of(judge: JudgeConfig) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def _files(judge: JudgeConfig) -> dict[str, str]:
 
 def _spec(spec: StageSpec, config: JudgeConfig, judge: Judge) -> StageSpec:
     """Return the stage as this judge runs it: what it loads, and whose code."""
-    loads = judge.loads_model or bool(judge.reward_model)
+    loads = judge.loads_model
     return replace(
         spec,
         uses_base=loads,

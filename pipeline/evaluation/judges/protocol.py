@@ -11,6 +11,7 @@ from enum import StrEnum
 from pipeline.config.evaluation import CheckConfig, SuiteConfig
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.shared import DType
+from pipeline.data.rows import Message
 from pipeline.tracking.job import StageJob
 
 Messages = list[dict[str, str]]
@@ -43,6 +44,11 @@ class Question:
     shown: tuple[str, ...]  # one completion, or two in the order in which they are shown
     order: Order | None  # None for a single completion
     reference: str | None = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """Return the prompt as typed turns."""
+        return [Message(role=turn["role"], content=turn["content"]) for turn in self.prompt]
 
     @property
     def key(self) -> str:
@@ -100,7 +106,7 @@ class Judge:
     answers_anything: bool = True  # False for votes that were cast before, which say nothing about other completions
     states_probabilities: bool = False  # whether a score between 0 and 1 is a probability
     loads_model: bool = False  # the base of the run, or `model` of the judge
-    reward_model: tuple[str, ...] = ()  # the artifact that it needs: stages of the chain (the first there), or one id
+    reward_model: str | None = None  # the artifact that it needs: a stage of the chain, `gold`, an id or a path
     checks: tuple[CheckConfig, ...] | None = ()  # that it goes by; None is those of the suite
 
     @property

@@ -16,7 +16,7 @@ from pipeline.evaluation.judges.protocol import Judge
 
 Factory = TypeVar("Factory", bound=Callable[..., Judge])
 
-BUILT_IN_KINDS = ("rule", "local", "http", "human", "panel")
+BUILT_IN_KINDS = ("rule", "reward_model", "local", "http", "human", "panel")
 _registry: Registry[Judge] = Registry(
     "judge kind", "Judge", tuple(f"pipeline.evaluation.judges.{kind}" for kind in BUILT_IN_KINDS)
 )
