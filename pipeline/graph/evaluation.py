@@ -51,7 +51,7 @@ def evaluation_nodes(
         name="report",
         stage=EVALUATE,
         spec=stages["report"],
-        inputs={"samples": joined, **judging.sources(), "reward_models": _reward_models(wiring)},
+        inputs={"samples": joined, **judging.sources(), **_reward_models(wiring)},
         reads={
             "samples": ("*",),
             "verdicts": ("verdicts",),
@@ -64,12 +64,11 @@ def evaluation_nodes(
     return [*samples, *judging.nodes, report]
 
 
-def _reward_models(wiring: Wiring) -> tuple[Source, ...]:
-    """Return the reward models of the chain, whose audits the report shows."""
+def _reward_models(wiring: Wiring) -> dict[str, tuple[Source, ...]]:
+    """Return the reward models of the chain, whose audits the report shows; nothing where there is none."""
     before = wiring.before(EVALUATE)
-    return tuple(
-        Source(label=stage, node=stage) for stage in before if wiring.stages[stage].kind == ArtifactKind.reward_model
-    )
+    found = [stage for stage in before if wiring.stages[stage].kind == ArtifactKind.reward_model]
+    return {"reward_models": tuple(Source(label=stage, node=stage) for stage in found)} if found else {}
 
 
 def _policies(wiring: Wiring) -> dict[str, tuple[Source, ...]]:
