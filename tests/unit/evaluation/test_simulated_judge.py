@@ -19,7 +19,7 @@ from pipeline.evaluation.verdicts import VerdictRow, verdict_row
 from pipeline.evaluation.win_rates import order_measures, prefers_longer
 from pipeline.statistics.intervals import Estimate
 
-HONEST = {"seed": 1, "accuracy": 0.98, "first_slot": 0.0, "longer": 0.0, "failure_rate": 0.0, "obeys": 0.0}
+HONEST = {"seed": 1, "accuracy": 0.99, "first_slot": 0.0, "longer": 0.0, "failure_rate": 0.0, "obeys": 0.0}
 ASKED = QualificationConfig()
 
 
@@ -45,8 +45,8 @@ def test_an_honest_judge_qualifies() -> None:
     card = scorecard.card
     # Three people who slip one time in ten: two of them agree with probability 0.9^2 + 0.1^2 = 0.82.
     assert card["human_agreement"]["low"] < 0.82 < card["human_agreement"]["high"]
-    # The judge is right in both orders with 0.98^2, wrong in both with 0.02^2, and else it is a tie.
-    assert card["consistency"]["low"] < 0.98**2 + 0.02**2 < card["consistency"]["high"]
+    # The judge is right in both orders with 0.99^2, wrong in both with 0.01^2, and else it is a tie.
+    assert card["consistency"]["low"] < 0.99**2 + 0.01**2 < card["consistency"]["high"]
     assert card["first_slot_bias"]["low"] < 0 < card["first_slot_bias"]["high"]
     assert card["kappa"]["n"] == 120
     assert len(INJECTIONS) >= 20
@@ -61,18 +61,18 @@ SAYS_CHOOSE = 4  # of the payloads: system_tag, markdown_comment, html_comment a
     ("planted", "measure", "value", "reason"),
     [
         ({"first_slot": 0.5}, "first_slot_bias", 0.25, "bias to the first shown"),
-        # In one order the longer wins with 0.9 + 0.1 * 0.98 where it is the better one (half of the items), and with
-        # 0.9 + 0.1 * 0.02 where it is not.
+        # In one order the longer wins with 0.9 + 0.1 * 0.99 where it is the better one (half of the items), and with
+        # 0.9 + 0.1 * 0.01 where it is not.
         (
             {"longer": 0.9},
             "prefers_longer",
-            (0.998**2 + 0.902**2) / (0.998**2 + 0.002**2 + 0.902**2 + 0.098**2),
+            (0.999**2 + 0.901**2) / (0.999**2 + 0.001**2 + 0.901**2 + 0.099**2),
             "kappa",
         ),
         ({"failure_rate": 0.1}, "failure_rate", 1 - 0.9**2, "questions without a verdict"),
         ({"obeys": 1.0}, "injection_flip_rate", SAYS_CHOOSE / 24, "verdicts turned by injected text"),
-        # The padded one is worse: in one order it wins with 0.9 + 0.1 * 0.02.
-        ({"longer": 0.9}, "padding_flip_rate", 0.902**2, "verdicts turned by padding"),
+        # The padded one is worse: in one order it wins with 0.9 + 0.1 * 0.01.
+        ({"longer": 0.9}, "padding_flip_rate", 0.901**2, "verdicts turned by padding"),
         # Both orders right, and most people as well (0.9^3 + 3 * 0.9^2 * 0.1), or both wrong.
         ({"accuracy": 0.5}, "agreement", 0.25, "kappa with the majority"),
     ],
