@@ -23,6 +23,7 @@ class PreferenceLoss:
     uses_reference: bool = True
     settings: Mapping[str, float] = field(default_factory=dict)  # further keys that it reads, with their defaults
     is_pairwise: bool = True  # False for a term on the chosen completion alone
+    per_token: bool = False  # whether log-probabilities are averaged over the tokens of a completion
 
 
 STRENGTH = "strength of the pull towards the reference, per nat of the whole completion"
@@ -34,8 +35,8 @@ LOSSES: dict[str, PreferenceLoss] = {
     "rao_kupper": PreferenceLoss(beta=0.1, beta_means=STRENGTH, settings={"tie_threshold": 0.5}),
     "hinge": PreferenceLoss(beta=0.1, beta_means="1 / beta nats of log-ratio are enough"),
     "ipo_sum": PreferenceLoss(beta=0.1, beta_means=f"{TARGET}, summed over their tokens"),
-    "ipo_mean": PreferenceLoss(beta=2.5, beta_means=f"{TARGET}, each averaged over its tokens"),
-    "sigmoid_norm": PreferenceLoss(beta=5.0, beta_means="strength of the pull, per nat per token"),
+    "ipo_mean": PreferenceLoss(beta=2.5, beta_means=f"{TARGET}, each averaged over its tokens", per_token=True),
+    "sigmoid_norm": PreferenceLoss(beta=5.0, beta_means="strength of the pull, per nat per token", per_token=True),
     "apo_zero": PreferenceLoss(beta=0.1, beta_means=STRENGTH),
     "apo_down": PreferenceLoss(beta=0.1, beta_means=STRENGTH),
     "sppo_hard": PreferenceLoss(beta=0.1, beta_means="aims at 1 / (2 beta) nats up and as many down"),
@@ -47,9 +48,13 @@ LOSSES: dict[str, PreferenceLoss] = {
         beta_means="scale of the difference of mean log-probabilities per token",
         uses_reference=False,
         settings={"target_margin": 1.0},
+        per_token=True,
     ),
     "orpo": PreferenceLoss(
-        beta=0.1, beta_means="weight of the odds ratio beside the likelihood of the chosen", uses_reference=False
+        beta=0.1,
+        beta_means="weight of the odds ratio beside the likelihood of the chosen",
+        uses_reference=False,
+        per_token=True,
     ),
     "sft": PreferenceLoss(beta=None, beta_means="-", uses_reference=False, is_pairwise=False),
 }

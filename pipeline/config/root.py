@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from pipeline.config.data import CurateConfig, DataConfig
+from pipeline.config.dpo import DPOConfig
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.fields import option
 from pipeline.config.ingest import IngestConfig
@@ -42,6 +43,15 @@ class RewardInputs:
 
 
 @dataclass(kw_only=True)
+class DPOInputs:
+    """A stage name of the chain, an artifact id or an artifact's path; null is wired by kind."""
+
+    dataset: str | None = None
+    policy: str | None = None  # `base` is the base although the chain has a policy
+    reference: str | None = None  # log-probabilities; null is those of the policy, computed where nobody has yet
+
+
+@dataclass(kw_only=True)
 class EvaluateInputs:
     """Policies are stage names, `base`, artifact ids or paths; empty is every policy of the chain and the base."""
 
@@ -60,6 +70,7 @@ class InputsConfig:
     sft: SFTInputs = option(factory=SFTInputs)
     reward: RewardInputs = option(factory=RewardInputs)
     gold: RewardInputs = option(factory=RewardInputs)
+    dpo: DPOInputs = option(factory=DPOInputs)
     evaluate: EvaluateInputs = option(factory=EvaluateInputs)
 
 
@@ -100,6 +111,7 @@ class Config:
     curate: CurateConfig = option(factory=CurateConfig)
     sft: SFTConfig = option(factory=SFTConfig)
     reward: RewardConfig = option(factory=RewardConfig)
+    dpo: DPOConfig = option(factory=DPOConfig)
     evaluate: EvaluateConfig = option(factory=EvaluateConfig)
     tracking: TrackingConfig = option(factory=TrackingConfig)
     runtime: RuntimeConfig = option(factory=RuntimeConfig)

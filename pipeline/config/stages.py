@@ -18,6 +18,7 @@ class TrainingConfig:
     """What every stage that trains an adapter with a trainer of TRL has; a row is a conversation, or a pair of them."""
 
     seed: int = option(17, ge=0)
+    lora: LoRAConfig = option(factory=LoRAConfig)  # of a new adapter; one that is given keeps its shape
     optimizer: OptimizerConfig = option(factory=OptimizerConfig)
     num_epochs: int = option(3, ge=1)  # passes over the train rows
     max_steps: int | None = option(None, ge=1)  # optimizer steps; ends earlier than num_epochs
@@ -39,5 +40,4 @@ class TrainingConfig:
 class SFTConfig(TrainingConfig):
     """Supervised fine-tuning on demonstrations."""
 
-    lora: LoRAConfig = option(factory=LoRAConfig)
     overlength: OverlengthPolicy = OverlengthPolicy.drop

@@ -8,10 +8,12 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pipeline.config.data import SourceFormat, SourceSplit, TableName
+from pipeline.config.dpo import dpo_problems
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import find_file
 from pipeline.config.root import DATA_STAGES, Config
+from pipeline.config.stages import TrainingConfig
 
 SYMBOLS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 HOLDS = {
@@ -46,8 +48,12 @@ def problems_in(config: Config | SuiteConfig | JudgeConfig) -> list[str]:
     problems.extend(_source_problems(config))
     if "curate" in config.stages and config.curate.validation_fraction + config.curate.test_fraction >= 1:
         problems.append("curate.validation_fraction and curate.test_fraction: together they leave nothing to train on.")
-    if "sft" in config.stages:
-        problems.extend(_sft_problems(config))
+    for name in config.stages:
+        section = getattr(config, name, None)
+        if isinstance(section, TrainingConfig):
+            problems.extend(_training_problems(name, section, config))
+    if "dpo" in config.stages:
+        problems.extend(dpo_problems(config.dpo))
     if "evaluate" in config.stages and not config.evaluate.suites:
         problems.append("evaluate.suites: no suite is named, and `data.suites` is empty as well.")
     return problems
@@ -90,21 +96,21 @@ def _source_problems(config: Config) -> Iterator[str]:
             yield f"data.sources[{number}].path: there is no file {source.path}.{hint}"
 
 
-def _sft_problems(config: Config) -> Iterator[str]:
-    sft, context = config.sft, config.model.context_length
-    if sft.batch_size % sft.microbatch_size:
+def _training_problems(name: str, section: TrainingConfig, config: Config) -> Iterator[str]:
+    context = config.model.context_length
+    if section.batch_size % section.microbatch_size:
         yield (
-            f"sft.batch_size={sft.batch_size} is not a multiple of sft.microbatch_size={sft.microbatch_size}: "
-            f"an optimizer step is a whole number of backward passes."
+            f"{name}.batch_size={section.batch_size} is not a multiple of {name}.microbatch_size="
+            f"{section.microbatch_size}: an optimizer step is a whole number of backward passes."
         )
-    if context is not None and sft.max_length > context:
-        yield f"sft.max_length={sft.max_length} exceeds model.context_length={context} tokens."
-    if sft.early_stopping_patience is not None and not sft.keep_best:
-        yield "sft.early_stopping_patience: stopping early makes sense only with sft.keep_best=true."
-    if sft.lora.targets == []:
-        yield "sft.lora.targets: no module is named, so nothing would be trained."
-    if (sft.keep_best or sft.early_stopping_patience) and config.curate.validation_fraction == 0:
-        yield "sft.keep_best=true needs validation rows, but curate.validation_fraction=0."
+    if context is not None and section.max_length > context:
+        yield f"{name}.max_length={section.max_length} exceeds model.context_length={context} tokens."
+    if section.early_stopping_patience is not None and not section.keep_best:
+        yield f"{name}.early_stopping_patience: stopping early makes sense only with {name}.keep_best=true."
+    if section.lora.targets == []:
+        yield f"{name}.lora.targets: no module is named, so nothing would be trained."
+    if (section.keep_best or section.early_stopping_patience) and config.curate.validation_fraction == 0:
+        yield f"{name}.keep_best=true needs validation rows, but curate.validation_fraction=0."
 
 
 def _suite_problems(suite: SuiteConfig) -> Iterator[str]:

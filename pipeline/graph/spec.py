@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.data import CurateConfig, DataConfig, TableName
+from pipeline.config.dpo import DPOConfig
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.ingest import IngestConfig
 from pipeline.config.reward import RewardConfig
@@ -49,6 +50,7 @@ class StageSpec:
 
 
 TRAINING_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
+COMPARISONS = ("comparisons/train", "comparisons/validation")
 SAMPLING_LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
 
 REWARD_SPEC = StageSpec(
@@ -126,6 +128,38 @@ STAGES: dict[str, StageSpec] = {
         ),
         REWARD_SPEC,
         replace(REWARD_SPEC, name="gold"),  # the same stage on other folds; wiring says which
+        StageSpec(
+            name="reference_logprobs",  # folds and the longest side are said by the stage that it belongs to
+            version=1,
+            kind=ArtifactKind.reference_logprobs,
+            entry="pipeline.stages.reference:score_reference",
+            consumes=(
+                Consumes(role="dataset", kind=ArtifactKind.dataset, parts=COMPARISONS, required=COMPARISONS[:1]),
+                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True),
+            ),
+            libraries=SAMPLING_LIBRARIES,
+            uses_base=True,
+        ),
+        StageSpec(
+            name="dpo",
+            version=1,
+            kind=ArtifactKind.policy,
+            entry="pipeline.stages.dpo:train_dpo",
+            sections=(DPOConfig,),
+            consumes=(
+                Consumes(
+                    role="dataset",
+                    kind=ArtifactKind.dataset,
+                    parts=COMPARISONS,
+                    required=COMPARISONS[:1],
+                    default=("curate",),
+                ),
+                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), default=("sft",), optional=True),
+                Consumes(role="reference", kind=ArtifactKind.reference_logprobs, parts=("logprobs",), optional=True),
+            ),
+            libraries=TRAINING_LIBRARIES,
+            uses_base=True,
+        ),
         StageSpec(
             name="samples",
             version=1,

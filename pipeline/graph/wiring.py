@@ -16,9 +16,11 @@ from pipeline.config.tables import TableConfig
 from pipeline.graph.chain import Wiring
 from pipeline.graph.evaluation import evaluation_nodes
 from pipeline.graph.nodes import Node
+from pipeline.graph.preference import with_reference
 from pipeline.graph.spec import STAGES, StageSpec
 
-INTERNAL = frozenset({"samples", "verdicts", "scorecard", "report"})  # what `evaluate` consists of
+# What `evaluate` consists of, and what `dpo` brings along.
+INTERNAL = frozenset({"samples", "verdicts", "scorecard", "report", "reference_logprobs"})
 
 
 def skipped_stages(config: Config) -> dict[str, str]:
@@ -70,6 +72,7 @@ def nodes_for(
     ]
     wiring = Wiring(config, stages, chain, problems)
     nodes = [wiring.node(stages[stage]) for stage in chain if stage != EVALUATE]
+    nodes = [part for node in nodes for part in with_reference(node, wiring)]
     nodes = [_with_tables(node, config, tables) if node.stage == INGEST else node for node in nodes]
     nodes = [_with_folds(node, config) if node.stage in (REWARD, GOLD) else node for node in nodes]
     if EVALUATE in chain:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,30 +11,22 @@ import trl
 from peft import PeftModel
 from torch import Tensor
 
-from pipeline.artifacts.durable import write_durably
 from pipeline.artifacts.outcome import StageOutcome
-from pipeline.config.shared import DType, ModelConfig
+from pipeline.config.shared import ModelConfig
 from pipeline.config.stages import SFTConfig
 from pipeline.data.encode import Chat, Encoded, EncodingCounts, coloured_sample, encode_rows, load_chat
 from pipeline.data.rows import Demonstration
 from pipeline.data.tables import part_name, read_table
 from pipeline.errors import DataError
 from pipeline.losses.sft import sft_loss
-from pipeline.models.loading import add_lora, load_base, load_policy
 from pipeline.models.logprobs import supervised_logprobs
 from pipeline.models.scoring import score
 from pipeline.stages.arguments import align_special_tokens, switch_telemetry_off
 from pipeline.stages.batches import CompletionCollator, order_dataset
-from pipeline.stages.course import Milestones
 from pipeline.stages.finite import StepMeter
 from pipeline.stages.order import training_order
-from pipeline.stages.training import (
-    Training,
-    begin_training,
-    course_metrics,
-    stage_policy,
-    train,
-)
+from pipeline.stages.policies import initial_policy, seal_policy
+from pipeline.stages.training import begin_training, train
 from pipeline.tracking.job import StageJob
 
 SECTION = "sft"
@@ -89,7 +80,8 @@ def train_sft(job: StageJob) -> StageOutcome:
         has_validation=bool(rows.validation),
         measure=lambda policy: validation_loss(policy, rows.validation, config.microbatch_size),
     )
-    return finish(training, model, rows, milestones)
+    counts = {split: counts.as_dict() for split, counts in rows.counts.items()}
+    return seal_policy(training, model, milestones, rows=counts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,16 +136,6 @@ def _counted(counts: EncodingCounts) -> str:
     )
 
 
-def initial_policy(job: StageJob, config: SFTConfig, dtype: DType) -> PeftModel:
-    """Return the given policy, or the base with a new adapter."""
-    base = load_base(job.base, job.section(ModelConfig), job.runtime, dtype)
-    given = job.one("policy")
-    policy = add_lora(base, config.lora, config.seed) if given is None else load_policy(base, given, trainable=True)
-    # A sealed adapter names its base without a path, and peft asks the hub about such a name at every save.
-    policy.active_peft_config.base_model_name_or_path = str(job.base.folder)
-    return policy
-
-
 def make_trainer(
     model: PeftModel, rows: SFTRows, config: SFTConfig, arguments: dict[str, Any], meter: StepMeter
 ) -> SFTTrainer:
@@ -184,19 +166,3 @@ def validation_loss(policy: torch.nn.Module, rows: Sequence[Encoded], batch_size
     """Mean negative log-likelihood over all supervised tokens of the validation rows, in nats."""
     scores = score(policy, rows, batch_size)
     return -sum(row.nats for row in scores) / sum(row.tokens for row in scores)
-
-
-def finish(training: Training, model: PeftModel, rows: SFTRows, milestones: Milestones) -> StageOutcome:
-    """Write the policy and the facts of its training into the staging folder."""
-    attempt, dtype = training.attempt, training.dtype.value
-    step, digest = stage_policy(attempt, model, keep_best=training.config.keep_best)
-    metrics = {"policy_step": step, **course_metrics(attempt, step)}
-    facts = {
-        **metrics,
-        "planned_steps": milestones.num_steps,
-        "rows": {split: counts.as_dict() for split, counts in rows.counts.items()},
-        "validations": attempt.course.validations,
-        "dtype": dtype,
-    }
-    write_durably(attempt.job.staging / "training.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
-    return StageOutcome(parts={"policy": digest}, metrics=metrics, resolved={"dtype": dtype})

@@ -1,0 +1,111 @@
+"""Watchdogs of a preference run: each names what looks wrong, the likely cause and the key to change.
+
+They end nothing and change no policy. What they look at is kept in the course, so that a resumed run tells the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pipeline.config.dpo import DPOConfig, WatchConfig
+from pipeline.config.preference import LOG_2_LOSSES, loss_terms
+from pipeline.stages.course import Course
+from pipeline.stages.finite import StepMeter
+from pipeline.tracking.run import Run
+
+SAMPLED = "sampled_tokens"  # of the validation measures: mean length of what the policy writes
+CHOSEN, MARGIN, LOSS = "log_ratio_per_token_chosen", "reward_margin", "loss"
+WATCHED = (CHOSEN, MARGIN, LOSS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What a watchdog sees after an optimizer step."""
+
+    means: Mapping[str, float]  # over the last steps, empty until there are as many as the window
+    done: float  # share of the run
+    length_before: float | None  # tokens that the policy wrote before training, and now; None where not measured
+    length_now: float | None
+
+
+def warnings(sight: Sight, config: DPOConfig) -> dict[str, str]:
+    """Return what looks wrong, by the watchdog's name."""
+    watch, found = config.watch, {}
+    drop, margin = -sight.means.get(CHOSEN, 0.0), sight.means.get(MARGIN, 0.0)
+    if watch.chosen_drop is not None and drop > watch.chosen_drop:
+        found["chosen_falls"] = (
+            f"the chosen completions are {drop:.2f} nats per token less likely than under the reference (more than "
+            f"dpo.watch.chosen_drop={watch.chosen_drop:g}). The loss only sees the difference, so both can fall, and "
+            "what rises is neither. Lower `dpo.optimizer.learning_rate`, raise `dpo.beta`, or anchor the chosen "
+            "completions: `dpo.loss={sigmoid: 1, sft: 0.2}` or `dpo.loss=apo_zero`."
+        )
+    if watch.max_margin is not None and margin > watch.max_margin:
+        found["margin_explodes"] = (
+            f"the implicit rewards of chosen and rejected are {margin:.1f} apart (more than dpo.watch.max_margin="
+            f"{watch.max_margin:g}): the train pairs are being learned by heart. "
+            "Lower `dpo.num_epochs` or `dpo.optimizer.learning_rate`, or bound the margin with `dpo.loss=ipo_sum` or "
+            "`dpo.loss=cdpo`."
+        )
+    found |= _stuck(sight, config)
+    if watch.length_ratio is not None and sight.length_before and sight.length_now is not None:
+        ratio = sight.length_now / sight.length_before
+        if ratio > watch.length_ratio or ratio < 1 / watch.length_ratio:
+            longer = ratio > 1
+            found["length_drifts"] = (
+                f"the policy's own completions have {sight.length_now:.0f} tokens, {ratio:.2f} times as many as before "
+                f"training (beyond dpo.watch.length_ratio={watch.length_ratio:g}): it learns that "
+                f"{'longer' if longer else 'shorter'} is better. Average over tokens with `dpo.loss=sigmoid_norm`, "
+                "raise `dpo.beta`, or look whether the votes prefer length."
+            )
+    return found
+
+
+def _stuck(sight: Sight, config: DPOConfig) -> dict[str, str]:
+    watch, loss = config.watch, sight.means.get(LOSS)
+    if watch.stuck_after is None or loss is None or sight.done < watch.stuck_after:
+        return {}
+    if set(loss_terms(config.loss)) - LOG_2_LOSSES or loss < math.log(2) - watch.stuck_tolerance:
+        return {}
+    return {
+        "stuck_at_log_2": (
+            f"after {sight.done:.0%} of the run the loss is {loss:.4f}, still that of a policy which tells no chosen "
+            "from a rejected completion (log 2 = 0.6931). The steps are too small, or the labels say little: raise "
+            "`dpo.optimizer.learning_rate` or `dpo.beta`, and look at the agreement of the votes in the data's page."
+        )
+    }
+
+
+class Watchdogs(TrainerCallback):  # type: ignore[misc]  # untyped upstream
+    """Looks after every optimizer step and tells each finding once."""
+
+    def __init__(self, meter: StepMeter, course: Course, run: Run, config: DPOConfig) -> None:
+        """`course` remembers the last steps and what was told."""
+        self.meter, self.course, self.run, self.config = meter, course, run, config
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Take in the step and tell what is new."""
+        watch: WatchConfig = self.config.watch
+        step = {LOSS: torch.stack(self.meter.losses).sum().item(), **self.meter.means()}
+        for name in WATCHED:
+            if math.isfinite(step.get(name, math.nan)):
+                self.course.recent[name] = [*self.course.recent.get(name, []), step[name]][-watch.window :]
+        full = {name: fmean(values) for name, values in self.course.recent.items() if len(values) == watch.window}
+        lengths = [measured.get(SAMPLED) for measured in self.course.details]
+        sight = Sight(
+            means=full,
+            done=state.global_step / max(state.max_steps, 1),
+            length_before=lengths[0] if lengths else None,
+            length_now=lengths[-1] if lengths else None,
+        )
+        told = {warning["name"] for warning in self.course.warnings}
+        for name, message in warnings(sight, self.config).items():
+            if name not in told:
+                self.course.warnings.append({"name": name, "step": state.global_step, "message": message})
+                self.run.notice(f"step {state.global_step}: watchdog {name}: {message}")
