@@ -20,20 +20,23 @@ from pipeline.stages.course import Course, Milestones
 from pipeline.stages.finite import StepMeter
 from pipeline.tracking.run import Run
 
+# Measures a model in evaluation mode; the key `loss` is what the best checkpoint is chosen by.
+Measure = Callable[[torch.nn.Module], Mapping[str, float]]
+
 
 class Validation(TrainerCallback):  # type: ignore[misc]  # untyped upstream
     """Measures the validation rows before training, at the milestones, and ends the run when nothing improves."""
 
     def __init__(
         self,
-        measure: Callable[[torch.nn.Module], float],
+        measure: Measure,
         course: Course,
         milestones: Milestones,
         run: Run,
         *,
         patience: int | None,
     ) -> None:
-        """`measure` returns the validation loss of a model in evaluation mode."""
+        """Whatever `measure` returns is recorded under `validation_<name>`."""
         self.measure, self.course, self.milestones, self.run, self.patience = measure, course, milestones, run, patience
 
     def on_train_begin(
@@ -41,7 +44,8 @@ class Validation(TrainerCallback):  # type: ignore[misc]  # untyped upstream
     ) -> None:
         """Step 0: what the policy is worth before training."""
         if self.milestones.validate_at and state.global_step == 0:
-            self.run.log({"validation_loss": self._validate(kwargs["model"], 0), "epoch": 0.0}, 0)
+            self._validate(kwargs["model"], 0)
+            self.run.log({**validation_row(self.course, 0), "epoch": 0.0}, 0)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Validate at the milestones."""
@@ -53,17 +57,26 @@ class Validation(TrainerCallback):  # type: ignore[misc]  # untyped upstream
             self.run.notice(f"step {state.global_step}: {waited} validations without improvement, training ends")
             self.course.finished = control.should_training_stop = True
 
-    def _validate(self, model: torch.nn.Module, step: int) -> float:
+    def _validate(self, model: torch.nn.Module, step: int) -> None:
         model.eval()
-        loss = self.measure(model)
+        measured = self.measure(model)
         model.train()
+        loss = measured["loss"]
         if not math.isfinite(loss):
             raise TrainingDivergedError(
                 f"The validation loss at step {step} is {loss}. Look for rows with extreme content, or set "
                 "`model.dtype=float32`."
             )
         self.course.validations.append((step, loss))
-        return loss
+        self.course.details.append({name: value for name, value in measured.items() if name != "loss"})
+
+
+def validation_row(course: Course, step: int) -> dict[str, float]:
+    """Return what was measured on the validation rows after a step, as metrics; nothing where nothing was."""
+    if not course.validations or course.validations[-1][0] != step:
+        return {}
+    details = course.details[-1] if course.details else {}
+    return {f"validation_{name}": value for name, value in {"loss": course.validations[-1][1], **details}.items()}
 
 
 class StopAtSignal(TrainerCallback):  # type: ignore[misc]  # untyped upstream
@@ -110,7 +123,5 @@ class Record(TrainerCallback):  # type: ignore[misc]  # untyped upstream
             "skipped_steps": self.course.skipped_steps,
         }
         row |= {name: value for name, value in meter.means().items() if math.isfinite(value)}
-        if self.course.validations and self.course.validations[-1][0] == step:
-            row["validation_loss"] = self.course.validations[-1][1]
-        self.run.log(row, step)
+        self.run.log(row | validation_row(self.course, step), step)
         self.run.progress(self.milestones.num_steps, step)

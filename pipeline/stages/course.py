@@ -66,6 +66,9 @@ class Course:
     """State of a run beside weights, optimizer and random numbers; every checkpoint carries it in its facts."""
 
     validations: list[tuple[int, float]] = field(default_factory=list)  # (step, validation loss), step 0 included
+    details: list[dict[str, float]] = field(default_factory=list)  # what else each validation measured
+    recent: dict[str, list[float]] = field(default_factory=dict)  # a watcher's numbers of the last steps, by name
+    warnings: list[dict[str, Any]] = field(default_factory=list)  # what a watcher has told: step, name, message
     skipped_steps: int = 0  # updates that were not made because something was not finite
     skipped_in_a_row: int = 0
     processed_tokens: int = 0  # without padding

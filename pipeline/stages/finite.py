@@ -83,9 +83,11 @@ class FiniteUpdates(TrainerCallback):  # type: ignore[misc]  # untyped upstream
         parameters = [parameter for parameter in kwargs["model"].parameters() if parameter.grad is not None]
         loss = torch.stack(self.meter.losses).sum()
         norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        # Clipping divides by the norm: one that overflowed leaves zeros, and no gradient of a loss is zero throughout.
+        # Clipping divides by the norm: one that overflowed leaves zeros. A loss has such a gradient itself only where
+        # it cannot get any lower, as a hinge that every pair satisfies.
         reason = "the loss" if not math.isfinite(loss.item()) else "the gradient"
-        if math.isfinite(loss.item()) and 0.0 < norm.item() < math.inf:
+        is_sound = 0.0 < norm.item() < math.inf or (norm.item() == 0.0 and loss.item() == 0.0)
+        if math.isfinite(loss.item()) and is_sound:
             self.course.skipped_in_a_row = 0
             return
         for parameter in parameters:

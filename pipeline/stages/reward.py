@@ -144,7 +144,7 @@ def train_reward(job: StageJob) -> StageOutcome:
         lambda arguments, meter: make_trainer(model, rows, config, arguments, meter),
         num_rows=len(rows.train),
         has_validation=bool(rows.validation),
-        measure=lambda trained: validation_loss(trained, rows.validation, config.microbatch_size),
+        measure=lambda trained: {"loss": validation_loss(trained, rows.validation, config.microbatch_size)},
     )
     step = load_chosen(training.attempt, model, keep_best=config.keep_best)
     head = cast("RewardHead", model.reward_head)

@@ -78,7 +78,7 @@ def train_sft(job: StageJob) -> StageOutcome:
         lambda arguments, meter: make_trainer(model, rows, config, arguments, meter),
         num_rows=len(rows.train),
         has_validation=bool(rows.validation),
-        measure=lambda policy: validation_loss(policy, rows.validation, config.microbatch_size),
+        measure=lambda policy: {"loss": validation_loss(policy, rows.validation, config.microbatch_size)},
     )
     counts = {split: counts.as_dict() for split, counts in rows.counts.items()}
     return seal_policy(training, model, milestones, rows=counts)

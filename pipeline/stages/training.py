@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pipeline.runtime.device import choose_device, probe_dtype
 from pipeline.runtime.seeds import seed_everything
 from pipeline.runtime.signals import StopRequest
 from pipeline.stages.arguments import microbatches, require_one_device, require_one_process, trainer_arguments
-from pipeline.stages.callbacks import Record, StopAtSignal, Validation
+from pipeline.stages.callbacks import Measure, Record, StopAtSignal, Validation
 from pipeline.stages.course import Course, Milestones, make_milestones
 from pipeline.stages.finite import FiniteUpdates, StepMeter
 from pipeline.stages.saving import HEADS_NAME, Checkpoints, head_parameters
@@ -93,6 +93,7 @@ def resolve_dtype(job: StageJob, device: torch.device) -> DType:
 
 
 MakeTrainer = Callable[[dict[str, Any], StepMeter], Trainer]  # from the arguments that all trainers of TRL share
+MakeWatcher = Callable[[StepMeter, Course], TrainerCallback]
 
 
 def train(
@@ -101,7 +102,8 @@ def train(
     *,
     num_rows: int,
     has_validation: bool,
-    measure: Callable[[torch.nn.Module], float],
+    measure: Measure,
+    watchers: Sequence[MakeWatcher] = (),
 ) -> Milestones:
     """Train to the last step, from wherever earlier attempts came; nothing is done where they came to the end.
 
@@ -110,7 +112,8 @@ def train(
         make_trainer: Builds the trainer over the whole run's rows, in their order.
         num_rows: Train rows.
         has_validation: False where there are no validation rows.
-        measure: Returns the validation loss of a model in evaluation mode.
+        measure: What is measured on the validation rows.
+        watchers: A stage's own callbacks; what they keep in the course is saved with every checkpoint.
     """
     config, attempt = training.config, training.attempt
     milestones = make_milestones(
@@ -132,7 +135,8 @@ def train(
             dtype=training.dtype,
         )
         meter = StepMeter()
-        run_trainer(make_trainer(arguments, meter), training, milestones, meter, measure)
+        own = [make_watcher(meter, attempt.course) for make_watcher in watchers]
+        run_trainer(make_trainer(arguments, meter), training, milestones, meter, measure, own)
     return milestones
 
 
@@ -141,7 +145,8 @@ def run_trainer(
     training: Training,
     milestones: Milestones,
     meter: StepMeter,
-    measure: Callable[[torch.nn.Module], float],
+    measure: Measure,
+    own: Sequence[TrainerCallback] = (),
 ) -> None:
     """Run a trainer from where the attempt stands to the last step.
 
@@ -162,6 +167,7 @@ def run_trainer(
             FiniteUpdates(meter, course, job.run, max_in_a_row=config.max_nonfinite_steps, section=training.section),
             Validation(measure, course, milestones, job.run, patience=config.early_stopping_patience),
             StopAtSignal(stop),
+            *own,
             saving,
             Record(meter, course, milestones, job.run),
         ]
@@ -169,9 +175,8 @@ def run_trainer(
             trainer.add_callback(watcher)
         if attempt.checkpoint is not None:
             load_heads(trainer.model, attempt.checkpoint)  # the trainer itself restores the adapter and all else
-        seed_everything(
-            config.seed
-        )  # what was drawn until here does not move the first step; a resume restores its own
+        # What was drawn until here does not move the first step; a resume restores its own.
+        seed_everything(config.seed)
         try:
             trainer.train(resume_from_checkpoint=None if attempt.checkpoint is None else str(attempt.checkpoint.path))
         except Exception:
