@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig
+from pipeline.config.gates import gate_problems
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import EVALUATE
 from pipeline.graph.chain import Wiring
@@ -32,6 +33,8 @@ def evaluation_nodes(
         )
     if not suites:
         problems.append("evaluate.suites: none is named. Write `evaluate.suites=[NAME]`, a file of configs/suite/.")
+    for name, gate in config.evaluate.gates.items():
+        problems.extend(gate_problems(name, gate, config.evaluate.baseline, list(policies), list(suites)))
     limited = {name: _limited(suite, config.evaluate.limit) for name, suite in suites.items()}
     samples = [
         _samples_node(stages["samples"], policy, source, suite, dataset)

@@ -17,16 +17,13 @@ from pipeline.evaluation.joining import PolicySamples
 from pipeline.evaluation.report import Report, build_report, headline_metrics, to_json
 from pipeline.evaluation.reward_card import AUDIT_FILE
 from pipeline.evaluation.samples import SAMPLES_FILE, read_samples, row_type
-from pipeline.pages.report_inputs import LineageEntry, StageCosts, StageCurves
 from pipeline.pages.report_page import report_page
 from pipeline.stages.judged import read_judges
+from pipeline.stages.page_inputs import COSTS_FILE, lineage, page_inputs
+from pipeline.stages.report_tables import log_tables
 from pipeline.tracking.job import StageJob
 
-REPORT_FILE, PAGE_FILE, COSTS_FILE, METRICS_FILE = "report.json", "report.html", "costs.json", "metrics.jsonl"
-TABLE_COLUMNS = (
-    *("suite", "metric", "policy", "baseline", "n", "clusters"),
-    *("estimate", "low", "high", "unit", "higher_is_better", "method"),
-)
+REPORT_FILE, PAGE_FILE = "report.json", "report.html"
 
 
 def write_report(job: StageJob) -> StageOutcome:
@@ -56,39 +53,13 @@ def write_report(job: StageJob) -> StageOutcome:
     )
     report_file = job.staging / REPORT_FILE
     report_file.write_text(to_json(report), encoding="utf-8", newline="\n")
-    page = report_page(
-        report,
-        curves=[curves for artifact in ancestors if (curves := _curves(artifact))],
-        costs=_costs(pairs, ancestors),
-        lineage=[_lineage_entry(artifact) for artifact in ancestors],
-    )
+    page = report_page(report, **page_inputs(pairs, suites, report, ancestors))
     (job.staging / PAGE_FILE).write_text(page, encoding="utf-8", newline="\n")
-    job.run.table("metrics", TABLE_COLUMNS, [[entry[name] for name in TABLE_COLUMNS] for entry in report["metrics"]])
+    log_tables(job.run, report)
     job.run.notice(report["headline"]["text"])
     costs = {"wall_seconds": round(time.monotonic() - started, 3)}
     (job.staging / COSTS_FILE).write_text(json.dumps(costs) + "\n", encoding="utf-8")
-    return StageOutcome(parts={"report": sha256_file(report_file)}, metrics=_summary(report))
-
-
-def lineage(artifacts: Sequence[Artifact]) -> list[Artifact]:
-    """Return the artifacts and all they were made from, parents first, as far as they lie beside each other.
-
-    An ancestor that was deleted or lies elsewhere is known by the id that its child's manifest holds.
-    """
-    found: dict[str, Artifact] = {}
-
-    def visit(artifact: Artifact) -> None:
-        if artifact.id in found:
-            return
-        for parent in sorted(artifact.manifest.parents, key=lambda parent: (parent.role, parent.id)):
-            folder = artifact.path.parent / parent.id
-            if parent.id not in found and folder.is_dir():
-                visit(Artifact.open(folder, expect=parent.kind, verify=False))
-        found[artifact.id] = artifact
-
-    for artifact in artifacts:
-        visit(artifact)
-    return list(found.values())
+    return StageOutcome(parts={"report": sha256_file(report_file)}, metrics=_summary(report), gates=report["gates"])
 
 
 def _pairs(named: Sequence[Mapping[str, str]], artifacts: Sequence[Artifact]) -> list[tuple[str, str, Artifact]]:
@@ -119,54 +90,6 @@ def _audit(artifact: Artifact) -> dict[str, Any]:
     """Return the card that a reward model was sealed with, under the name of its stage."""
     card: dict[str, Any] = json.loads(artifact.file(AUDIT_FILE).read_text(encoding="utf-8"))
     return {"name": artifact.manifest.stage, "artifact": artifact.id, **card}
-
-
-def _curves(artifact: Artifact) -> StageCurves | None:
-    """Return the rows that a training stage recorded, if it made this artifact."""
-    trained = artifact.kind in (ArtifactKind.policy, ArtifactKind.reward_model)
-    if not trained or METRICS_FILE not in artifact.manifest.files:
-        return None
-    lines = artifact.file(METRICS_FILE).read_bytes().splitlines()
-    rows = [json.loads(line) for line in lines if line.strip()]
-    return StageCurves(stage=artifact.manifest.stage, artifact=artifact.id, rows=rows)
-
-
-def _costs(pairs: Sequence[tuple[str, str, Artifact]], ancestors: Sequence[Artifact]) -> list[StageCosts]:
-    """Return what training and sampling took, with the wall time where nothing more was recorded."""
-    labels: dict[str, list[str]] = {}
-    for policy, suite, artifact in pairs:  # two suites that differ in their checks share one artifact
-        labels.setdefault(artifact.id, []).append(f"{suite}, {policy}")
-    costs = []
-    for artifact in ancestors:
-        values: dict[str, Any] = {"wall_seconds": artifact.manifest.wall_seconds}
-        if COSTS_FILE in artifact.manifest.files:
-            values |= json.loads(artifact.file(COSTS_FILE).read_text(encoding="utf-8"))
-        costs.append(
-            StageCosts(
-                label="; ".join(labels.get(artifact.id, [artifact.manifest.stage])), artifact=artifact.id, costs=values
-            )
-        )
-    return costs
-
-
-def _lineage_entry(artifact: Artifact) -> LineageEntry:
-    manifest = artifact.manifest
-    facts = {
-        "fingerprint": manifest.fingerprint,
-        "content_digest": manifest.content_digest,
-        "base": manifest.base,
-        "resolved": manifest.resolved,
-        "environment": manifest.environment,
-        "created": manifest.created,
-    }
-    return LineageEntry(
-        id=artifact.id,
-        kind=str(artifact.kind),
-        stage=manifest.stage,
-        parents=[(parent.role, parent.id) for parent in manifest.parents],
-        facts=facts,
-        config={name: value for name, value in manifest.config.items() if name != "fingerprint_inputs"},
-    )
 
 
 def _summary(report: Report) -> dict[str, Any]:

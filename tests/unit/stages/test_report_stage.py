@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from help_desk import EVALUATE, SUITES, help_desk
+from help_desk import EVALUATE, PLAIN, SUITES, help_desk
 
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.hashing import sha256_file, sha256_text
@@ -18,12 +19,20 @@ from pipeline.artifacts.manifest import ArtifactKind, Parent
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Provenance, Store
 from pipeline.config.evaluation import EvaluateConfig
+from pipeline.config.gates import GateConfig, GateKind
 from pipeline.config.shared import RuntimeConfig
 from pipeline.errors import ArtifactError
+from pipeline.evaluation.report import round_floats
 from pipeline.evaluation.samples import write_samples
 from pipeline.stages.report import write_report
 from pipeline.tracking.job import StageJob
 from pipeline.tracking.run import Run
+
+COSTS = '{"tokens": 60, "wall_seconds": 4.0}'
+GATES = {
+    "better": GateConfig(kind=GateKind.superiority, suite="fit", hard=True),
+    "counted": GateConfig(kind=GateKind.at_most, metric="unscored_share", bound=0.0),
+}
 
 
 class Recorder:
@@ -60,15 +69,20 @@ def job(tmp_path: Path) -> StageJob:
     store = Store(tmp_path / "outputs")
     dataset = seal(store, "curate", ArtifactKind.dataset, "dataset", {"counts.json": "{}"}, [])
     curve = "".join(json.dumps({"step": step, "loss": 2.0 - step / 10}) + "\n" for step in range(5))
-    policy = seal(store, "sft", ArtifactKind.policy, "policy", {"metrics.jsonl": curve}, [dataset])
+    audit = json.dumps({"accuracy": {"estimate": 0.75, "low": 0.7, "high": 0.8, "n": 400}, "gates": []})
+    reward = seal(store, "reward", ArtifactKind.reward_model, "reward", {"audit.json": audit}, [dataset])
+    rows = [{"step": k, "kl": k / 2, "proxy": k, "gold": 3 - abs(k - 2), "length": 20} for k in range(5)]
+    monitor = json.dumps({"rows": rows, "proxy": "reward", "gold": "gold"})
+    files = {"metrics.jsonl": curve, "monitor.json": monitor}
+    policy = seal(store, "sft", ArtifactKind.policy, "policy", files, [dataset, reward])
     samples = []
     for entry in help_desk():
         write_samples(tmp_path / "rows.jsonl", entry.rows)
-        files = {"samples.jsonl": (tmp_path / "rows.jsonl").read_text(encoding="utf-8"), "costs.json": '{"tokens": 7}'}
+        files = {"samples.jsonl": (tmp_path / "rows.jsonl").read_text(encoding="utf-8"), "costs.json": COSTS}
         parents = [dataset] if entry.policy == "base" else [dataset, policy]
         samples.append(seal(store, "samples", ArtifactKind.samples, entry.artifact, files, parents))
     return StageJob(
-        sections={EvaluateConfig: EVALUATE},
+        sections={EvaluateConfig: replace(EVALUATE, gates=GATES)},
         inputs={"samples": samples},
         run=cast(Run, Recorder()),
         work=store.work("report", "0" * 64),
@@ -95,6 +109,20 @@ def test_the_stage_writes_report_page_and_costs(job: StageJob) -> None:
     assert "wall seconds 12.5" in page
 
 
+def test_gates_costs_audits_and_monitors_are_found_behind_the_policies(job: StageJob) -> None:
+    outcome = write_report(job)
+    assert [(gate["name"], gate["outcome"]) for gate in outcome.gates] == [("better", "PASS"), ("counted", "PASS")]
+    report = json.loads((job.staging / "report.json").read_text(encoding="utf-8"))
+    assert round_floats(outcome.gates) == report["gates"]
+    (audit,) = report["reward_models"]
+    assert (audit["name"], audit["accuracy"]["estimate"]) == ("reward", 0.75)
+    page = (job.staging / "report.html").read_text(encoding="utf-8")
+    # 60 tokens in 4 s, 17/4 tokens a completion; the policy and its reward model took 12.5 s each.
+    assert "no training, writes 15 tokens/s, 0.317 s per completion" in page
+    assert "trained in 25 s, writes 15 tokens/s, 0.283 s per completion" in page
+    assert "The gold score was highest at step 2, at a divergence of 1 nats; from there to the end it fell by 2" in page
+
+
 def test_the_report_repeats_to_the_byte_and_names_no_path(job: StageJob) -> None:
     write_report(job)
     first = {name: (job.staging / name).read_bytes() for name in ("report.json", "report.html")}
@@ -112,6 +140,16 @@ def test_the_record_is_told_every_metric(job: StageJob) -> None:
     assert len(rows) == len(report["metrics"]) == 7 * 3
     assert [dict(zip(columns, row, strict=True)) for row in rows] == report["metrics"]
     assert recorder.notices[0] == report["headline"]["text"]
+    columns, rows = recorder.tables["gates"]
+    assert [(row[columns.index("name")], row[columns.index("outcome")]) for row in rows] == [
+        ("better", "PASS"), ("counted", "PASS"),
+    ]  # fmt: skip
+    columns, rows = recorder.tables["examples"]
+    told = [dict(zip(columns, row, strict=True)) for row in rows]
+    assert len(told) == 2 * len(report["examples"])
+    assert {"suite": "form", "id": "a", "change": "improved", "prompt": "user: How do I reset the hub?",
+            "policy": "base", "completion": PLAIN, "passed": "max_words", "failed": "regex"} in told  # fmt: skip
+    assert "win_rates" not in recorder.tables
 
 
 def test_samples_that_nobody_named_are_refused(job: StageJob) -> None:

@@ -1,0 +1,165 @@
+"""What a report's page shows beside the report, read from the artifacts that it rests on: costs, curves, lineage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.config.evaluation import SuiteConfig, SuiteKind
+from pipeline.evaluation.measures import COMPLETION_TOKENS
+from pipeline.pages.report_inputs import LineageEntry, PolicyCosts, PolicyMonitor, StageCosts, StageCurves
+
+COSTS_FILE, METRICS_FILE, MONITOR_FILE = "costs.json", "metrics.jsonl", "monitor.json"
+TRAINED = frozenset({ArtifactKind.policy, ArtifactKind.reward_model, ArtifactKind.reference_logprobs})
+
+Pairs = Sequence[tuple[str, str, Artifact]]  # policy, suite, samples
+
+
+def page_inputs(
+    pairs: Pairs, suites: Mapping[str, SuiteConfig], report: Mapping[str, Any], ancestors: Sequence[Artifact]
+) -> dict[str, Any]:
+    """Return the arguments of `report_page` that are no part of the report.
+
+    Args:
+        pairs: Which policy and suite each artifact of samples belongs to.
+        suites: By name.
+        report: The report.
+        ancestors: Every artifact behind the report.
+    """
+    return {
+        "curves": [curves for artifact in ancestors if (curves := _curves(artifact))],
+        "monitors": _monitors(pairs),
+        "costs": _costs(pairs, ancestors),
+        "policy_costs": _policy_costs(pairs, suites, report),
+        "lineage": [_lineage_entry(artifact) for artifact in ancestors],
+    }
+
+
+def lineage(artifacts: Sequence[Artifact]) -> list[Artifact]:
+    """Return the artifacts and all they were made from, parents first, as far as they lie beside each other.
+
+    An ancestor that was deleted or lies elsewhere is known by the id that its child's manifest holds.
+    """
+    found: dict[str, Artifact] = {}
+
+    def visit(artifact: Artifact) -> None:
+        if artifact.id in found:
+            return
+        for parent in sorted(artifact.manifest.parents, key=lambda parent: (parent.role, parent.id)):
+            folder = artifact.path.parent / parent.id
+            if parent.id not in found and folder.is_dir():
+                visit(Artifact.open(folder, expect=parent.kind, verify=False))
+        found[artifact.id] = artifact
+
+    for artifact in artifacts:
+        visit(artifact)
+    return list(found.values())
+
+
+def _policies(pairs: Pairs) -> dict[str, Artifact | None]:
+    """Return each policy's artifact, None for the base and for one that does not lie beside its samples."""
+    found: dict[str, Artifact | None] = {}
+    for policy, _, samples in pairs:
+        ids = [parent.id for parent in samples.manifest.parents if parent.kind is ArtifactKind.policy]
+        folder = samples.path.parent / ids[0] if ids else None
+        known = Artifact.open(folder, expect=ArtifactKind.policy, verify=False) if folder and folder.is_dir() else None
+        found.setdefault(policy, known)
+    return found
+
+
+def _policy_costs(pairs: Pairs, suites: Mapping[str, SuiteConfig], report: Mapping[str, Any]) -> list[PolicyCosts]:
+    """Return what each policy cost to make and to use; speed is that of the completions of all suites together."""
+    costs = []
+    for policy, artifact in _policies(pairs).items():
+        trained = [made for made in lineage([artifact]) if made.kind in TRAINED] if artifact else []
+        used = {
+            samples.id: read_costs(samples)
+            for name, suite, samples in pairs
+            if name == policy and suites[suite].kind is SuiteKind.generation
+        }
+        measured = [cost for cost in used.values() if cost.get("tokens") and cost["wall_seconds"]]
+        seconds, tokens = (sum(cost[key] for cost in measured) for key in ("wall_seconds", "tokens"))
+        lengths = [
+            (entry["estimate"], entry["n"])
+            for entry in report["metrics"]
+            if (entry["metric"], entry["policy"], entry["baseline"]) == (COMPLETION_TOKENS, policy, None)
+        ]
+        mean_length = sum(length * n for length, n in lengths) / sum(n for _, n in lengths) if lengths else None
+        costs.append(
+            PolicyCosts(
+                policy=policy,
+                training_seconds=sum(made.manifest.wall_seconds for made in trained) if trained else None,
+                tokens_per_second=tokens / seconds if measured else None,
+                completion_seconds=mean_length * seconds / tokens if measured and mean_length is not None else None,
+            )
+        )
+    return costs
+
+
+def read_costs(artifact: Artifact) -> dict[str, Any]:
+    """Return what an artifact's stage recorded of its costs, with the wall time where it recorded nothing more."""
+    values: dict[str, Any] = {"wall_seconds": artifact.manifest.wall_seconds}
+    if COSTS_FILE in artifact.manifest.files:
+        values |= json.loads(artifact.file(COSTS_FILE).read_text(encoding="utf-8"))
+    return values
+
+
+def _costs(pairs: Pairs, ancestors: Sequence[Artifact]) -> list[StageCosts]:
+    """Return what making each artifact took."""
+    labels: dict[str, list[str]] = {}
+    for policy, suite, artifact in pairs:  # two suites that differ in their checks share one artifact
+        labels.setdefault(artifact.id, []).append(f"{suite}, {policy}")
+    return [
+        StageCosts(
+            label="; ".join(labels.get(artifact.id, [artifact.manifest.stage])),
+            artifact=artifact.id,
+            costs=read_costs(artifact),
+        )
+        for artifact in ancestors
+    ]
+
+
+def _curves(artifact: Artifact) -> StageCurves | None:
+    """Return the rows that a training stage recorded, if it made this artifact."""
+    trained = artifact.kind in (ArtifactKind.policy, ArtifactKind.reward_model)
+    if not trained or METRICS_FILE not in artifact.manifest.files:
+        return None
+    lines = artifact.file(METRICS_FILE).read_bytes().splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()]
+    return StageCurves(stage=artifact.manifest.stage, artifact=artifact.id, rows=rows)
+
+
+def _monitors(pairs: Pairs) -> list[PolicyMonitor]:
+    """Return how far each policy that reinforcement learning made has moved, and what was said of it on the way."""
+    return [
+        PolicyMonitor(
+            policy=policy,
+            artifact=artifact.id,
+            monitor=json.loads(artifact.file(MONITOR_FILE).read_text(encoding="utf-8")),
+        )
+        for policy, artifact in _policies(pairs).items()
+        if artifact is not None and MONITOR_FILE in artifact.manifest.files
+    ]
+
+
+def _lineage_entry(artifact: Artifact) -> LineageEntry:
+    manifest = artifact.manifest
+    facts = {
+        "fingerprint": manifest.fingerprint,
+        "content_digest": manifest.content_digest,
+        "base": manifest.base,
+        "resolved": manifest.resolved,
+        "environment": manifest.environment,
+        "created": manifest.created,
+    }
+    return LineageEntry(
+        id=artifact.id,
+        kind=str(artifact.kind),
+        stage=manifest.stage,
+        parents=[(parent.role, parent.id) for parent in manifest.parents],
+        facts=facts,
+        config={name: value for name, value in manifest.config.items() if name != "fingerprint_inputs"},
+    )
