@@ -11,13 +11,14 @@ for AC1.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.statistics.agreement import Level
 from pipeline.statistics.bootstrap import DRAWS, Totals, bootstrap_totals
+from pipeline.statistics.clusters import cluster_codes, too_few
 from pipeline.statistics.intervals import Estimate, proportion_interval
 
 Array = npt.NDArray[np.float64]
@@ -45,6 +46,9 @@ def concordance(
 ) -> Concordance:
     """Return the agreement of two verdicts per item, with intervals by drawing clusters.
 
+    Two pseudo-clusters, an agreement and a disagreement, widen the intervals of kappa and AC1 and move their centre,
+    not the estimates, as in the interval of a win rate.
+
     Args:
         first: [n] verdicts of one source, each one of the categories.
         second: [n] of the other, on the same items.
@@ -66,21 +70,31 @@ def concordance(
         cells = [places[one] * size + places[other] for one, other in zip(first, second, strict=True)]
     except KeyError as error:
         raise ValueError(f"the verdict {error.args[0]} is none of the categories {list(categories)}") from None
-    table = np.zeros((len(cells), size * size))
-    table[np.arange(len(cells)), cells] = 1.0
     weights = _disagreement(np.asarray(categories, dtype=np.float64), level)
+    table = np.eye(size * size)[cells] if cells else np.zeros((0, size * size))
+    codes, num_clusters = cluster_codes(clusters, len(cells))
+    extra = _pseudo_clusters(table, size) * (len(cells) / max(1, num_clusters))
+    members = [*codes.tolist(), num_clusters, num_clusters + 1]
 
     def interval(statistic: Totals, method: str) -> Estimate:
-        return bootstrap_totals(
+        n, own = len(cells), statistic(table.sum(axis=0, keepdims=True))[0] if cells else np.nan
+        if not np.isfinite(own) or num_clusters < 2:
+            reason = too_few(num_clusters) if num_clusters < 2 else f"the items do not determine the {method}"
+            return Estimate.unknown(float(own) if np.isfinite(own) else None, n, num_clusters, reason)
+        wide = bootstrap_totals(
             statistic,
-            table,
-            clusters,
+            np.concatenate([table, extra]),
+            members,
             method=method,
             studentised=False,
             confidence=confidence,
             draws=draws,
             seed=seed,
         )
+        if wide.low is None or wide.high is None:
+            return Estimate.unknown(float(own), n, num_clusters, "the draws do not determine it")
+        low, high = max(-1.0, wide.low), min(1.0, wide.high)
+        return replace(wide, estimate=float(own), low=low, high=high, n=n, clusters=num_clusters)
 
     same = [one == other for one, other in zip(first, second, strict=True)]
     return Concordance(
@@ -88,6 +102,19 @@ def concordance(
         kappa=interval(lambda totals: _kappa(totals, weights), "kappa"),
         gwet_ac1=interval(_gwet_ac1, "Gwet's AC1"),
     )
+
+
+def _pseudo_clusters(table: Array, size: int) -> Array:
+    """Return [2, K^2]: an item on which the sources agree and one on which they differ, with the verdicts' own shares.
+
+    Without them sources that always agreed would do so for certain, and those that nearly always did nearly so.
+    """
+    shares = table.reshape(-1, size, size).mean(axis=0) if len(table) else np.full((size, size), 1 / size**2)
+    first, second = shares.sum(axis=1), shares.sum(axis=0)
+    same = np.diag((first + second) / 2)
+    apart = np.outer(first, second) * (1 - np.eye(size))
+    apart = apart / apart.sum() if apart.sum() > 0 else (1 - np.eye(size)) / (size * (size - 1))
+    return np.stack([same.ravel(), apart.ravel()])
 
 
 def _disagreement(categories: Array, level: Level) -> Array:

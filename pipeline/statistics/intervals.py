@@ -91,7 +91,10 @@ class EffectiveItems(NamedTuple):
 def effective_items(passed: Sequence[bool], clusters: Sequence[Hashable], confidence: float = 0.95) -> EffectiveItems:
     """Return p(1 - p) over the cluster-robust variance, at most n.
 
-    Where all items pass or all fail there is no variance to see, and each cluster counts as one item.
+    Both are taken with a pseudo-cluster that passes and one that fails, as in ``bounded_mean``, and their part of the
+    clusters is taken off again: where all pass each cluster counts as one item, and where few fail, in few clusters,
+    the variance cannot come out small by chance. Without them a share of 95 % in 50 clusters is covered 90 % of the
+    time (tests/numerics/test_coverage.py).
     """
     values = np.asarray(passed, dtype=np.float64)
     codes, num_clusters = cluster_codes(clusters, len(values))
@@ -103,9 +106,9 @@ def effective_items(passed: Sequence[bool], clusters: Sequence[Hashable], confid
         return EffectiveItems(share, len(values), normal, num_clusters)
     if num_clusters < 2:
         return EffectiveItems(share, None, normal, num_clusters)
-    variance = _standard_error(values - share, codes, num_clusters, len(values)) ** 2
-    effective = num_clusters if variance == 0 else min(share * (1 - share) / variance, len(values))
-    return EffectiveItems(share, effective, t_quantile(num_clusters, confidence), num_clusters)
+    centre, error = _with_pseudo_clusters(values, codes, num_clusters, (0.0, 1.0))
+    effective = centre * (1 - centre) / error**2 * num_clusters / (num_clusters + 2)
+    return EffectiveItems(share, min(effective, len(values)), t_quantile(num_clusters, confidence), num_clusters)
 
 
 def mean_interval(values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95) -> Estimate:
@@ -143,12 +146,7 @@ def bounded_mean(values: npt.ArrayLike, clusters: Sequence[Hashable], confidence
         return Estimate.unknown(estimate, len(vector), num_clusters, too_few(num_clusters))
     if float(np.abs(vector).max()) > 1:
         raise ValueError("every value must lie between -1 and 1")
-    size = len(vector) / num_clusters
-    weight = len(vector) + 2 * size
-    centre = float(vector.sum()) / weight
-    sums = np.bincount(codes, weights=vector - centre, minlength=num_clusters)
-    pseudo_sums = np.array([size * (1 - centre), size * (-1 - centre)])
-    error = math.sqrt(float((sums**2).sum() + (pseudo_sums**2).sum())) / weight
+    centre, error = _with_pseudo_clusters(vector, codes, num_clusters, (-1.0, 1.0))
     half = t_quantile(num_clusters, confidence) * error
     return Estimate(
         estimate=float(vector.mean()),
@@ -224,6 +222,18 @@ def _linear_interval(
         clusters=num_clusters,
         method=f"{method}, {t_words(num_clusters)}",
     )
+
+
+def _with_pseudo_clusters(
+    values: Vector, codes: Codes, num_clusters: int, ends: tuple[float, float]
+) -> tuple[float, float]:
+    """Return mean and standard error with two more clusters of mean size, one at each end of the range."""
+    size = len(values) / num_clusters
+    weight = len(values) + 2 * size
+    centre = (float(values.sum()) + size * sum(ends)) / weight
+    sums = np.bincount(codes, weights=values - centre, minlength=num_clusters)
+    squares = float((sums**2).sum()) + sum((size * (end - centre)) ** 2 for end in ends)
+    return centre, math.sqrt(squares) / weight
 
 
 def _standard_error(residuals: Vector, codes: Codes, num_clusters: int, total: float) -> float:

@@ -33,7 +33,7 @@ def fit_logistic(design: Array, outcome: Array, weights: Array, precision: Array
     size = design.shape[1]
     coefficients = np.tile(np.zeros(size) if start is None else start, (len(weights), 1))
     squares = (design[:, :, None] * design[:, None, :]).reshape(len(design), size * size)
-    distinct = np.unique(design, axis=0)
+    reach = np.abs(design).max(axis=0, initial=0)
     tolerance = TOLERANCE * np.maximum(1.0, weights.sum(axis=1))
     for _ in range(MAX_STEPS):
         chance = expit(coefficients @ design.T)
@@ -44,7 +44,7 @@ def fit_logistic(design: Array, outcome: Array, weights: Array, precision: Array
         weighted *= 1 - chance
         information = (weighted @ squares).reshape(-1, size, size) + np.diag(precision)
         step = np.linalg.solve(information, gradient[:, :, None])[:, :, 0]
-        move = np.abs(step @ distinct.T).max(axis=1)
+        move = np.abs(step) @ reach  # of any logit, at most
         coefficients += step * np.minimum(1.0, MAX_MOVE / np.maximum(move, MAX_MOVE))[:, None]
     return coefficients
 

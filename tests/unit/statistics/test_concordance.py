@@ -49,7 +49,10 @@ def test_perfect_and_constant_verdicts() -> None:
     assert (same.observed.estimate, same.kappa.estimate, same.gwet_ac1.estimate) == (1.0, 1.0, 1.0)
     assert same.observed.low is not None
     assert same.observed.low < 1
-    assert same.kappa.low is None  # no disagreement to see how often there is one
+    for value in (same.kappa, same.gwet_ac1):
+        assert value.low is not None
+        assert 0.7 < value.low < 0.99  # forty agreements do not make it certain
+        assert value.high == 1.0
     constant = concordance([1] * 40, [1] * 40, range(40), categories=[0, 1], draws=500)
     assert constant.kappa.estimate is None
     assert "do not determine the kappa" in constant.kappa.method

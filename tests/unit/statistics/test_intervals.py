@@ -94,9 +94,9 @@ def test_agreement_on_every_item_does_not_prove_equality() -> None:
 def test_repeated_clusters_widen_a_proportion_and_a_perfect_score_counts_clusters() -> None:
     passed = [True] * 6 + [False] * 6
     together = proportion_interval(passed, [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3)
-    # Cluster sums of the residuals are +-1.5: SE^2 = 4/3 * 9 / 144 = 1/12, so 0.25 / (1/12) = 3 effective items.
+    # With the two pseudo-clusters six sums of +-1.5: SE^2 = 6 * 2.25 / 18^2 = 1/24, so 6 effective items of 6 clusters.
     t_3 = 3.182446305284263
-    half = t_3 / 2 / math.sqrt(3 + t_3**2)  # Wilson's half-width at one half, for 3 items
+    half = t_3 / 2 / math.sqrt(4 + t_3**2)  # Wilson's half-width at one half, for the 4 clusters
     assert limits(together) == pytest.approx((0.5 - half, 0.5 + half))
     assert limits(together)[0] < limits(wilson(6, 12))[0] < 0.5
     perfect = proportion_interval([True] * 12, [0] * 4 + [1] * 4 + [2] * 4)
