@@ -10,8 +10,10 @@ for AC1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -72,36 +74,37 @@ def concordance(
         raise ValueError(f"the verdict {error.args[0]} is none of the categories {list(categories)}") from None
     weights = _disagreement(np.asarray(categories, dtype=np.float64), level)
     table = np.eye(size * size)[cells] if cells else np.zeros((0, size * size))
-    codes, num_clusters = cluster_codes(clusters, len(cells))
-    extra = _pseudo_clusters(table, size) * (len(cells) / max(1, num_clusters))
-    members = [*codes.tolist(), num_clusters, num_clusters + 1]
-
-    def interval(statistic: Totals, method: str) -> Estimate:
-        n, own = len(cells), statistic(table.sum(axis=0, keepdims=True))[0] if cells else np.nan
-        if not np.isfinite(own) or num_clusters < 2:
-            reason = too_few(num_clusters) if num_clusters < 2 else f"the items do not determine the {method}"
-            return Estimate.unknown(float(own) if np.isfinite(own) else None, n, num_clusters, reason)
-        wide = bootstrap_totals(
-            statistic,
-            np.concatenate([table, extra]),
-            members,
-            method=method,
-            studentised=False,
-            confidence=confidence,
-            draws=draws,
-            seed=seed,
-        )
-        if wide.low is None or wide.high is None:
-            return Estimate.unknown(float(own), n, num_clusters, "the draws do not determine it")
-        low, high = max(-1.0, wide.low), min(1.0, wide.high)
-        return replace(wide, estimate=float(own), low=low, high=high, n=n, clusters=num_clusters)
-
     same = [one == other for one, other in zip(first, second, strict=True)]
+    options: _Options = {"confidence": confidence, "draws": draws, "seed": seed}
     return Concordance(
         observed=proportion_interval(same, clusters, confidence),
-        kappa=interval(lambda totals: _kappa(totals, weights), "kappa"),
-        gwet_ac1=interval(_gwet_ac1, "Gwet's AC1"),
+        kappa=_interval(lambda totals: _kappa(totals, weights), table, clusters, "kappa", options),
+        gwet_ac1=_interval(_gwet_ac1, table, clusters, "Gwet's AC1", options),
     )
+
+
+class _Options(TypedDict):
+    confidence: float
+    draws: int
+    seed: int
+
+
+def _interval(
+    statistic: Totals, table: Array, clusters: Sequence[Hashable], method: str, options: _Options
+) -> Estimate:
+    """Return a coefficient of the table [n, K^2] of cells, with the interval of its draws."""
+    n, size = len(table), round(table.shape[1] ** 0.5)
+    codes, num_clusters = cluster_codes(clusters, n)
+    own = float(statistic(table.sum(axis=0, keepdims=True))[0]) if n else math.nan
+    if not math.isfinite(own) or num_clusters < 2:
+        reason = too_few(num_clusters) if num_clusters < 2 else f"the items do not determine the {method}"
+        return Estimate.unknown(own if math.isfinite(own) else None, n, num_clusters, reason)
+    widened = np.concatenate([table, _pseudo_clusters(table, size) * (n / num_clusters)])
+    members = [*codes.tolist(), num_clusters, num_clusters + 1]
+    wide = bootstrap_totals(statistic, widened, members, method=method, studentised=False, **options)
+    low = None if wide.low is None else max(-1.0, wide.low)
+    high = None if wide.high is None else min(1.0, wide.high)
+    return replace(wide, estimate=own, low=low, high=high, n=n, clusters=num_clusters)
 
 
 def _pseudo_clusters(table: Array, size: int) -> Array:
