@@ -74,6 +74,12 @@ class Judging:
                 self._add_verdicts(name, judge, suite, group, samples)
             self._add_scorecard(name, judge, suite)
 
+    def measure(self, name: str, suite: SuiteConfig) -> None:
+        """Add the scorecard of a judge alone."""
+        judge = self._judge(name)
+        if judge is not None:
+            self._add_scorecard(name, judge, suite)
+
     def sources(self) -> dict[str, tuple[Source, ...]]:
         """Return what the report reads of all this; nothing without judges, so that such a report stays as it was."""
         if not self._verdicts:
