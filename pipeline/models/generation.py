@@ -26,6 +26,7 @@ class Completion:
     ids: list[int]  # with the stop token, where there is one
     text: str  # without it
     finish_reason: str  # "stop" or "length"
+    logprobs: list[float] | None = None  # nats of each id under what it was drawn from, where the engine tells
 
     @property
     def num_tokens(self) -> int:
