@@ -36,7 +36,7 @@ def make_model(seed: int = 0) -> LlamaForCausalLM:
     """A Llama of one layer with random weights, far from uniform."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2,
         max_position_embeddings=8, initializer_range=0.2, tie_word_embeddings=False, bos_token_id=0, eos_token_id=1,
         pad_token_id=None,
     )  # fmt: skip
@@ -87,7 +87,7 @@ def separate_models(*, shares_trunk: bool = False) -> SeparateModels:
     """The policy starts as the reference."""
     model = make_model()
     return SeparateModels(
-        model, copy.deepcopy(model).requires_grad_(False), copy.deepcopy(model), ValueHead(32), shares_trunk
+        model, copy.deepcopy(model).requires_grad_(False), copy.deepcopy(model), ValueHead(64), shares_trunk
     )
 
 

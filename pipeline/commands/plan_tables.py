@@ -17,13 +17,12 @@ from pipeline.data.encode import (
     Encoded,
     EncodingCounts,
     encode_comparison,
-    encode_prompt,
+    encode_prompt_row,
     encode_rows,
     load_chat,
 )
 from pipeline.data.rows import Comparison, Demonstration, Prompt
 from pipeline.data.tables import part_name, read_table
-from pipeline.errors import DataError
 from pipeline.graph.estimates import remembered_rate, sft_memory
 from pipeline.graph.fingerprint import result_config
 from pipeline.graph.nodes import Node
@@ -131,7 +130,7 @@ def count_part(
         step = -(-len(prompts) // MAX_ENCODED)
         counts = {"prompts": EncodingCounts()}
         for prompt in prompts[::step]:
-            counts["prompts"].add(_encoded_prompt(prompt, chat, max_length))
+            counts["prompts"].add(encode_prompt_row(prompt, chat, max_length))
         return step, counts
     comparisons = read_table(dataset, table, split, Comparison)
     step = -(-len(comparisons) // MAX_ENCODED)
@@ -142,16 +141,6 @@ def count_part(
         for count, side in zip(counts.values(), sides, strict=True):
             count.add(side)
     return step, counts
-
-
-def _encoded_prompt(row: Prompt, chat: Chat, max_length: int) -> Encoded | Dropped:
-    try:
-        tokens = encode_prompt(row.prompt, chat)
-    except DataError:
-        return Dropped("template does not fit")
-    if len(tokens) > max_length:
-        return Dropped("overlength")
-    return Encoded(id=row.id, input_ids=tokens, completion_mask=[False] * len(tokens))
 
 
 def print_samples(nodes: Sequence[Node], states: Sequence[str], resolution: Resolution) -> None:

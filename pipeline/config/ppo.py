@@ -54,6 +54,7 @@ class MonitorConfig:
     gold: list[RewardConfig] = option(factory=list)
     margin: float = option(0.0, ge=0)  # gold may fall this much below its best before it counts, in units of the gold
     confidence: float = option(0.95, gt=0.5, lt=1)  # of the interval that must lie below the margin
+    stop: bool = True  # training ends when the gold falls while the score rises
     rollback: bool = True  # the policy is the measured one with the best gold inside the budget, else the last
 
 

@@ -14,7 +14,7 @@ from pipeline.config.stages import OverlengthPolicy
 from pipeline.data.chat import Chat as Chat
 from pipeline.data.chat import EncodingRefusedError, Piece, Tokens
 from pipeline.data.chat import load_chat as load_chat
-from pipeline.data.rows import Comparison, Demonstration, Message
+from pipeline.data.rows import Comparison, Demonstration, Message, Prompt
 from pipeline.errors import DataError
 
 _GREEN, _DIM, _RESET = "\x1b[32m", "\x1b[2m", "\x1b[0m"
@@ -187,6 +187,17 @@ def encode_prompt(messages: Sequence[Message], chat: Chat) -> list[int]:
             f"The prompt that begins {opening!r} cannot be encoded ({refusal.reason}): "
             f"the chat template does not fit its turns."
         ) from refusal
+
+
+def encode_prompt_row(row: Prompt, chat: Chat, max_length: int) -> Encoded | Dropped:
+    """Encode a row of the table of prompts, of which nothing is supervised; one that does not fit is dropped."""
+    try:
+        tokens = encode_prompt(row.prompt, chat)
+    except DataError:
+        return Dropped("template does not fit")
+    if len(tokens) > max_length:
+        return Dropped("overlength")
+    return Encoded(id=row.id, input_ids=tokens, completion_mask=[False] * len(tokens))
 
 
 def encode_completion(prompt: Sequence[Message], completion: str, chat: Chat) -> Encoded | Dropped:

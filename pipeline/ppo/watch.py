@@ -1,0 +1,163 @@
+"""Failure signatures: what a row of the record should never say, what usually causes it, and the key to turn.
+
+The thresholds here are the ones that docs/ppo.md prints; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+Row = Mapping[str, float | int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """One way in which a run goes wrong."""
+
+    name: str
+    metric: str
+    threshold: float
+    sees: Callable[[Row, float], bool]  # (row, threshold)
+    message: str  # formatted with the row's metrics and `threshold`
+    needs: tuple[str, ...] = ()  # metrics without which a row says nothing
+    after: int = 0  # rollouts before which it says nothing
+    patience: int = 1  # rollouts in a row
+
+
+SIGNATURES: tuple[Signature, ...] = (
+    Signature(
+        name="first_ratio",
+        metric="first_ratio_gap",
+        threshold=1e-3,
+        sees=lambda row, limit: row["first_ratio_gap"] > limit,
+        message=(
+            "the probability ratio was off 1 by {first_ratio_gap:.3g} before any update (at most {threshold:g} is "
+            "rounding): the forward pass that scores is not the one that trains. Look for dropout, another "
+            "`ppo.temperature`, or a merged adapter."
+        ),
+    ),
+    Signature(
+        name="negative_kl",
+        metric="kl",
+        threshold=-1.0,
+        sees=lambda row, limit: row["kl"] < limit,
+        message=(
+            "the mean KL to the reference is {kl:.2f} nats, below {threshold:g}: completions are not drawn from the "
+            "distribution that is scored. Look at the engine (`ppo.engine`) and its sampling parameters."
+        ),
+    ),
+    Signature(
+        name="kl_stays_zero",
+        metric="kl",
+        threshold=1e-7,
+        sees=lambda row, limit: abs(row["kl"]) <= limit and row.get("policy_grad_norm", 0.0) == 0.0,
+        message=(
+            "the policy does not move: KL {kl:.1g} and no gradient. Every advantage is equal, or the adapter gets no "
+            "gradient. Look at `reward_*` (do the rewards tell completions apart?) and at `ppo.value_warmup`."
+        ),
+        needs=("policy_grad_norm",),
+        after=2,
+        patience=3,
+    ),
+    Signature(
+        name="mismatch",
+        metric="mismatch_mean",
+        threshold=0.1,
+        sees=lambda row, limit: row["mismatch_mean"] > limit,
+        message=(
+            "engine and policy differ by {mismatch_mean:.3f} nats per token on average (more than {threshold:g}). "
+            "`ppo.importance_cap` corrects for it; `model.dtype=float32` or `ppo.engine=hf` removes it."
+        ),
+    ),
+    Signature(
+        name="value_model_useless",
+        metric="explained_variance",
+        threshold=0.0,
+        sees=lambda row, limit: row["explained_variance"] < limit,
+        message=(
+            "the value model explains less than nothing of the returns ({explained_variance:.2f}). Raise "
+            "`ppo.value_learning_rate` or `ppo.value_warmup`; with `ppo.value_init=reward_model` the scales may differ."
+        ),
+        after=10,
+        patience=5,
+    ),
+    Signature(
+        name="clipping",
+        metric="clip_fraction",
+        threshold=0.3,
+        sees=lambda row, limit: row["clip_fraction"] > limit,
+        message=(
+            "{clip_fraction:.0%} of the tokens were clipped (more than {threshold:.0%}): updates are too large. Lower "
+            "`ppo.optimizer.learning_rate` or `ppo.ppo_epochs`."
+        ),
+        patience=3,
+    ),
+    Signature(
+        name="never_ends",
+        metric="finished_rate",
+        threshold=0.5,
+        sees=lambda row, limit: row["finished_rate"] < limit,
+        message=(
+            "only {finished_rate:.0%} of the completions end by themselves (fewer than {threshold:.0%}). Raise "
+            "`ppo.max_new_tokens`, or `ppo.missing_eos_penalty` if the policy once knew how to stop."
+        ),
+        patience=3,
+    ),
+    Signature(
+        name="entropy_collapse",
+        metric="entropy",
+        threshold=0.1,
+        sees=lambda row, limit: row["entropy"] < limit,
+        message=(
+            "the policy is nearly deterministic: {entropy:.3f} nats per token (below {threshold:g}). Raise "
+            "`ppo.kl_coef` or lower `ppo.optimizer.learning_rate`."
+        ),
+        patience=3,
+    ),
+    Signature(
+        name="constant_score",
+        metric="score_std",
+        threshold=1e-6,
+        sees=lambda row, limit: row["score_std"] <= limit,
+        message=(
+            "every completion got the same score, so there is nothing to learn. Look at `ppo.rewards`: does the policy "
+            "pass them some of the time?"
+        ),
+        patience=3,
+    ),
+    Signature(
+        name="skipped",
+        metric="skipped_steps",
+        threshold=0.0,
+        sees=lambda row, limit: row["skipped_steps"] > limit,
+        message=(
+            "{skipped_steps} optimizer steps were skipped because a loss or gradient was not finite. Lower the "
+            "learning rates or set `model.dtype=float32`."
+        ),
+    ),
+)
+
+
+class Watchdog:
+    """Tells of each signature once per run, when it has been seen as often in a row as it takes."""
+
+    def __init__(self, signatures: Sequence[Signature] = SIGNATURES) -> None:
+        self.signatures = signatures
+        self.streaks: dict[str, int] = {}
+        self.told: list[str] = []
+
+    def warnings(self, row: Row, number: int) -> list[str]:
+        """Return what is to be said about the row of rollout ``number``, counted from 0."""
+        found = []
+        for signature in self.signatures:
+            known = signature.metric in row and all(metric in row for metric in signature.needs)
+            if not known or number < signature.after:
+                continue
+            seen = signature.sees(row, signature.threshold)
+            self.streaks[signature.name] = self.streaks.get(signature.name, 0) + 1 if seen else 0
+            if self.streaks[signature.name] >= signature.patience and signature.name not in self.told:
+                self.told.append(signature.name)
+                text = signature.message.format(**row, threshold=signature.threshold)
+                found.append(f"{signature.name}: {text}")
+        return found

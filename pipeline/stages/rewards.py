@@ -1,0 +1,75 @@
+"""The score of a completion: a weighted sum of named rewards."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.checks.rewards import Reward, build_reward
+from pipeline.config.ppo import REWARD_MODEL, RewardConfig
+from pipeline.errors import ConfigError, DataError
+from pipeline.ppo.loop import Scorer, Scores
+from pipeline.ppo.rollout import Rollout
+
+Learned = Callable[[Rollout], Tensor]  # [B] scores of a reward model, normalised
+
+
+def make_scorer(entries: Sequence[RewardConfig], *, learned: Learned | None, where: str) -> Scorer:
+    """Build every reward once; the scorer returns their weighted sum and each by name.
+
+    Args:
+        entries: Empty means the learned reward model alone.
+        learned: Scores by the reward model that `inputs` wires, where there is one.
+        where: The configuration key of the entries; error messages begin with it.
+
+    Raises:
+        ConfigError: There is nothing to score with, or a reward cannot be built.
+    """
+    if not entries and learned is not None:
+        entries = [RewardConfig(name=REWARD_MODEL)]
+    if not entries:
+        raise ConfigError(f"{where}: no reward is named and no reward model is wired. Name one, or train one.")
+    built: list[tuple[str, float, Learned]] = []
+    for name, entry in zip(reward_names(entries), entries, strict=True):
+        if entry.name == REWARD_MODEL:
+            if learned is None:
+                raise ConfigError(f"{where}: `{REWARD_MODEL}` is named and no reward model is wired.")
+            built.append((name, entry.weight, learned))
+        else:
+            reward = build_reward(entry.name, entry.params, where=where)
+            built.append((name, entry.weight, _rule(reward, entry.name, where)))
+
+    def score(rollout: Rollout) -> Scores:
+        by_name = {name: function(rollout) for name, _, function in built}
+        total = torch.zeros(len(rollout.prompts))
+        for name, weight, _ in built:
+            total = total + weight * by_name[name].float().cpu()
+        return Scores(total=total, by_name=by_name)
+
+    return score
+
+
+def reward_names(entries: Sequence[RewardConfig]) -> list[str]:
+    """Return one name per reward; those that occur several times are numbered from 1."""
+    total, seen, names = Counter(entry.name for entry in entries), Counter[str](), []
+    for entry in entries:
+        seen[entry.name] += 1
+        names.append(f"{entry.name}_{seen[entry.name]}" if total[entry.name] > 1 else entry.name)
+    return names
+
+
+def _rule(reward: Reward, name: str, where: str) -> Learned:
+    def score(rollout: Rollout) -> Tensor:
+        values = []
+        for prompt, completion in zip(rollout.prompts, rollout.completions, strict=True):
+            value = float(reward(completion.text, prompt.item))
+            if not math.isfinite(value):
+                raise DataError(f"{where}: the reward `{name}` gave {value} to a completion of prompt {prompt.id!r}.")
+            values.append(value)
+        return torch.tensor(values)
+
+    return score
