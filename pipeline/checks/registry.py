@@ -85,6 +85,11 @@ def build_check(name: str, params: Mapping[str, Any], *, where: str = "checks") 
     return _registry.build(name, params, where=where)
 
 
+def is_from_plugin(name: str, *, where: str = "checks") -> bool:
+    """Whether a plugin registered the check, so that the plugin's content is part of every verdict."""
+    return _registry.is_from_plugin(name, where=where)
+
+
 def files_read(name: str, params: Mapping[str, Any], *, where: str = "checks") -> list[Path]:
     """Return the files that a check reads: whoever caches its verdicts must hash them."""
     return _registry.files_read(name, params, where=where)

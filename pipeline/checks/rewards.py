@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pipeline.checks.registry import CheckItem, build_check, registered_checks
 from pipeline.checks.registry import files_read as files_of_check
+from pipeline.checks.registry import is_from_plugin as check_is_from_plugin
 from pipeline.checks.style import words
 from pipeline.config.ppo import REWARD_MODEL
 from pipeline.config.registry import Registry
@@ -84,6 +85,15 @@ def files_read(name: str, params: Mapping[str, Any], *, where: str) -> list[Path
     if _is_check(name, where):
         return files_of_check(name, params, where=where)
     return _registry.files_read(name, params, where=where)
+
+
+def is_from_plugin(name: str, *, where: str) -> bool:
+    """Whether a plugin registered the name, so that the plugin's content is part of every result."""
+    if name == REWARD_MODEL:
+        return False
+    if _is_check(name, where):
+        return check_is_from_plugin(name, where=where)
+    return _registry.is_from_plugin(name, where=where)
 
 
 def _is_check(name: str, where: str) -> bool:

@@ -19,6 +19,7 @@ from pipeline.config.plugins import load_plugins
 from pipeline.data.filters.registry import build_filter
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.graph.nodes import Node
+from pipeline.graph.rewards import reward_problems
 from pipeline.graph.wiring import nodes_for, skipped_stages
 from pipeline.tracking.redaction import find_secrets, redact
 
@@ -65,6 +66,7 @@ def prepare(composed: DictConfig, search_path: list[Path], arguments: list[str])
             problems.append(str(error))
     nodes, wiring_problems = nodes_for(config, loaded.suites, loaded.tables, judges=loaded.judges)
     problems.extend(wiring_problems)
+    problems.extend(reward_problems(config, nodes))
     if problems:
         raise ConfigError(
             f"{len(problems)} problem(s) in the configuration:\n" + "\n".join(f"  {line}" for line in problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -36,7 +37,7 @@ class RolloutEngine(StrEnum):
 
 
 @dataclass(kw_only=True)
-class RewardConfig:
+class NamedReward:
     """One summand of a completion's score."""
 
     name: str = MISSING  # a registered reward, a registered check (1 where it is followed, else 0), or reward_model
@@ -51,7 +52,7 @@ class MonitorConfig:
     every: int | None = option(5, ge=1)  # rollouts between two measurements; null never measures
     num_prompts: int = option(64, ge=2)  # validation prompts, the first by id hash
     # What the policy is really wanted to do, and is not trained on. Empty: the gold reward model, if one is wired.
-    gold: list[RewardConfig] = option(factory=list)
+    gold: list[NamedReward] = option(factory=list)
     margin: float = option(0.0, ge=0)  # gold may fall this much below its best before it counts, in units of the gold
     confidence: float = option(0.95, gt=0.5, lt=1)  # of the interval that must lie below the margin
     stop: bool = True  # training ends when the gold falls while the score rises
@@ -68,7 +69,7 @@ class PPOConfig:
         factory=lambda: OptimizerConfig(learning_rate=2e-5, schedule=Schedule.linear, warmup_fraction=0.0)
     )
     value_learning_rate: float = option(1e-4, gt=0)
-    rewards: list[RewardConfig] = option(factory=list)  # empty: the reward model alone
+    rewards: list[NamedReward] = option(factory=list)  # empty: the reward model alone
     allow_failed_reward: list[str] = option(factory=list)  # gates of the reward model that may have failed
     score_clip: float | None = option(10.0, gt=0)  # bounds the sum of the rewards on either side
     missing_eos_penalty: float = option(1.0, ge=0)  # taken off a completion that ran into max_new_tokens
@@ -109,3 +110,17 @@ class PPOConfig:
     max_nonfinite_steps: int = option(5, ge=1)  # skipped in a row before the run stops
     save_every: int = option(5, ge=1, affects_results=False)  # rollouts between checkpoints
     keep_checkpoints: int = option(2, ge=2, affects_results=False)
+
+
+def ppo_problems(ppo: PPOConfig, context: int | None) -> Iterator[str]:
+    """Yield what contradicts in the section; ``context`` is the model's length where it is configured."""
+    for size, part in (("rollout_size", "minibatch_size"), ("minibatch_size", "microbatch_size")):
+        whole, share = getattr(ppo, size), getattr(ppo, part)
+        if whole % share:
+            yield f"ppo.{size}={whole} is not a multiple of ppo.{part}={share}."
+    if context is not None and ppo.max_new_tokens >= context:
+        yield f"ppo.max_new_tokens={ppo.max_new_tokens} leaves no room for a prompt in model.context_length={context}."
+    if ppo.kl_budget is not None and ppo.monitor.every is None:
+        yield "ppo.kl_budget needs ppo.monitor.every: the measured policies are what it falls back to."
+    if ppo.value_warmup >= ppo.num_rollouts:
+        yield f"ppo.value_warmup={ppo.value_warmup} leaves the policy none of ppo.num_rollouts={ppo.num_rollouts}."

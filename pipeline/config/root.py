@@ -9,6 +9,7 @@ from pipeline.config.dpo import DPOConfig
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.fields import option
 from pipeline.config.ingest import IngestConfig
+from pipeline.config.ppo import PPOConfig
 from pipeline.config.reward import RewardConfig
 from pipeline.config.shared import ModelConfig, RuntimeConfig, TrackingConfig
 from pipeline.config.stages import SFTConfig
@@ -52,6 +53,16 @@ class DPOInputs:
 
 
 @dataclass(kw_only=True)
+class PPOInputs:
+    """A stage name of the chain, an artifact id or an artifact's path; null is wired by kind."""
+
+    dataset: str | None = None
+    policy: str | None = None  # null is `sft` where it runs, else the base
+    reward_model: str | None = None
+    gold: str | None = None  # a reward model of other folds, which watches and is not learned from
+
+
+@dataclass(kw_only=True)
 class EvaluateInputs:
     """Policies are stage names, `base`, artifact ids or paths; empty is every policy of the chain and the base."""
 
@@ -71,6 +82,7 @@ class InputsConfig:
     reward: RewardInputs = option(factory=RewardInputs)
     gold: RewardInputs = option(factory=RewardInputs)
     dpo: DPOInputs = option(factory=DPOInputs)
+    ppo: PPOInputs = option(factory=PPOInputs)
     evaluate: EvaluateInputs = option(factory=EvaluateInputs)
 
 
@@ -112,6 +124,7 @@ class Config:
     sft: SFTConfig = option(factory=SFTConfig)
     reward: RewardConfig = option(factory=RewardConfig)
     dpo: DPOConfig = option(factory=DPOConfig)
+    ppo: PPOConfig = option(factory=PPOConfig)
     evaluate: EvaluateConfig = option(factory=EvaluateConfig)
     tracking: TrackingConfig = option(factory=TrackingConfig)
     runtime: RuntimeConfig = option(factory=RuntimeConfig)

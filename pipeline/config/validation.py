@@ -12,6 +12,7 @@ from pipeline.config.dpo import dpo_problems
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import find_file
+from pipeline.config.ppo import ppo_problems
 from pipeline.config.root import DATA_STAGES, Config
 from pipeline.config.stages import TrainingConfig
 
@@ -54,6 +55,8 @@ def problems_in(config: Config | SuiteConfig | JudgeConfig) -> list[str]:
             problems.extend(_training_problems(name, section, config))
     if "dpo" in config.stages:
         problems.extend(dpo_problems(config.dpo))
+    if "ppo" in config.stages:
+        problems.extend(ppo_problems(config.ppo, config.model.context_length))
     if "evaluate" in config.stages and not config.evaluate.suites:
         problems.append("evaluate.suites: no suite is named, and `data.suites` is empty as well.")
     return problems

@@ -26,6 +26,7 @@ from pipeline.data.filters import registry as filters
 from pipeline.data.sources import source_digests, source_name
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.graph.nodes import Node
+from pipeline.graph.rewards import plugins_reward, reward_files
 from pipeline.graph.spec import StageSpec
 from pipeline.labels.importers.registry import importers
 
@@ -169,12 +170,16 @@ def _sources_read(data: DataConfig, tables: Collection[TableName], hashes: FileH
 def _named_code(node: Node, around: Surroundings) -> dict[str, Any]:
     """Digest the plugins, and the files that checks and filters go by."""
     found: dict[str, Any] = {}
-    if _uses_plugins(node.spec, around.config):
+    rewards = node.spec.runs_rewards
+    if _uses_plugins(node.spec, around.config) or (rewards and plugins_reward(around.config, node.stage)):
         found |= {f"plugin {name}": digest for name, digest in around.plugins.items()}
     if node.spec.runs_checks:
         found |= _check_files(node.params["suites"], around.hashes)
     if node.spec.runs_filters:
         found |= _filter_files(around.config.curate, around.hashes)
+    if rewards:
+        files = reward_files(around.config, node.stage)
+        found |= {key: around.hashes.sha256(path) for key, path in files.items()}
     return found
 
 

@@ -12,6 +12,7 @@ from pipeline.config.data import CurateConfig, DataConfig, TableName
 from pipeline.config.dpo import DPOConfig
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.ingest import IngestConfig
+from pipeline.config.ppo import PPOConfig
 from pipeline.config.reward import RewardConfig
 from pipeline.config.stages import SFTConfig
 
@@ -46,6 +47,7 @@ class StageSpec:
     reads_tables: tuple[TableName, ...] = ()  # reads the files of `data.sources` with such rows, and no other source
     runs_filters: bool = False  # of `curate.filters`: the files that they read count, and the plugins that define them
     runs_importers: bool = False  # of `data.sources`: the plugins that define them count
+    runs_rewards: bool = False  # of its section: the files that they read count, and the plugins that define them
     runs_in_plan: bool = False  # needs no weights, and what comes after cannot be planned without it
 
 
@@ -71,6 +73,31 @@ REWARD_SPEC = StageSpec(
     ),
     libraries=(*TRAINING_LIBRARIES, "scipy"),
     uses_base=True,
+)
+
+PPO_SPEC = StageSpec(
+    name="ppo",
+    version=1,
+    kind=ArtifactKind.policy,
+    entry="pipeline.stages.ppo:train_ppo",
+    sections=(PPOConfig,),
+    consumes=(
+        Consumes(
+            role="dataset",
+            kind=ArtifactKind.dataset,
+            parts=("prompts/train", "prompts/validation"),
+            required=("prompts/train",),
+            default=("curate",),
+        ),
+        Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), default=("sft",), optional=True),
+        Consumes(
+            role="reward_model", kind=ArtifactKind.reward_model, parts=("reward",), default=("reward",), optional=True
+        ),
+        Consumes(role="gold", kind=ArtifactKind.reward_model, parts=("reward",), optional=True),
+    ),
+    libraries=SAMPLING_LIBRARIES,
+    uses_base=True,
+    runs_rewards=True,
 )
 
 STAGES: dict[str, StageSpec] = {
@@ -160,6 +187,7 @@ STAGES: dict[str, StageSpec] = {
             libraries=TRAINING_LIBRARIES,
             uses_base=True,
         ),
+        PPO_SPEC,
         StageSpec(
             name="samples",
             version=1,

@@ -127,6 +127,7 @@ def make_experience(
         with models.value() as trunk:
             for batch in microbatches:
                 batch.values = models.value_head(states_of(trunk, batch).hidden)
+    scores = scores.float()
     if config.score_clip is not None:
         scores = scores.clamp(-config.score_clip, config.score_clip)
     scores = with_penalty_for_length(scores, rollout.finish_reasons, config.missing_eos_penalty).to(device)

@@ -24,7 +24,7 @@ Row = dict[str, float | int]
 class Scores:
     """What the rewards said about a rollout."""
 
-    total: Tensor  # [B] weighted sum
+    total: Tensor  # [B] weighted sum, fp64
     by_name: Mapping[str, Tensor]  # [B] each, unweighted
 
 

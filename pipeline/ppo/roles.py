@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,10 +49,11 @@ class OneBackbone:
     value_head: ValueHead
     reference_adapter: str | None  # None: the policy started from the bare base
     shares_trunk: bool
+    activation_checkpointing: bool = False  # was enabled on the model, from which all dropout was taken
 
     def policy(self, *, train: bool = False) -> AbstractContextManager[nn.Module]:
         """Enter the policy's adapter."""
-        return enter_role(self.model, POLICY, train=train)
+        return self._role(POLICY, train=train)
 
     def reference(self) -> AbstractContextManager[nn.Module]:
         """Enter the frozen copy of the incoming policy, or the bare base."""
@@ -59,7 +61,17 @@ class OneBackbone:
 
     def value(self, *, train: bool = False) -> AbstractContextManager[nn.Module]:
         """Enter the value adapter."""
-        return enter_role(self.model, VALUE, train=train)
+        return self._role(VALUE, train=train)
+
+    @contextmanager
+    def _role(self, adapter: str, *, train: bool) -> Iterator[nn.Module]:
+        """Enter a role; activations are checkpointed in training mode alone, in which no cache works for sampling."""
+        with enter_role(self.model, adapter, train=train):
+            self.model.train(train and self.activation_checkpointing)
+            try:
+                yield self.model
+            finally:
+                self.model.eval()
 
     def policy_parameters(self) -> dict[str, nn.Parameter]:
         """Return the policy adapter's parameters."""

@@ -127,7 +127,6 @@ def build_models(job: StageJob, config: PPOConfig, dtype: DType) -> OneBackbone:
     if config.activation_checkpointing:
         underlying_model(model).activation_checkpointing_enable()
         model.enable_input_require_grads()
-        model.train()  # transformers checkpoints in training mode only; no dropout is left
     hidden_size = int(model.config.get_text_config().hidden_size)
     head = ValueHead(hidden_size).to(next(model.parameters()).device)
     return OneBackbone(
@@ -135,6 +134,7 @@ def build_models(job: StageJob, config: PPOConfig, dtype: DType) -> OneBackbone:
         value_head=head,
         reference_adapter=None if given is None else REFERENCE,
         shares_trunk=shares_trunk,
+        activation_checkpointing=config.activation_checkpointing,
     )
 
 

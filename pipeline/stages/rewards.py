@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.checks.rewards import Reward, build_reward
-from pipeline.config.ppo import REWARD_MODEL, RewardConfig
+from pipeline.config.ppo import REWARD_MODEL, NamedReward
 from pipeline.errors import ConfigError, DataError
 from pipeline.ppo.loop import Scorer, Scores
 from pipeline.ppo.rollout import Rollout
@@ -18,7 +18,7 @@ from pipeline.ppo.rollout import Rollout
 Learned = Callable[[Rollout], Tensor]  # [B] scores of a reward model, normalised
 
 
-def make_scorer(entries: Sequence[RewardConfig], *, learned: Learned | None, where: str) -> Scorer:
+def make_scorer(entries: Sequence[NamedReward], *, learned: Learned | None, where: str) -> Scorer:
     """Build every reward once; the scorer returns their weighted sum and each by name.
 
     Args:
@@ -30,7 +30,7 @@ def make_scorer(entries: Sequence[RewardConfig], *, learned: Learned | None, whe
         ConfigError: There is nothing to score with, or a reward cannot be built.
     """
     if not entries and learned is not None:
-        entries = [RewardConfig(name=REWARD_MODEL)]
+        entries = [NamedReward(name=REWARD_MODEL)]
     if not entries:
         raise ConfigError(f"{where}: no reward is named and no reward model is wired. Name one, or train one.")
     built: list[tuple[str, float, Learned]] = []
@@ -45,15 +45,15 @@ def make_scorer(entries: Sequence[RewardConfig], *, learned: Learned | None, whe
 
     def score(rollout: Rollout) -> Scores:
         by_name = {name: function(rollout) for name, _, function in built}
-        total = torch.zeros(len(rollout.prompts))
+        total = torch.zeros(len(rollout.prompts), dtype=torch.float64)
         for name, weight, _ in built:
-            total = total + weight * by_name[name].float().cpu()
+            total = total + weight * by_name[name].double().cpu()
         return Scores(total=total, by_name=by_name)
 
     return score
 
 
-def reward_names(entries: Sequence[RewardConfig]) -> list[str]:
+def reward_names(entries: Sequence[NamedReward]) -> list[str]:
     """Return one name per reward; those that occur several times are numbered from 1."""
     total, seen, names = Counter(entry.name for entry in entries), Counter[str](), []
     for entry in entries:
@@ -70,6 +70,6 @@ def _rule(reward: Reward, name: str, where: str) -> Learned:
             if not math.isfinite(value):
                 raise DataError(f"{where}: the reward `{name}` gave {value} to a completion of prompt {prompt.id!r}.")
             values.append(value)
-        return torch.tensor(values)
+        return torch.tensor(values, dtype=torch.float64)
 
     return score

@@ -1,0 +1,169 @@
+"""The stage `ppo` on a tiny model: resuming, stopping, rolling back, and what a run says about itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from ppo_jobs import PPOWorkshop, make_workshop, small_config
+from safetensors.numpy import load_file
+from sft_jobs import metric_rows, tensors
+
+from pipeline.artifacts.artifact import Artifact
+from pipeline.config.ppo import MonitorConfig, NamedReward, ValueModel
+from pipeline.config.shared import OptimizerConfig
+from pipeline.errors import ConfigError, Interrupted
+from pipeline.ppo.loop import Loop
+
+TIMINGS = {"seconds_rollout", "seconds_scoring", "seconds_update", "memory_gb"}
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> PPOWorkshop:
+    return make_workshop(tmp_path_factory.mktemp("ppo"))
+
+
+@pytest.fixture(scope="module")
+def reference(workshop: PPOWorkshop) -> Artifact:
+    """A run that nobody stops."""
+    return workshop.train(small_config(), "reference")
+
+
+def rows_of(artifact: Artifact) -> list[dict[str, Any]]:
+    rows = metric_rows(artifact.path / "metrics.jsonl")
+    return [{key: value for key, value in row.items() if key not in TIMINGS} for row in rows]
+
+
+def require_equal(artifact: Artifact, reference: Artifact) -> None:
+    ours, wanted = tensors(artifact.path / "adapter"), tensors(reference.path / "adapter")
+    assert ours.keys() == wanted.keys()
+    assert all(np.array_equal(ours[key], wanted[key]) for key in wanted)
+    values, expected = (load_file(one.path / "value" / "value.safetensors") for one in (artifact, reference))
+    assert all(np.array_equal(values[key], expected[key]) for key in expected)
+    assert artifact.manifest.parts == reference.manifest.parts
+    assert rows_of(artifact) == rows_of(reference)
+
+
+def test_every_rollout_has_a_row_and_the_first_update_starts_at_ratio_one(reference: Artifact) -> None:
+    rows = rows_of(reference)
+    assert [row["step"] for row in rows] == list(range(7))
+    assert rows[0]["monitor_kl"] == 0.0, "the policy starts as its reference"
+    assert "policy_loss" not in rows[1], "the first rollout is for the value model alone"
+    assert rows[2]["kl"] == 0.0
+    assert rows[2]["first_ratio_gap"] == 0.0
+    assert rows[2]["first_clipped_tokens"] == 0.0
+    assert rows[2]["ratio_gap"] > 0.0
+    assert rows[3]["kl"] != 0.0, "the policy moved"
+
+
+@pytest.mark.parametrize("number", [1, 3, 4])
+def test_a_run_that_died_goes_on_to_the_same_bytes(
+    workshop: PPOWorkshop, reference: Artifact, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    iterate = Loop.iterate
+
+    def die(self: Loop, now: int) -> dict[str, float | int]:
+        if now == number:
+            raise RuntimeError("died")
+        return iterate(self, now)
+
+    name = f"died-{number}"
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "iterate", die)
+        with pytest.raises(RuntimeError, match="died"):
+            workshop.train(small_config(), name)
+    require_equal(workshop.train(small_config(), name), reference)
+
+
+def test_another_seed_is_another_policy(workshop: PPOWorkshop, reference: Artifact) -> None:
+    """The control for the test above."""
+    other = workshop.train(small_config(seed=6), "another seed")
+    assert other.manifest.parts["policy"] != reference.manifest.parts["policy"]
+
+
+def test_a_signal_ends_the_run_after_a_rollout_that_is_saved(
+    workshop: PPOWorkshop, reference: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import signal
+
+    iterate = Loop.iterate
+
+    def ask(self: Loop, now: int) -> dict[str, float | int]:
+        if now == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return iterate(self, now)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "iterate", ask)
+        with pytest.raises(Interrupted, match="after rollout 3 of 6"):
+            workshop.train(small_config(), "signal")
+    require_equal(workshop.train(small_config(), "signal"), reference)
+
+
+def test_the_policy_with_the_best_gold_score_is_the_one_that_is_sealed(workshop: PPOWorkshop) -> None:
+    """The gold is the score turned round, so learning can only make it worse."""
+    reward = NamedReward(name="contains_share", params={"phrases": list("abcdefghij")})
+    against = NamedReward(name="contains_share", weight=-1.0, params={"phrases": list("abcdefghij")})
+    config = small_config(
+        rewards=[reward],
+        monitor=MonitorConfig(every=2, num_prompts=6, gold=[against]),
+        optimizer=OptimizerConfig(learning_rate=3e-2),
+        num_rollouts=10,
+    )
+    artifact = workshop.train(config, "gold")
+    seen = json.loads((artifact.path / "monitor.json").read_text())
+    gold = {entry["step"]: entry["monitor_gold"] for entry in seen["measurements"]}
+    assert seen["chosen_step"] == max(gold, key=lambda step: (gold[step], -step))
+    assert seen["reason"] == "best gold score inside the budget"
+    assert artifact.manifest.metrics["monitor_gold"] == max(gold.values())
+    without = small_config(
+        rewards=[reward], monitor=MonitorConfig(every=2, num_prompts=6, gold=[against], rollback=False, stop=False)
+    )
+    last = workshop.train(without, "no rollback")
+    assert json.loads((last.path / "monitor.json").read_text())["chosen_step"] == 6
+
+
+def test_a_kl_budget_ends_the_run_and_falls_back_inside_it(workshop: PPOWorkshop) -> None:
+    config = small_config(
+        optimizer=OptimizerConfig(learning_rate=5e-2), kl_budget=1e-3, monitor=MonitorConfig(every=2, num_prompts=4)
+    )
+    artifact = workshop.train(config, "budget")
+    rows, seen = rows_of(artifact), json.loads((artifact.path / "monitor.json").read_text())
+    assert rows[-1]["step"] < 6
+    assert rows[-1]["kl"] > 1e-3
+    assert seen["reason"] == "last one inside the KL budget"
+    inside = [entry["step"] for entry in seen["measurements"] if entry["monitor_kl"] <= 1e-3]
+    assert seen["chosen_step"] == inside[-1]
+
+
+def test_value_head_on_the_policys_trunk_and_activation_checkpointing(
+    workshop: PPOWorkshop, reference: Artifact
+) -> None:
+    head = workshop.train(small_config(value_model=ValueModel.head), "head")
+    assert set(load_file(head.path / "value" / "value.safetensors")) == {
+        "value_head.linear.weight",
+        "value_head.linear.bias",
+    }
+    assert rows_of(head)[2]["first_ratio_gap"] == 0.0
+    again = workshop.train(small_config(activation_checkpointing=True), "checkpointing")
+    for ours, plain in zip(rows_of(again), rows_of(reference), strict=True):
+        assert ours == pytest.approx(plain, rel=1e-3, abs=1e-4)
+
+
+def test_a_policy_goes_on_from_its_own_adapter_and_is_its_own_reference(
+    workshop: PPOWorkshop, reference: Artifact
+) -> None:
+    artifact = workshop.train(small_config(num_rollouts=2), "continued", policy=reference)
+    rows = rows_of(artifact)
+    assert rows[0]["monitor_kl"] == 0.0
+    assert rows[1]["kl"] == 0.0
+    # With the base as reference it would not be: the incoming policy has left it.
+    assert rows_of(reference)[-1]["monitor_kl"] != 0.0
+
+
+def test_without_any_reward_nothing_starts(workshop: PPOWorkshop) -> None:
+    with pytest.raises(ConfigError, match="no reward is named"):
+        workshop.train(small_config(rewards=[]), "nothing")
