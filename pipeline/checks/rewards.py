@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.checks.registry import CheckItem, build_check, registered_checks
+from pipeline.checks.registry import CheckItem, Parts, build_check, registered_checks
 from pipeline.checks.registry import files_read as files_of_check
 from pipeline.checks.registry import is_from_plugin as check_is_from_plugin
 from pipeline.checks.style import words
@@ -74,8 +74,13 @@ def build_reward(name: str, params: Mapping[str, Any], *, where: str) -> Reward:
     """
     if _is_check(name, where):
         check = build_check(name, params, where=where)
-        return lambda completion, item: float(check(completion, item))
+        return lambda completion, item: _followed(check(completion, item))
     return _registry.build(name, params, where=where)
+
+
+def _followed(verdict: bool | Parts) -> float:
+    """Return the share of what a check asks that is followed: more to learn from than all or nothing."""
+    return sum(verdict.passed) / len(verdict.passed) if isinstance(verdict, Parts) else float(verdict)
 
 
 def files_read(name: str, params: Mapping[str, Any], *, where: str) -> list[Path]:

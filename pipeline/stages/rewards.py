@@ -7,13 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from pipeline.checks.rewards import Reward, build_reward
 from pipeline.config.ppo import REWARD_MODEL, NamedReward
 from pipeline.errors import ConfigError, DataError
+from pipeline.models.reward import RewardModel, load_reward
 from pipeline.ppo.loop import Scorer, Scores
 from pipeline.ppo.rollout import Rollout
+from pipeline.tracking.job import StageJob
 
 Learned = Callable[[Rollout], Tensor]  # [B] scores of a reward model, normalised
 
@@ -60,6 +63,44 @@ def reward_names(entries: Sequence[NamedReward]) -> list[str]:
         seen[entry.name] += 1
         names.append(f"{entry.name}_{seen[entry.name]}" if total[entry.name] > 1 else entry.name)
     return names
+
+
+def learned_rewards(
+    job: StageJob, model: PeftModel, roles: Sequence[str], *, allow_failed: Sequence[str]
+) -> dict[str, RewardModel]:
+    """Put the wired reward models on the backbone, by role; one whose audit failed is refused.
+
+    Raises:
+        ConfigError: A gate of a reward model failed, and the configuration does not allow it by name.
+    """
+    loaded: dict[str, RewardModel] = {}
+    for role in roles:
+        artifact = job.one(role)
+        if artifact is None:
+            continue
+        for gate in artifact.manifest.gates:
+            text = f"{role} {artifact.id}: gate {gate['name']} is {gate['outcome']}: {gate.get('reason', '')}"
+            if gate["outcome"] == "FAIL" and gate["name"] not in allow_failed:
+                raise ConfigError(
+                    f"{text}\nA policy would learn what this reward model gets wrong. Train a better one, or learn "
+                    f"from it all the same: {job.run.stage}.allow_failed_reward=[{gate['name']}]."
+                )
+            if gate["outcome"] != "PASS":
+                job.run.notice(text)
+        loaded[role] = load_reward(model, artifact.path, name=role)
+    return loaded
+
+
+def score_with(reward: RewardModel | None, batch_size: int) -> Learned | None:
+    """Score whole conversations with a reward model; an ensemble scores with its mean."""
+    if reward is None:
+        return None
+
+    def score(rollout: Rollout) -> Tensor:
+        pairs = zip(rollout.prompts, rollout.completions, strict=True)
+        return reward.score([[*prompt.ids, *completion.ids] for prompt, completion in pairs], batch_size).mean
+
+    return score
 
 
 def _rule(reward: Reward, name: str, where: str) -> Learned:

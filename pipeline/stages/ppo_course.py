@@ -1,0 +1,136 @@
+"""A PPO run from wherever it stands to its end: iterations, measurements, checkpoints and reasons to stop."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+
+from pipeline.artifacts.checkpoints import Checkpoint
+from pipeline.ppo.loop import Loop, Row, Scorer
+from pipeline.ppo.measuring import measure
+from pipeline.ppo.monitor import Monitor
+from pipeline.ppo.rollout import PromptItem
+from pipeline.ppo.watch import Watchdog
+from pipeline.runtime.memory import peak_memory_bytes
+from pipeline.runtime.seeds import seed_everything
+from pipeline.runtime.signals import StopRequest
+from pipeline.stages.ppo_checkpoints import restore, save
+from pipeline.tracking.job import StageJob
+
+
+@dataclass(kw_only=True)
+class PPOCourse:
+    """A run from wherever it stands to its end: iterations, measurements, checkpoints, reasons to stop."""
+
+    job: StageJob
+    loop: Loop
+    held_out: list[PromptItem]
+    gold: Scorer | None
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    finished: str | None = None  # why nothing is left to train
+
+    def __post_init__(self) -> None:
+        monitor = self.loop.config.monitor
+        self.monitor = Monitor(
+            margin=monitor.margin, confidence=monitor.confidence, kl_budget=self.loop.config.kl_budget
+        )
+
+    def run(self, checkpoint: Checkpoint | None) -> None:
+        """Train to the end.
+
+        Raises:
+            Interrupted: A signal asked for the end. The last rollout is saved.
+            TrainingDivergedError: Too many optimizer steps in a row were not finite.
+        """
+        step = 0 if checkpoint is None else self._resume(checkpoint)
+        total = self.loop.config.num_rollouts
+        with StopRequest() as stop:
+            if checkpoint is None:
+                row = self._measure(0)
+                if row:
+                    self.job.run.log(row, 0)
+                self._save(0)
+            while self.finished is None:
+                row = self._iterate(step)
+                step += 1
+                self.job.run.log(row, step)
+                self.job.run.progress(total, step)
+                every = self.loop.config.save_every
+                stopped = stop.signal_number is not None and self.finished is None
+                if self.finished or stopped or step % every == 0 or self._is_due(step):
+                    self._save(step)
+                if stopped and stop.signal_number is not None:
+                    raise stop.interrupted(
+                        f"Stopped by {signal.Signals(stop.signal_number).name} after rollout {step} of {total}, which "
+                        "is saved. The same command goes on from there."
+                    )
+
+    def _iterate(self, number: int) -> Row:
+        """Make one rollout and learn from it; returns its row of the record."""
+        config = self.loop.config
+        # Whatever draws from the global generators (a plugin's reward) draws the same after a resume.
+        seed_everything((config.seed + 100_003 * (number + 1)) % 2**32)
+        row = self.loop.iterate(number)
+        for warning in self.watchdog.warnings(row, number):
+            self.job.run.notice(f"rollout {number + 1}: {warning}")
+        if self._is_due(number + 1):
+            row |= self._measure(number + 1)
+        if number + 1 == config.num_rollouts:
+            self.finished = "the last rollout is done"
+        if config.kl_budget is not None and row["kl"] > config.kl_budget:
+            self.finished = (
+                f"the KL to the reference, {row['kl']:.2f} nats, is beyond ppo.kl_budget={config.kl_budget:g}"
+            )
+        if self.monitor.fired is not None and config.monitor.stop:
+            self.finished = "the gold score fell while the score rose"
+        if self.finished and number + 1 < config.num_rollouts:
+            self.job.run.notice(f"rollout {number + 1}: training ends, because {self.finished}")
+            if not self._is_due(number + 1):
+                row |= self._measure(number + 1)
+        row["memory_gb"] = peak_memory_bytes(self.loop.models.value_head.linear.weight.device.type) / 1e9
+        return row
+
+    def _is_due(self, step: int) -> bool:
+        config = self.loop.config
+        every = config.monitor.every
+        return bool(self.held_out) and every is not None and (step % every == 0 or step == config.num_rollouts)
+
+    def _measure(self, step: int) -> Row:
+        """Let the policy answer the held-out prompts and compare."""
+        if not self.held_out or self.loop.config.monitor.every is None:
+            return {}
+        measurement = measure(self.loop, self.held_out, self.gold, step)
+        found = self.monitor.add(measurement)
+        if found is not None:
+            self.job.run.notice(
+                f"rollout {step}: over-optimisation. Since rollout {found.best_step} the score rose by "
+                f"{found.proxy_change:.3f} and the gold score fell by {-found.gold_change:.3f} "
+                f"(interval {found.low:.3f} to {found.high:.3f}, {found.n} prompts). Raise `ppo.kl_coef`, set "
+                "`ppo.kl_budget`, or mend the rewards."
+            )
+        return dict(measurement.row())
+
+    def _save(self, step: int) -> None:
+        config, folder = self.loop.config, self.job.work.checkpoints
+        facts = {
+            "kl_coef": self.loop.controller.coef,
+            "skipped_in_a_row": self.loop.learner.skipped_in_a_row,
+            "monitor": self.monitor.facts(),
+            "streaks": self.watchdog.streaks,
+            "told": self.watchdog.told,
+            "finished": self.finished,
+        }
+        save(folder, self.loop.learner, step, facts)
+        chosen, _ = self.monitor.chosen_step(rollback=config.monitor.rollback, last_step=step)
+        folder.rotate(config.keep_checkpoints, {chosen})
+
+    def _resume(self, checkpoint: Checkpoint) -> int:
+        facts = checkpoint.facts
+        restore(checkpoint, self.loop.learner)
+        self.loop.controller.coef = facts["kl_coef"]
+        self.loop.learner.skipped_in_a_row = facts["skipped_in_a_row"]
+        self.monitor.restore(facts["monitor"])
+        self.watchdog.streaks, self.watchdog.told = dict(facts["streaks"]), list(facts["told"])
+        self.finished = facts["finished"]
+        self.job.run.notice(f"going on from the checkpoint of rollout {checkpoint.step}")
+        return checkpoint.step
