@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import shutil
-import subprocess
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,20 +92,20 @@ class Browser:
 
 @contextlib.contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
-    """Run a browser with a profile of its own."""
+    """Run a browser with a profile of its own. It reads descriptor 3 and writes descriptor 4."""
     assert COMMAND is not None
     (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
-    line = f'exec "$0" "$@" 3<&{their_in} 4>&{their_out}'
-    process = subprocess.Popen(
-        ["sh", "-c", line, COMMAND, *FLAGS, f"--user-data-dir={profile}"],
-        pass_fds=(their_in, their_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    os.close(their_in)
-    os.close(their_out)
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 100) for descriptor in (their_in, their_out)]
+    null = (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)
+    moves = [(os.POSIX_SPAWN_DUP2, descriptor, wanted) for descriptor, wanted in zip(high, (3, 4), strict=True)]
+    command = [COMMAND, *FLAGS, f"--user-data-dir={profile}"]
+    process = os.posix_spawn(COMMAND, command, os.environ, file_actions=[null, *moves])
+    for descriptor in (their_in, their_out, *high):
+        os.close(descriptor)
     try:
         yield Browser(our_in, our_out)
     finally:
-        process.terminate()
-        process.wait(30)
+        os.kill(process, signal.SIGTERM)
+        os.waitpid(process, 0)
         os.close(our_in)
         os.close(our_out)

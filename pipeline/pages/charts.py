@@ -29,7 +29,7 @@ class Layout:
 
 
 WIDE = Layout(860, 230, 600, 27, stacked=False)
-NARROW = Layout(358, 8, 350, 46, stacked=True)
+NARROW = Layout(358, 8, 344, 46, stacked=True)
 
 
 @dataclass(frozen=True, slots=True)
