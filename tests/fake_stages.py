@@ -26,6 +26,7 @@ from pipeline.config.stages import SFTConfig
 from pipeline.errors import PipelineError
 from pipeline.graph.execution import Executed, run_nodes
 from pipeline.graph.run_folder import RunFolder
+from pipeline.graph.spec import STAGES as REAL_STAGES
 from pipeline.graph.spec import Consumes, StageSpec
 from pipeline.graph.wiring import nodes_for
 from pipeline.tracking.job import StageJob
@@ -80,7 +81,7 @@ STAGES = {
             ArtifactKind.report,
             "report",
             sections=(EvaluateConfig,),
-            consumes=(Consumes(role="samples", kind=ArtifactKind.samples, parts=("*",)),),
+            consumes=REAL_STAGES["report"].consumes,
             runs_checks=True,
         ),
     )

@@ -54,9 +54,10 @@ def evaluation_nodes(
         name="report",
         stage=EVALUATE,
         spec=stages["report"],
-        inputs={"samples": joined, **judging.sources(), **_reward_models(wiring)},
+        inputs={"samples": joined, "dataset": dataset, **judging.sources(), **_reward_models(wiring)},
         reads={
             "samples": ("*",),
+            "dataset": ("*/*",),
             "verdicts": ("verdicts",),
             "scorecards": ("card",),
             "reward_models": ("audit",),

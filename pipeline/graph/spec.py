@@ -238,6 +238,8 @@ STAGES: dict[str, StageSpec] = {
             sections=(EvaluateConfig,),
             consumes=(
                 Consumes(role="samples", kind=ArtifactKind.samples, parts=("*",)),
+                # Its train rows are searched for the suites' items.
+                Consumes(role="dataset", kind=ArtifactKind.dataset, parts=("*/*",), default=("curate",), optional=True),
                 Consumes(role="verdicts", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True),
                 Consumes(role="scorecards", kind=ArtifactKind.verdicts, parts=("card",), optional=True),
                 Consumes(role="reward_models", kind=ArtifactKind.reward_model, parts=("audit",), optional=True),

@@ -13,6 +13,7 @@ from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig
 from pipeline.errors import ArtifactError
+from pipeline.evaluation.contamination import contamination
 from pipeline.evaluation.joining import PolicySamples
 from pipeline.evaluation.report import Report, build_report, headline_metrics, to_json
 from pipeline.evaluation.reward_card import AUDIT_FILE
@@ -24,6 +25,7 @@ from pipeline.stages.report_tables import log_tables
 from pipeline.tracking.job import StageJob
 
 REPORT_FILE, PAGE_FILE = "report.json", "report.html"
+NAMED_ITEMS = 5  # contaminated ones that a notice names
 
 
 def write_report(job: StageJob) -> StageOutcome:
@@ -43,11 +45,14 @@ def write_report(job: StageJob) -> StageOutcome:
     ]
     ancestors = lineage([artifact for consumed in job.inputs.values() for artifact in consumed])
     audits = [_audit(artifact) for artifact in ancestors if artifact.kind is ArtifactKind.reward_model]
+    evaluate = job.section(EvaluateConfig)
+    found = _contamination(job, samples, suites, evaluate)
     report = build_report(
         samples,
         suites,
-        job.section(EvaluateConfig),
+        evaluate,
         _provenance(pairs),
+        contamination=found,
         reward_models=audits,
         **read_judges(job, samples),
     )
@@ -56,10 +61,26 @@ def write_report(job: StageJob) -> StageOutcome:
     page = report_page(report, **page_inputs(pairs, suites, report, ancestors))
     (job.staging / PAGE_FILE).write_text(page, encoding="utf-8", newline="\n")
     log_tables(job.run, report)
-    job.run.notice(report["headline"]["text"])
+    for line in [report["headline"]["text"], *(_contaminated(entry) for entry in found if entry["contaminated"])]:
+        job.run.notice(line)
     costs = {"wall_seconds": round(time.monotonic() - started, 3)}
     (job.staging / COSTS_FILE).write_text(json.dumps(costs) + "\n", encoding="utf-8")
     return StageOutcome(parts={"report": sha256_file(report_file)}, metrics=_summary(report), gates=report["gates"])
+
+
+def _contamination(
+    job: StageJob, samples: Sequence[PolicySamples], suites: Mapping[str, SuiteConfig], evaluate: EvaluateConfig
+) -> list[dict[str, Any]]:
+    """Look for the items in the train rows of the run's data set; without one nothing is known."""
+    dataset = job.one("dataset")
+    if dataset is None:
+        return []
+    return contamination(samples, suites, evaluate, dataset.path, f"the train rows of {dataset.id}")
+
+
+def _contaminated(entry: Mapping[str, Any]) -> str:
+    listed = ", ".join(entry["ids"][:NAMED_ITEMS]) + (", …" if entry["contaminated"] > NAMED_ITEMS else "")
+    return f"{entry['suite']}: {entry['contaminated']} of {entry['items']} items stand in {entry['against']}: {listed}"
 
 
 def _pairs(named: Sequence[Mapping[str, str]], artifacts: Sequence[Artifact]) -> list[tuple[str, str, Artifact]]:
