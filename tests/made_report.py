@@ -169,14 +169,14 @@ def reward_models() -> list[dict[str, Any]]:
 
 
 def monitor() -> PolicyMonitor:
-    rows = [
-        {"step": 10 * k, "kl": 0.35 * k, "proxy": 1.6 * (1 - math.exp(-k / 6)),
-         "gold": 0.9 * (1 - math.exp(-k / 4)) - 0.004 * k * k, "length": 28 + 1.4 * k}
+    measurements = [
+        {"step": 10 * k, "monitor_kl": 0.35 * k, "monitor_score": 1.6 * (1 - math.exp(-k / 6)),
+         "monitor_gold": 0.9 * (1 - math.exp(-k / 4)) - 0.004 * k * k, "monitor_completion_tokens": 28 + 1.4 * k}
         for k in range(17)
     ]  # fmt: skip
-    return PolicyMonitor(
-        policy="ppo", artifact="ppo-8d01b7-5cc2", monitor={"rows": rows, "proxy": "reward", "gold": "gold"}
-    )
+    fired = {"step": 150, "best_step": 60, "gold_change": -0.48, "low": -0.7, "high": -0.26, "n": 64}
+    facts = {"measurements": measurements, "fired": fired, "chosen_step": 60, "reason": "best gold score"}
+    return PolicyMonitor(policy="ppo", artifact="ppo-8d01b7-5cc2", monitor=facts)
 
 
 def report() -> Report:

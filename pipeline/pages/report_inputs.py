@@ -37,10 +37,10 @@ class PolicyCosts:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyMonitor:
-    """How far reinforcement learning moved a policy from its reference, and what the reward models said on the way.
+    """How far reinforcement learning moved a policy from its reference, and what was measured on the way.
 
-    `monitor` holds ``rows`` of {step, kl, proxy, gold, length}, kl in nats per completion, and the names ``proxy`` and
-    ``gold`` of the reward models; gold is null where there is none.
+    `monitor` is what the policy's ``monitor.json`` holds: ``measurements`` of {step, monitor_kl in nats per completion,
+    monitor_score, monitor_gold where there is one, monitor_completion_tokens}, ``fired``, ``chosen_step``, ``reason``.
     """
 
     policy: str

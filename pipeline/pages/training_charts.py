@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.pages.charts import Series, line_chart
-from pipeline.pages.numbers import compact
+from pipeline.pages.numbers import compact, counted
 from pipeline.pages.report_inputs import PolicyMonitor
 from pipeline.pages.text import typographic
 
@@ -30,38 +30,51 @@ def curve_charts(rows: Sequence[Mapping[str, float]]) -> list[Markup]:
 
 
 def monitor_view(entry: PolicyMonitor) -> dict[str, Any]:
-    """Return the charts and the sentence of one policy: scores against the distance from the reference.
+    """Return the charts and the sentences of one policy: scores against the distance from the reference.
 
-    The distance is the square root of the divergence, against which both scores are smooth (arXiv:2210.10760).
+    The distance is the square root of the divergence, against which both scores are smooth (arXiv:2210.10760). The
+    divergence is estimated and can come out below zero, which is drawn as zero.
     """
-    rows = [row for row in entry.monitor["rows"] if row.get("kl") is not None]
-    proxy_name, gold_name = entry.monitor["proxy"], entry.monitor.get("gold")
+    rows = entry.monitor["measurements"]
 
     def against(name: str) -> list[tuple[float, float]]:
-        return sorted((math.sqrt(max(row["kl"], 0.0)), row[name]) for row in rows if row.get(name) is not None)
+        return sorted((math.sqrt(max(row["monitor_kl"], 0.0)), row[name]) for row in rows if row.get(name) is not None)
 
-    scores = [Series("proxy", against("proxy"), 1, dots=True), Series("gold", against("gold"), 2, dots=True)]
+    scores = [Series("proxy", against("monitor_score"), 1, dots=True),
+              Series("gold", against("monitor_gold"), 2, dots=True)]  # fmt: skip
     scores = [series for series in scores if series.points]
     charts = [line_chart(scores, "Mean score", "square root of the divergence, nats", whole=False)] if scores else []
-    for name, words in (("kl", "Divergence from the reference, nats"), ("length", "Completion tokens")):
+    named = {"monitor_kl": "Divergence from the reference, nats", "monitor_completion_tokens": "Completion tokens"}
+    for name, words in named.items():
         points = [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
         if points:
-            charts.append(line_chart([Series(words, points, 1)], words, "step", from_zero=True))
-    names = f"Proxy: {proxy_name}" + (f"; gold: {gold_name}" if gold_name else "; there is no gold reward model")
-    return {"monitor": entry, "charts": charts, "names": names, "sentence": _peak(rows)}
+            charts.append(line_chart([Series(words, points, 1)], words, "rollout", from_zero=True))
+    return {"monitor": entry, "charts": charts, "sentences": [_peak(rows), *_outcome(entry.monitor)]}
 
 
 def _peak(rows: Sequence[Mapping[str, Any]]) -> str:
     """Say where the gold score was highest and what happened after, which is what over-optimisation means."""
-    held = [row for row in rows if row.get("gold") is not None]
+    held = [row for row in rows if row.get("monitor_gold") is not None]
     if not held:
-        return "Without a gold reward model, over-optimisation cannot be seen here."
-    peak, last = max(held, key=lambda row: row["gold"]), held[-1]
+        return "Nothing but the rewards themselves was measured, so over-optimisation cannot be seen here."
+    peak, last = max(held, key=lambda row: row["monitor_gold"]), held[-1]
     if peak is last:
-        return f"The gold score was highest at the end, at a divergence of {compact(peak['kl'])} nats."
-    drop, gain = peak["gold"] - last["gold"], last["proxy"] - peak["proxy"]
+        return f"The gold score was highest at the end, at a divergence of {compact(peak['monitor_kl'])} nats."
+    drop, gain = peak["monitor_gold"] - last["monitor_gold"], last["monitor_score"] - peak["monitor_score"]
     proxy = f"{'rose' if gain > 0 else 'fell'} by {compact(abs(gain))}" if gain else "stayed"
     return typographic(
-        f"The gold score was highest at step {peak['step']}, at a divergence of {compact(peak['kl'])} nats; from there "
-        f"to the end it fell by {compact(drop)} while the proxy {proxy}."
+        f"The gold score was highest at rollout {peak['step']}, at a divergence of {compact(peak['monitor_kl'])} nats; "
+        f"from there to the end it fell by {compact(drop)} while the proxy {proxy}."
     )
+
+
+def _outcome(monitor: Mapping[str, Any]) -> list[str]:
+    """Say whether the monitor was sure of a fall, and which policy was delivered."""
+    fired = monitor["fired"]
+    said = [f"The policy is that of rollout {monitor['chosen_step']}: {monitor['reason']}."]
+    if fired:
+        limits = f"[{compact(fired['low'])}, {compact(fired['high'])}]"
+        said.insert(0, typographic(f"At rollout {fired['step']} the gold was surely below that of rollout "
+                                   f"{fired['best_step']}, by {compact(-fired['gold_change'])} {limits} on "
+                                   f"{counted(fired['n'], 'prompt')}."))  # fmt: skip
+    return said

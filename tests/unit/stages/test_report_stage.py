@@ -71,8 +71,8 @@ def job(tmp_path: Path) -> StageJob:
     curve = "".join(json.dumps({"step": step, "loss": 2.0 - step / 10}) + "\n" for step in range(5))
     audit = json.dumps({"accuracy": {"estimate": 0.75, "low": 0.7, "high": 0.8, "n": 400}, "gates": []})
     reward = seal(store, "reward", ArtifactKind.reward_model, "reward", {"audit.json": audit}, [dataset])
-    rows = [{"step": k, "kl": k / 2, "proxy": k, "gold": 3 - abs(k - 2), "length": 20} for k in range(5)]
-    monitor = json.dumps({"rows": rows, "proxy": "reward", "gold": "gold"})
+    rows = [{"step": k, "monitor_kl": k / 2, "monitor_score": k, "monitor_gold": 3 - abs(k - 2)} for k in range(5)]
+    monitor = json.dumps({"measurements": rows, "fired": None, "chosen_step": 2, "reason": "best gold score"})
     files = {"metrics.jsonl": curve, "monitor.json": monitor}
     policy = seal(store, "sft", ArtifactKind.policy, "policy", files, [dataset, reward])
     samples = []
@@ -120,7 +120,9 @@ def test_gates_costs_audits_and_monitors_are_found_behind_the_policies(job: Stag
     # 60 tokens in 4 s, 17/4 tokens a completion; the policy and its reward model took 12.5 s each.
     assert "no training, writes 15 tokens/s, 0.317 s per completion" in page
     assert "trained in 25 s, writes 15 tokens/s, 0.283 s per completion" in page
-    assert "The gold score was highest at step 2, at a divergence of 1 nats; from there to the end it fell by 2" in page
+    assert (
+        "The gold score was highest at rollout 2, at a divergence of 1 nats; from there to the end it fell by 2" in page
+    )
 
 
 def test_the_report_repeats_to_the_byte_and_names_no_path(job: StageJob) -> None:
