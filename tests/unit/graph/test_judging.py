@@ -1,0 +1,119 @@
+"""Judges in a chain: every pair of policies once, nothing judged again, and the same bytes after a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fake_stages
+import judged_stages
+import pytest
+from judged_stages import STAGES, run_judged
+
+from pipeline.config.judges import JudgeConfig
+from pipeline.config.root import Config
+from pipeline.errors import PipelineError
+from pipeline.graph.wiring import nodes_for
+
+PLANTED = JudgeConfig(name="planted", kind="simulated", params={"seed": 3}, batch_size=8)
+RULES = JudgeConfig(
+    name="rules", kind="rule", params={"checks": [{"name": "regex", "params": {"pattern": "quality [5-9]"}}]}
+)
+PANEL = JudgeConfig(name="panel", kind="panel", members=["planted", "rules", "second"])
+SECOND = JudgeConfig(name="second", kind="simulated", params={"seed": 4, "accuracy": 0.8})
+JUDGES = {judge.name: judge for judge in (PLANTED, RULES, SECOND, PANEL)}
+
+
+def config(folder: Path, *stages: str, judges: tuple[str, ...] = ("planted",)) -> Config:
+    made = fake_stages.make_config(folder / "outputs", fake_stages.write_source(folder / "rows.txt"), stages)
+    made.evaluate.judges = list(judges)
+    return made
+
+
+def test_every_pair_of_policies_is_a_node_and_the_baseline_is_the_opponent(tmp_path: Path) -> None:
+    asked = config(tmp_path, "curate", "sft", "dpo", "evaluate", judges=("planted", "rules"))
+    nodes, problems = nodes_for(asked, fake_stages.make_suites(), {}, STAGES, JUDGES)
+    assert problems == []
+    assert [node.name for node in nodes if node.spec.name == "verdicts"] == [
+        "verdicts-planted-answers-sft-base",
+        "verdicts-planted-answers-dpo-base",
+        "verdicts-planted-answers-dpo-sft",
+        "verdicts-rules-answers-base",  # a judge of single completions is asked once per policy, not once per pair
+        "verdicts-rules-answers-sft",
+        "verdicts-rules-answers-dpo",
+    ]
+
+
+def test_members_of_a_panel_are_asked_although_nobody_named_them(tmp_path: Path) -> None:
+    asked = config(tmp_path, "curate", "sft", "evaluate", judges=("panel",))
+    lines: list[str] = []
+    done, folder = run_judged(asked, JUDGES, lines)
+    names = [step.node.name for step in done if step.node.spec.name == "verdicts"]
+    assert names[-1] == "verdicts-panel-answers-sft-base"
+    assert len(names) == 5  # two that compare, one that scores two policies, and the panel
+    report = json.loads((folder.path / "report.json").read_text())
+    rates = {entry["judge"]: entry for entry in report["win_rates"]}
+    assert rates.keys() == {"planted", "rules", "second", "panel"}
+    assert all((entry["policy"], entry["opponent"], entry["n"]) == ("sft", "base", 40) for entry in rates.values())
+    assert [judge["qualified"] for judge in report["judges"]] == [False] * 4
+    assert "no human votes" in report["judges"][0]["reasons"][0]
+
+
+def test_a_second_chain_judges_nothing_again(tmp_path: Path) -> None:
+    lines: list[str] = []
+    run_judged(config(tmp_path, "curate", "sft", "evaluate"), JUDGES, lines)
+    lines.clear()
+    done, _ = run_judged(config(tmp_path, "curate", "sft", "dpo", "evaluate"), JUDGES, lines)
+    judged = {step.node.name: step.reused for step in done if step.node.spec.name == "verdicts"}
+    assert judged == {
+        "verdicts-planted-answers-sft-base": True,
+        "verdicts-planted-answers-dpo-base": False,
+        "verdicts-planted-answers-dpo-sft": False,
+    }
+    done, _ = run_judged(config(tmp_path, "curate", "sft", "dpo", "evaluate"), JUDGES, lines)
+    assert all(step.reused for step in done)
+
+
+def test_what_a_judge_is_asked_decides_whether_it_is_asked_again(tmp_path: Path) -> None:
+    def reused(judge: JudgeConfig) -> bool:
+        done, _ = run_judged(config(tmp_path, "curate", "sft", "evaluate"), {"planted": judge}, [])
+        return next(step.reused for step in done if step.node.spec.name == "verdicts")
+
+    assert not reused(PLANTED)
+    assert reused(JudgeConfig(**{**vars(PLANTED), "description": "said otherwise"}))
+    assert not reused(JudgeConfig(**{**vars(PLANTED), "question": "Which is shorter?"}))
+    assert not reused(JudgeConfig(**{**vars(PLANTED), "params": {"seed": 5}}))
+
+
+def test_killed_in_the_middle_it_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = config(tmp_path, "curate", "sft", "evaluate")
+    done, folder = run_judged(asked, JUDGES, [])
+    expected = (folder.path / "report.json").read_bytes()
+    verdicts = next(step.artifact for step in done if step.node.spec.name == "verdicts")
+    whole = verdicts.file("verdicts.jsonl").read_bytes()
+
+    asked_before: list[str] = []
+    answer, failing = judged_stages.simulated_judge.simulated_answer, True
+
+    def dying(question, *values):  # type: ignore[no-untyped-def]
+        if failing and len(asked_before) == 30:
+            raise KeyboardInterrupt
+        asked_before.append(question.key)
+        return answer(question, *values)
+
+    monkeypatch.setattr("simulated_judge.simulated_answer", dying)
+    (tmp_path / "again").mkdir()
+    again = config(tmp_path / "again", "curate", "sft", "evaluate")
+    with pytest.raises(PipelineError):
+        run_judged(again, JUDGES, [])
+    assert len(asked_before) == 30
+    failing = False
+    done, folder = run_judged(again, JUDGES, [])
+    resumed = next(step.artifact for step in done if step.node.spec.name == "verdicts")
+    assert resumed.file("verdicts.jsonl").read_bytes() == whole
+    assert json.loads(expected)["win_rates"] == json.loads((folder.path / "report.json").read_bytes())["win_rates"]
+    # Four items are answered alike. The batch that died is asked again, and none of those before it.
+    assert len(asked_before) == 2 * 36 + 30 % 8
+    assert "going on behind 24 items" in capsys.readouterr().out

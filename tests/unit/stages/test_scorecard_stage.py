@@ -1,0 +1,144 @@
+"""The scorecard stage on real labels: a local model and rules, measured, killed, resumed and reused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import make_tiny_model
+
+from pipeline.artifacts.base_model import resolve_base
+from pipeline.artifacts.hashing import FileHashes
+from pipeline.artifacts.store import Store
+from pipeline.config.data import DataConfig, SourceConfig, TableName
+from pipeline.config.evaluation import SuiteConfig, SuiteKind
+from pipeline.config.judges import JudgeConfig, QualificationConfig, VotePool
+from pipeline.config.paths import configs_folder
+from pipeline.config.root import Config
+from pipeline.config.shared import DType, ModelConfig, ModelSource, RuntimeConfig, TrackingConfig, TrackingMode
+from pipeline.config.tables import load_tables
+from pipeline.graph.chain import Wiring
+from pipeline.graph.execution import Executed, run_nodes
+from pipeline.graph.judging import Judging
+from pipeline.graph.run_folder import RunFolder
+from pipeline.graph.spec import STAGES
+from pipeline.graph.wiring import nodes_for
+from pipeline.tracking.session import TrackingSession
+
+BASE = JudgeConfig(name="base", kind="local", batch_size=8)
+SHORT = JudgeConfig(
+    name="short", kind="rule", params={"checks": [{"name": "max_words", "params": {"limit": 6}}]}
+)  # fmt: skip
+
+
+def write_votes(path: Path) -> None:
+    """Three people, who like short answers, on twelve pairs."""
+    rows = []
+    for number in range(12):
+        short, long = f"Open page {number}.", f"There are many things to say about page {number}, and one more."
+        first, second = (short, long) if number % 2 else (long, short)
+        liked = 1 if number % 2 else 2
+        rows.append(
+            {
+                "instruction": f"Where is page {number}?", "input": "", "response1": first, "response2": second,
+                "annotator1": liked, "annotator2": liked, "annotator3": 0 if number == 3 else liked,
+            }
+        )  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    make_tiny_model(folder / "model", context_length=2048, num_layers=1, hidden_size=32)
+    write_votes(folder / "votes.jsonl")
+    return folder
+
+
+def run(world: Path, outputs: Path, judges: list[JudgeConfig]) -> list[Executed]:
+    config = Config(
+        name="judges",
+        stages=["ingest"],
+        model=ModelConfig(source=ModelSource.hub, id=str(world / "model"), dtype=DType.float32),
+        data=DataConfig(
+            name="votes",
+            sources=[SourceConfig(table=TableName.exports, path=str(world / "votes.jsonl"), importer="pandalm")],
+        ),
+        runtime=RuntimeConfig(outputs=str(outputs), cache=str(world / "cache"), num_threads=1),
+        tracking=TrackingConfig(mode=TrackingMode.disabled),
+    )
+    config.evaluate.qualification = QualificationConfig(votes=VotePool.all, num_pairs=12, num_probes=1)
+    nodes, problems = nodes_for(config, {}, load_tables([configs_folder()]))
+    judging = Judging(Wiring(config, STAGES, ["ingest", "evaluate"], problems), {j.name: j for j in judges}, ())
+    for judge in judges:
+        judging.measure(judge.name, SuiteConfig(name="votes", kind=SuiteKind.generation))
+    assert problems == []
+    folder = RunFolder.create(outputs, "judges", "0")
+    with TrackingSession(config.tracking, outputs, folder.path, {}) as session:
+        return run_nodes(
+            [*nodes, *judging.nodes], config=config, store=Store(outputs), session=session,
+            base=lambda model: resolve_base(model, world / "cache"), hashes=FileHashes(outputs / "hashes.json"),
+            plugins={}, folder=folder, say=print,
+        )  # fmt: skip
+
+
+def card(executed: Executed) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(executed.artifact.file("card.json").read_text(encoding="utf-8"))
+    return content
+
+
+def test_rules_that_people_share_agree_with_them(world: Path, tmp_path: Path) -> None:
+    (_, executed) = run(world, tmp_path, [SHORT])
+    measured = card(executed)["card"]
+    assert (measured["agreement"]["estimate"], measured["agreement"]["n"]) == (1.0, 12)
+    assert measured["kappa"]["estimate"] == 1.0
+    # 36 votes, of which one says tie: the rule agrees with 35.
+    assert measured["agreement_with_one_person"]["estimate"] == pytest.approx(35 / 36)
+    # 72 ordered pairs of votes on the same pair, of which 4 hold the tie once.
+    assert measured["human_agreement"]["estimate"] == pytest.approx(68 / 72)
+    assert measured["null_win_rate"]["n"] == 6
+    assert measured["people_prefer_longer"]["estimate"] == 0.0
+
+
+def test_a_local_model_is_measured_killed_and_resumed_to_the_same_bytes(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, executed = run(world, tmp_path / "whole", [BASE])
+    content = card(executed)
+    assert content["card"]["failure_rate"] == {**content["card"]["failure_rate"], "estimate": 0.0, "n": 12 + 6 + 3 + 24}
+    assert 0 <= content["card"]["consistency"]["estimate"] <= 1
+    assert content["reliability"]
+    assert executed.artifact.manifest.base is not None
+
+    from pipeline.models import choices
+
+    answer, calls = choices.choice_logprobs, []
+
+    def dying(*values: Any, **named: Any) -> Any:
+        calls.append(len(values[1]))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return answer(*values, **named)
+
+    monkeypatch.setattr(choices, "choice_logprobs", dying)
+    with pytest.raises(BaseException, match="not finished"):
+        run(world, tmp_path / "killed", [BASE])
+    _, resumed = run(world, tmp_path / "killed", [BASE])
+    assert "going on behind 24 items" in capsys.readouterr().out
+    assert sum(calls) == 2 * (12 + 6 + 3 + 24) + 8  # both orders of every probe once, and the batch that died
+    for file in ("verdicts.jsonl", "card.json"):
+        assert resumed.artifact.file(file).read_bytes() == executed.artifact.file(file).read_bytes()
+
+
+def test_a_judge_with_a_model_of_its_own_is_told_from_the_run_s(world: Path, tmp_path: Path) -> None:
+    make_tiny_model(world / "other", context_length=2048, num_layers=1, hidden_size=32, seed=1)
+    own = ModelConfig(source=ModelSource.hub, id=str(world / "other"), dtype=DType.float32)
+    _, first, second = run(world, tmp_path, [BASE, replace(BASE, name="other", model=own)])
+    assert card(first) != card(second)
+    bases = [(executed.artifact.manifest.base or {}).get("digest") for executed in (first, second)]
+    assert bases[0] != bases[1]
+    done = run(world, tmp_path, [BASE, replace(BASE, name="other", model=own)])
+    assert all(executed.reused for executed in done)
