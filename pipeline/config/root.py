@@ -64,7 +64,11 @@ class PPOInputs:
 
 @dataclass(kw_only=True)
 class EvaluateInputs:
-    """Policies are stage names, `base`, artifact ids or paths; empty is every policy of the chain and the base."""
+    """What is evaluated; an empty list of policies is every policy of the chain and the base.
+
+    A policy is `base`, a stage, an artifact's id or path, the path of a plain adapter or of a whole model
+    (`folder:PATH`, or the path alone), `hub:ID` or `hub:ID@REVISION`, or `http:NAME` of `evaluate.endpoints`.
+    """
 
     dataset: str | None = None
     policy: list[str] = option(factory=list)

@@ -10,10 +10,12 @@ from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.gates import gate_problems
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import EVALUATE
+from pipeline.config.shared import ModelConfig
 from pipeline.graph.chain import Wiring
 from pipeline.graph.judging import Judging
 from pipeline.graph.nodes import Node, Source, safe_name
-from pipeline.graph.spec import BASE, StageSpec
+from pipeline.graph.policies import EvaluatedPolicy, evaluated_policies, likelihood_problems
+from pipeline.graph.spec import StageSpec
 
 
 def evaluation_nodes(
@@ -25,7 +27,8 @@ def evaluation_nodes(
     own = [suite.prompts is not None for suite in suites.values()]
     without = bool(own) and all(own)  # then no suite asks for a data set
     dataset = wiring.sources(EVALUATE, replace(consumed, optional=without))
-    policies = _policies(wiring)
+    policies = evaluated_policies(wiring)
+    problems.extend(likelihood_problems(policies, suites))
     if config.evaluate.baseline not in policies:
         problems.append(
             f"evaluate.baseline={config.evaluate.baseline}: it is not among the policies that are evaluated "
@@ -37,9 +40,9 @@ def evaluation_nodes(
         problems.extend(gate_problems(name, gate, config.evaluate.baseline, list(policies), list(suites)))
     limited = {name: _limited(suite, config.evaluate.limit) for name, suite in suites.items()}
     samples = [
-        _samples_node(stages["samples"], policy, source, suite, dataset)
+        _samples_node(stages["samples"], policy, suite, dataset, config.model)
         for suite in limited.values()
-        for policy, source in policies.items()
+        for policy in policies.values()
     ]
     # In the order of the inputs: which policy and which suite each artifact of samples belongs to.
     pairs = [{"policy": node.params["policy_name"], "suite": node.params["suite"].name} for node in samples]
@@ -75,25 +78,8 @@ def _reward_models(wiring: Wiring) -> dict[str, tuple[Source, ...]]:
     return {"reward_models": tuple(Source(label=stage, node=stage) for stage in found)} if found else {}
 
 
-def _policies(wiring: Wiring) -> dict[str, tuple[Source, ...]]:
-    """Return the policies to evaluate by name: those asked for, else the base and every policy of the chain."""
-    asked = wiring.override(EVALUATE, "policy") or []
-    produced = [s for s in wiring.before(EVALUATE) if wiring.stages[s].kind == ArtifactKind.policy]
-    policies: dict[str, tuple[Source, ...]] = {}
-    for value in asked or [BASE, *produced]:
-        found = len(wiring.problems)
-        source = wiring.named(EVALUATE, ArtifactKind.policy, str(value), "inputs.evaluate.policy")
-        name = source[0].label if source else str(value)
-        if len(wiring.problems) > found:
-            continue
-        if name in policies:
-            wiring.problems.append(f"inputs.evaluate.policy: two of them are called {name!r}; rename one folder.")
-        policies[name] = source
-    return policies
-
-
 def _samples_node(
-    spec: StageSpec, policy: str, source: tuple[Source, ...], suite: SuiteConfig, dataset: tuple[Source, ...]
+    spec: StageSpec, policy: EvaluatedPolicy, suite: SuiteConfig, dataset: tuple[Source, ...], model: ModelConfig
 ) -> Node:
     drawn: dict[str, object] = {"kind": suite.kind, "table": suite.table, "limit": suite.limit}
     parts: tuple[str, ...] = (f"{suite.table}/{suite.split}",)
@@ -104,17 +90,23 @@ def _samples_node(
         parts, files, dataset = (), {"suite.prompts": suite.prompts}, ()
         drawn |= {"columns": suite.columns, "name": suite.name}  # the name is in the ids of rows without one
     return Node(
-        name=f"samples-{safe_name(suite.name)}-{safe_name(policy)}",
+        name=f"samples-{safe_name(suite.name)}-{safe_name(policy.name)}",
         stage=EVALUATE,
-        spec=spec,
-        inputs={"dataset": dataset, "policy": source},
+        # A model behind HTTP needs neither weights nor a tokenizer here, and no library moves what it writes.
+        spec=spec if policy.endpoint is None else replace(spec, uses_base=False, libraries=()),
+        inputs={"dataset": dataset, "policy": policy.source},
         reads={"dataset": parts, "policy": ("policy",)},
         required={"dataset": parts},
         files=files,
         needed_by=f"the suite {suite.name!r}",
-        params={"suite": suite, "policy_name": policy},
+        params={"suite": suite, "policy_name": policy.name, **policy.identity(model)},
         # Names, descriptions and checks do not move what a policy writes, so changing them samples nothing again.
-        identity={"suite": {**drawn, "sampling": suite.sampling, "batch_size": suite.batch_size}},
+        identity={
+            "suite": {**drawn, "sampling": suite.sampling, "batch_size": suite.batch_size},
+            **policy.identity(model),
+        },
+        model=policy.model,
+        adapter=policy.adapter,
     )
 
 

@@ -101,7 +101,7 @@ class Execution:
                 sections[ModelConfig] = node.model
             job = StageJob(
                 sections=sections, inputs=inputs, run=run, work=work, runtime=resolution.config.runtime,
-                base_model=resolution.base_for(node), params=node.params,
+                base_model=resolution.base_for(node), adapter=node.adapter, params=node.params,
             )  # fmt: skip
             outcome = stage_function(spec.entry)(job)
             seconds = time.monotonic() - started

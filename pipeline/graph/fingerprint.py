@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.artifacts.adapter_folder import adapter_identity, vet_adapter
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.hashing import FileHashes, sha256_json, sha256_text
 from pipeline.checks.registry import files_read
@@ -112,6 +113,9 @@ def fingerprint_inputs(node: Node, inputs: Inputs, around: Surroundings) -> dict
         if around.base is None:
             raise ValueError(f"the node {node.name!r} uses the base model, which was not resolved")
         table.update(_base_identity(around.base, node.model or around.config.model))
+        if node.adapter is not None:
+            adapter = vet_adapter(node.adapter, around.base.name)
+            table.update(adapter_identity(node.adapter, adapter, around.hashes))
     table.update(_named_code(node, around))
     table.update({f"library {name}": _minor_version(name) for name in spec.libraries})
     return table

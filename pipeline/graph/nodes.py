@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipeline.config.shared import ModelConfig
@@ -36,6 +37,7 @@ class Node:
     files: Mapping[str, str] = field(default_factory=dict)  # what a file is to the node -> its path; contents count
     identity: Mapping[str, Any] = field(default_factory=dict)  # what of the params enters the fingerprint
     model: ModelConfig | None = None  # a base model of its own, where it is not the run's
+    adapter: Path | None = None  # a folder with an adapter that no stage made
 
 
 def safe_name(name: str) -> str:

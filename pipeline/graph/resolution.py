@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.artifacts.adapter_folder import vet_adapter
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.hashing import FileHashes
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.store import Store
 from pipeline.config.root import Config
 from pipeline.config.shared import ModelConfig
-from pipeline.errors import ArtifactError, DataError
+from pipeline.errors import ArtifactError, DataError, ModelError
 from pipeline.graph.fingerprint import Surroundings, fingerprint_inputs
 from pipeline.graph.nodes import Node
 
@@ -83,6 +84,19 @@ class Resolution:
                         problems.append(f"{source.key}: {error}")
         if problems:
             raise ArtifactError("\n".join(dict.fromkeys(problems)))
+        self._require_models(nodes)
+
+    def _require_models(self, nodes: Sequence[Node]) -> None:
+        """Find and vet every model that is not the run's own, so that a bad one shows before anything trains."""
+        for node in nodes:
+            if node.model is None and node.adapter is None:
+                continue
+            try:
+                base = self.base_for(node)
+                if node.adapter is not None and base is not None:
+                    vet_adapter(node.adapter, base.name)
+            except ModelError as error:
+                raise ModelError(f"{node.needed_by or node.name}: {error}") from error
 
     def require_parts(self, nodes: Sequence[Node]) -> None:
         """Raise one error for every table that a node needs and that an input known by now does not have.

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
+from pipeline.artifacts.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, SHAPE_KEYS
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.base_model import BaseModel
 from pipeline.artifacts.hashing import sha256_json
@@ -26,11 +27,8 @@ from pipeline.models.head import check_head, output_head, underlying_model
 from pipeline.runtime.device import choose_device
 
 ADAPTER_FOLDER = "adapter"  # of a policy artifact
-WEIGHTS_NAME, CONFIG_NAME = "adapter_model.safetensors", "adapter_config.json"
 ALL_LINEAR = "all-linear"
 POLICY = "default"  # peft's name for the adapter that acts
-# What of an adapter's configuration decides its output; the rest says how it was made or where its base lies.
-SHAPE_KEYS = ("r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "rank_pattern", "alpha_pattern", "bias")
 
 
 def quantization_problem(model: ModelConfig, device_type: str) -> str | None:
@@ -207,22 +205,22 @@ def save_adapter(policy: PeftModel, folder: Path) -> None:
         str(folder), selected_adapters=[POLICY], safe_serialization=True, save_embedding_layers=False
     )
     (folder / "README.md").unlink(missing_ok=True)  # a model card with nothing filled in
-    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = underlying_model(policy).name_or_path
     config["target_modules"] = sorted(config["target_modules"])
-    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    tensors = load_file(folder / WEIGHTS_NAME)
-    save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, folder / WEIGHTS_NAME, {"format": "pt"})
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
+    save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, folder / ADAPTER_WEIGHTS, {"format": "pt"})
 
 
 def adapter_digest(folder: Path) -> str:
     """Return the digest of what an adapter computes: its tensors and the shape that its configuration gives them."""
     digest = hashlib.sha256()
-    tensors = load_file(folder / WEIGHTS_NAME)
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     shape = {key: config.get(key) for key in SHAPE_KEYS}
     return sha256_json({"tensors": digest.hexdigest(), "shape": shape})

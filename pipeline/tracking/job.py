@@ -27,6 +27,7 @@ class StageJob:
     work: WorkFolder
     runtime: RuntimeConfig
     base_model: BaseModel | None = None  # None where the stage declared that it uses none
+    adapter: Path | None = None  # a folder with an adapter of the base that no stage made
     params: Mapping[str, Any] = field(default_factory=dict)  # what tells apart nodes that run the same stage
 
     def section(self, kind: type[Section]) -> Section:
