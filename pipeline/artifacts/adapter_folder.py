@@ -59,8 +59,8 @@ def vet_adapter(folder: Path, base_name: str) -> dict[str, Any]:
         raise ModelError(f"{file}: `base_model_name_or_path` does not say which base it was made for. Write it there.")
     if _last_part(made_for) != _last_part(base_name):
         raise ModelError(
-            f"{file}: the adapter was made for {made_for}, and the configured base is {base_name}. Choose its base with "
-            "`model=hub model.id=…`, or merge the adapter and name the folder of the whole model."
+            f"{file}: the adapter was made for {made_for}, and the configured base is {base_name}. Choose its base "
+            "with `model=hub model.id=…`, or merge the adapter and name the folder of the whole model."
         )
     vet_safetensors(folder / ADAPTER_WEIGHTS)
     return config

@@ -1,22 +1,27 @@
-"""Completions drawn from a policy: explicit sampling, finished rows leave the batch, and every finish has a reason."""
+"""Completions drawn from a policy: explicit sampling, rows leave when they are done and others take their place."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
 
 from pipeline.config.evaluation import SamplingConfig
 from pipeline.data.chat import Chat
+from pipeline.models.drawing import draw, stream
 from pipeline.models.head import underlying_model
+from pipeline.models.kv_cache import can_be_joined, join, make_cache, padded_left, repeat, select
 from pipeline.models.logprobs import compute_context
 
 # Rows leave together: taking one out copies the keys and values of all that stay.
 SHARE_WORTH_COMPACTING = 0.125
+# And they join together: reading prompts is fast when there are several.
+SHARE_WORTH_FILLING = 0.25
+SHORTEST_SHARED = 8  # tokens at the beginning of all prompts that are worth reading once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +46,11 @@ def generate(
     sampling: SamplingConfig,
     batch_size: int,
     keys: Sequence[str] | None = None,
+    *,
+    with_logprobs: bool = False,
+    between_steps: Callable[[], None] | None = None,
 ) -> list[Completion]:
-    """Draw one completion for each prompt, in batches of similar length.
+    """Draw one completion for each prompt, the longest prompts first.
 
     Nothing comes from the model's own generation defaults: no penalty, no minimum length, the whole vocabulary unless
     ``sampling`` narrows it. With a temperature each prompt has a random stream of its own, so that what is drawn for it
@@ -53,120 +61,181 @@ def generate(
         chat: Decides where a completion ends and how it is decoded.
         prompts: Token ids, ending with the generation prompt.
         sampling: Temperature 0 is greedy.
-        batch_size: Prompts decoded together.
+        batch_size: Prompts decoded together, at most.
         keys: Names the random stream of each prompt; its position where None.
+        with_logprobs: Fill ``logprobs``: under the distribution that was drawn from; greedy, at temperature 1.
+        between_steps: Called between two steps; what it raises ends the work.
 
     Returns:
         Completions in the order of the prompts.
     """
     names = list(keys) if keys is not None else [str(number) for number in range(len(prompts))]
-    order = sorted(range(len(prompts)), key=lambda number: (-len(prompts[number]), number))
-    completions: dict[int, Completion] = {}
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        drawn = _decode(model, chat, [prompts[row] for row in rows], sampling, [names[row] for row in rows])
-        completions.update(zip(rows, drawn, strict=True))
-    return [completions[number] for number in range(len(prompts))]
+    writer = _Writer(model, chat, prompts, sampling, names, with_logprobs=with_logprobs)
+    with torch.inference_mode(), compute_context(model):
+        writer.run(batch_size, between_steps)
+    return [_completion(chat, ids, logprobs) for ids, logprobs in zip(writer.written, writer.logprobs, strict=True)]
 
 
 @dataclass(kw_only=True)
-class _Batch:
-    """Rows that are still being written. B rows of one length, left-padded."""
+class _Rows:
+    """Rows that are being written. B rows, right-aligned at L - 1 positions read and one token to read."""
 
-    rows: list[int]
-    mask: Tensor  # [B, L] int64, over prompt and completion so far
-    positions: Tensor  # [B, 1] of the next token
+    numbers: list[int]  # of their prompts
+    mask: Tensor  # [B, L] int64, zero on padding
+    positions: Tensor  # [B, 1] of the token to read
+    tokens: Tensor  # [B] to read
     cache: DynamicCache
-    finished: set[int] = field(default_factory=set)
 
-    def compact(self) -> bool:
-        """Take the finished rows out once they are worth it; False when nothing is left."""
-        stay = [place for place, row in enumerate(self.rows) if row not in self.finished]
-        if not stay:
-            return False
-        if len(self.rows) - len(stay) >= SHARE_WORTH_COMPACTING * len(self.rows):
-            index = torch.tensor(stay, device=self.mask.device)
-            self.cache.batch_select_indices(index)
-            self.mask, self.positions = self.mask[index], self.positions[index]
-            self.rows = [self.rows[place] for place in stay]
-        return True
+    def keep(self, places: list[int]) -> None:
+        """Keep some rows and cut padding that none of them needs."""
+        if len(places) == len(self.numbers):
+            return
+        index = torch.tensor(places, device=self.mask.device)
+        mask = self.mask[index]
+        start = int(mask.any(dim=0).int().argmax()) if can_be_joined(self.cache) else 0
+        select(self.cache, index, start)
+        self.mask, self.positions, self.tokens = mask[:, start:], self.positions[index], self.tokens[index]
+        self.numbers = [self.numbers[place] for place in places]
+
+    def add(self, other: _Rows) -> None:
+        """Take rows in that have just begun."""
+        length = max(self.mask.shape[1], other.mask.shape[1])
+        join(self.cache, other.cache)
+        self.mask = torch.cat([padded_left(self.mask, length), padded_left(other.mask, length)])
+        self.positions = torch.cat([self.positions, other.positions])
+        self.tokens = torch.cat([self.tokens, other.tokens])
+        self.numbers += other.numbers
 
 
-@torch.inference_mode()
-def _decode(
-    model: nn.Module, chat: Chat, prompts: list[Sequence[int]], sampling: SamplingConfig, names: list[str]
-) -> list[Completion]:
-    """Write all completions of one batch."""
-    device = next(model.parameters()).device
-    ids, mask = _left_padded(prompts, chat.pad_id, device)
-    generators = [_stream(sampling.seed, name) for name in names] if sampling.temperature > 0 else []
-    stop_ids = set(chat.stop_ids)
-    batch = _Batch(
-        rows=list(range(len(prompts))),
-        mask=mask,
-        positions=mask.sum(dim=1, keepdim=True),
-        cache=DynamicCache(config=underlying_model(model).config),
-    )
-    written: list[list[int]] = [[] for _ in prompts]
-    position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    with compute_context(model):
+class _Writer:
+    """Writes the completions of all prompts."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        chat: Chat,
+        prompts: Sequence[Sequence[int]],
+        sampling: SamplingConfig,
+        names: list[str],
+        *,
+        with_logprobs: bool,
+    ) -> None:
+        """Nothing is written yet."""
+        self.model, self.prompts, self.sampling, self.pad_id = model, prompts, sampling, chat.pad_id
+        self.with_logprobs, self.stop_ids = with_logprobs, set(chat.stop_ids)
+        self.device = next(model.parameters()).device
+        self.streams = [stream(sampling.seed, name) for name in names] if sampling.temperature > 0 else []
+        self.written: list[list[int]] = [[] for _ in prompts]
+        self.logprobs: list[list[float] | None] = [[] if with_logprobs else None for _ in prompts]
+        self.finished: set[int] = set()
+        self.joins = can_be_joined(make_cache(self._config()))
+        self.num_shared = _num_shared(prompts) if self.joins else 0
+        self.shared: DynamicCache | None = None
+
+    def run(self, batch_size: int, between_steps: Callable[[], None] | None) -> None:
+        """Write until every prompt has its completion."""
+        waiting = deque(sorted(range(len(self.prompts)), key=lambda number: (-len(self.prompts[number]), number)))
+        rows: _Rows | None = None
         while True:
-            logits = model(
-                input_ids=ids, attention_mask=batch.mask, position_ids=position_ids, past_key_values=batch.cache,
-                use_cache=True, logits_to_keep=1,
-            ).logits[:, -1].float()  # fmt: skip
-            tokens = _draw(logits, sampling, [generators[row] for row in batch.rows] if generators else None)
-            for row, token in zip(batch.rows, tokens.tolist(), strict=True):
-                if row in batch.finished:
-                    continue
-                written[row].append(token)
-                if token in stop_ids or len(written[row]) == sampling.max_new_tokens:
-                    batch.finished.add(row)
-            places = list(batch.rows)
-            if not batch.compact():
-                break
-            kept = torch.tensor([places.index(row) for row in batch.rows], device=device)
-            ids, position_ids = tokens[kept].unsqueeze(1), batch.positions
-            batch.mask = torch.cat([batch.mask, batch.mask.new_ones(len(batch.rows), 1)], dim=1)
-            batch.positions = batch.positions + 1
-    return [_completion(chat, tokens, stop_ids) for tokens in written]
+            stay = [] if rows is None else [p for p, number in enumerate(rows.numbers) if number not in self.finished]
+            free = batch_size - len(stay)
+            if waiting and (not stay or (self.joins and free >= SHARE_WORTH_FILLING * batch_size)):
+                new = self._begin([waiting.popleft() for _ in range(min(free, len(waiting)))])
+                if rows is None or not stay:
+                    rows = new
+                else:
+                    rows.keep(stay)
+                    rows.add(new)
+            elif rows is None or not stay:
+                return
+            else:
+                if len(rows.numbers) - len(stay) >= SHARE_WORTH_COMPACTING * len(rows.numbers):
+                    rows.keep(stay)
+                self._step(rows)
+            if between_steps is not None:
+                between_steps()
+
+    def _begin(self, numbers: list[int]) -> _Rows:
+        """Read some prompts and draw their first tokens."""
+        if self.num_shared and self.shared is None:
+            self.shared = make_cache(self._config())
+            start = torch.tensor([self.prompts[0][: self.num_shared]], device=self.device)
+            self._logits(
+                start, torch.ones_like(start), torch.arange(self.num_shared, device=self.device)[None], self.shared
+            )
+        ids, mask = _left_padded([self.prompts[number][self.num_shared :] for number in numbers], self.pad_id)
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        cache = make_cache(self._config()) if self.shared is None else repeat(self.shared, len(numbers))
+        mask = torch.cat([mask.new_ones(len(numbers), self.num_shared), mask], dim=1)
+        position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, self.num_shared :]
+        tokens = self._draw(self._logits(ids, mask, position_ids, cache), numbers)
+        return _Rows(
+            numbers=numbers, mask=_one_more(mask), positions=mask.sum(dim=1, keepdim=True), tokens=tokens, cache=cache
+        )
+
+    def _step(self, rows: _Rows) -> None:
+        """Read one token per row and draw the next."""
+        logits = self._logits(rows.tokens.unsqueeze(1), rows.mask, rows.positions, rows.cache)
+        rows.tokens = self._draw(logits, rows.numbers)
+        rows.mask, rows.positions = _one_more(rows.mask), rows.positions + 1
+
+    def _logits(self, ids: Tensor, mask: Tensor, position_ids: Tensor, cache: DynamicCache) -> Tensor:
+        """Return ``[B, V]`` fp32 logits behind the last position."""
+        read = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        logits: Tensor = read.logits[:, -1].float()
+        return logits
+
+    def _draw(self, logits: Tensor, numbers: list[int]) -> Tensor:
+        """Draw one token per row and write it down."""
+        streams = [self.streams[number] for number in numbers] if self.streams else []
+        tokens, logprobs = draw(logits, self.sampling, streams, with_logprobs=self.with_logprobs)
+        values = [0.0] * len(numbers) if logprobs is None else logprobs.tolist()
+        for number, token, value in zip(numbers, tokens.tolist(), values, strict=True):
+            if number in self.finished:
+                continue
+            self.written[number].append(token)
+            if (known := self.logprobs[number]) is not None:
+                known.append(value)
+            if token in self.stop_ids or len(self.written[number]) == self.sampling.max_new_tokens:
+                self.finished.add(number)
+        return tokens
+
+    def _config(self) -> PreTrainedConfig:
+        return underlying_model(self.model).config
 
 
-def _left_padded(prompts: list[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _num_shared(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many tokens all prompts begin with, 0 where reading them once is not worth it.
+
+    The last token of a prompt is always read with its own row, because the first draw follows it.
+    """
+    if len(prompts) < 2:
+        return 0
+    first, last = min(map(list, prompts)), max(map(list, prompts))  # all others lie between these two
+    same = next((place for place, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), None)
+    count = min(len(prompt) for prompt in prompts) - 1
+    count = count if same is None else min(count, same)
+    return count if count >= SHORTEST_SHARED else 0
+
+
+def _one_more(mask: Tensor) -> Tensor:
+    return torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
+
+
+def _left_padded(prompts: list[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), pad_id, dtype=torch.int64)
     mask = torch.zeros((len(prompts), longest), dtype=torch.int64)
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.int64)
         mask[row, longest - len(prompt) :] = 1
-    return ids.to(device), mask.to(device)
+    return ids, mask
 
 
-def _stream(seed: int, name: str) -> torch.Generator:
-    """Return a generator on the CPU that only the seed and the name decide."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogatepass")).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-def _draw(logits: Tensor, sampling: SamplingConfig, generators: list[torch.Generator] | None) -> Tensor:
-    """Return one token per row of ``[B, V]`` fp32 logits: the likeliest, or one by the rule of ``sampling``."""
-    if generators is None:
-        return logits.argmax(dim=-1)
-    logits = logits / sampling.temperature
-    if 0 < sampling.top_k < logits.shape[-1]:
-        least = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if sampling.top_p < 1:
-        ordered, index = logits.sort(dim=-1, descending=True)
-        probabilities = ordered.softmax(dim=-1)
-        outside = probabilities.cumsum(dim=-1) - probabilities >= sampling.top_p  # the likeliest token always stays
-        logits = torch.empty_like(logits).scatter(1, index, ordered.masked_fill(outside, -torch.inf))
-    probabilities = logits.softmax(dim=-1).cpu()
-    drawn = [torch.multinomial(row, 1, generator=stream) for row, stream in zip(probabilities, generators, strict=True)]
-    return torch.cat(drawn).to(logits.device)
-
-
-def _completion(chat: Chat, ids: list[int], stop_ids: set[int]) -> Completion:
-    stopped = ids[-1] in stop_ids
+def _completion(chat: Chat, ids: list[int], logprobs: list[float] | None) -> Completion:
+    stopped = ids[-1] in chat.stop_ids
     text = chat.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
-    return Completion(ids=ids, text=str(text), finish_reason="stop" if stopped else "length")
+    return Completion(ids=ids, text=str(text), finish_reason="stop" if stopped else "length", logprobs=logprobs)

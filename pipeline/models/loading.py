@@ -210,7 +210,9 @@ def save_adapter(policy: PeftModel, folder: Path) -> None:
     config["target_modules"] = sorted(config["target_modules"])
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     tensors = load_file(folder / ADAPTER_WEIGHTS)
-    save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, folder / ADAPTER_WEIGHTS, {"format": "pt"})
+    save_file(
+        {name: tensors[name].contiguous() for name in sorted(tensors)}, folder / ADAPTER_WEIGHTS, {"format": "pt"}
+    )
 
 
 def adapter_digest(folder: Path) -> str:
