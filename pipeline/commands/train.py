@@ -64,7 +64,9 @@ def prepare(composed: DictConfig, search_path: list[Path], arguments: list[str])
             build_filter(entry.name, entry.params, where=f"curate.filters[{index}]")
         except ConfigError as error:
             problems.append(str(error))
-    nodes, wiring_problems = nodes_for(config, loaded.suites, loaded.tables, judges=loaded.judges)
+    nodes, wiring_problems = nodes_for(
+        config, loaded.suites, loaded.tables, judges=loaded.judges, endpoints=loaded.endpoints
+    )
     problems.extend(wiring_problems)
     problems.extend(reward_problems(config, nodes))
     if problems:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.data import SourceConfig, SourceSplit
+from pipeline.config.endpoints import HTTP, EndpointConfig
 from pipeline.config.evaluation import SuiteConfig, own_source
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import CURATE, EVALUATE, INGEST, Config, with_evaluation, with_gold
@@ -21,7 +22,7 @@ from pipeline.config.tables import TableConfig, load_tables
 from pipeline.config.validation import problems_in
 from pipeline.errors import ConfigError
 
-Section = TypeVar("Section", SuiteConfig, JudgeConfig)
+Section = TypeVar("Section", SuiteConfig, JudgeConfig, EndpointConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class Composed:
     config: Config
     suites: dict[str, SuiteConfig]  # by name, in the order of `evaluate.suites`
     judges: dict[str, JudgeConfig]  # by name: those that suites and `evaluate` name, and the members of panels
+    endpoints: dict[str, EndpointConfig]  # by name: those that `inputs.evaluate.policy` names as `http:NAME`
     tables: dict[str, TableConfig]  # that an annotation export may be read as, by name
     problems: list[str]  # what is wrong with the values, each naming its key
     resolved: dict[str, Any]  # plain containers with every interpolation resolved
@@ -76,6 +78,7 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
     config.data.sources += _guards(config.data.sources, suites)
     asked = [name for suite in suites.values() for name in suite.judges] + config.evaluate.judges
     judges = load_judges(asked, search_path, problems) if EVALUATE in config.stages else {}
+    endpoints = load_endpoints(config.inputs.evaluate.policy, search_path, problems)
     tables: dict[str, TableConfig] = {}
     if INGEST in config.stages:
         try:
@@ -83,8 +86,8 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
         except ConfigError as error:
             problems.append(str(error))
     return Composed(
-        config=config, suites=suites, judges=judges, tables=tables, problems=problems, resolved=resolved,
-        unresolved=unresolved,
+        config=config, suites=suites, judges=judges, endpoints=endpoints, tables=tables, problems=problems,
+        resolved=resolved, unresolved=unresolved,
     )  # fmt: skip
 
 
@@ -119,6 +122,17 @@ def load_judges(names: Sequence[str], search_path: list[Path], problems: list[st
         except ConfigError as error:
             problems.append(str(error))
     return judges
+
+
+def load_endpoints(policies: Sequence[str], search_path: list[Path], problems: list[str]) -> dict[str, EndpointConfig]:
+    """Read ``endpoint/<name>.yaml`` of each policy that is a model behind HTTP; add what is wrong."""
+    endpoints: dict[str, EndpointConfig] = {}
+    for name in [value.removeprefix(HTTP) for value in policies if value.startswith(HTTP)]:
+        try:
+            endpoints[name] = _load_file(EndpointConfig, "endpoint", name, "inputs.evaluate.policy", search_path)
+        except ConfigError as error:
+            problems.append(str(error))
+    return endpoints
 
 
 def _load_file(schema: type[Section], group: str, name: str, key: str, search_path: list[Path]) -> Section:

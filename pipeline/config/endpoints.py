@@ -9,11 +9,14 @@ from omegaconf import MISSING
 
 from pipeline.config.fields import option
 
+HTTP = "http:"  # before the name of an endpoint, where a policy is named
+
 
 @dataclass(kw_only=True)
 class EndpointConfig:
     """Where the model is asked, how patiently, and what it may cost. The key itself is never in a configuration."""
 
+    name: str = option("", affects_results=False)  # of the file `configs/endpoint/<name>.yaml`, where it has one
     base_url: str = MISSING  # up to the version: https://api.openai.com/v1, http://localhost:8000/v1
     model: str = MISSING  # as the server calls it
     # Name of the environment variable that holds the key; null sends none.

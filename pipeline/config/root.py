@@ -67,7 +67,7 @@ class EvaluateInputs:
     """What is evaluated; an empty list of policies is every policy of the chain and the base.
 
     A policy is `base`, a stage, an artifact's id or path, the path of a plain adapter or of a whole model
-    (`folder:PATH`, or the path alone), `hub:ID` or `hub:ID@REVISION`, or `http:NAME` of `evaluate.endpoints`.
+    (`folder:PATH`, or the path alone), `hub:ID` or `hub:ID@REVISION`, or `http:NAME`, a file of `configs/endpoint/`.
     """
 
     dataset: str | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.config.data import SourceFormat, SourceSplit, TableName
 from pipeline.config.dpo import dpo_problems
+from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import find_file
@@ -32,7 +33,7 @@ SUITE_TABLES = {
 SHARED_SECTIONS = ("inputs", "model", "data", "tracking", "runtime")
 
 
-def problems_in(config: Config | SuiteConfig | JudgeConfig) -> list[str]:
+def problems_in(config: Config | SuiteConfig | JudgeConfig | EndpointConfig) -> list[str]:
     """Return one line per problem, each starting with the key; empty if there is none.
 
     Only the sections of listed stages are looked at. The stages themselves are checked when they are wired.
@@ -41,6 +42,8 @@ def problems_in(config: Config | SuiteConfig | JudgeConfig) -> list[str]:
         return [*out_of_bounds(config, ""), *_suite_problems(config)]
     if isinstance(config, JudgeConfig):
         return [*out_of_bounds(config, ""), *_judge_problems(config)]
+    if isinstance(config, EndpointConfig):
+        return list(out_of_bounds(config, ""))
     problems = [f"plugins: there is no file {file}." for file in config.plugins if not find_file(file).is_file()]
     for entry in fields(config):
         value = getattr(config, entry.name)

@@ -22,6 +22,7 @@ class PolicySamples:
     suite: str
     artifact: str  # id of the samples artifact
     rows: Sequence[Sample]
+    tokenizer: str = ""  # digest of what counted its tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class JoinedSuite:
     rows: dict[str, list[Sample]]  # policy -> items that every policy has a result for; the baseline comes first
     num_items: int  # with those that lack a result
     counts: list[dict[str, Any]]  # one entry per policy: what became of the items
+    one_tokenizer: bool = True  # whether all policies count tokens alike
 
     @property
     def name(self) -> str:
@@ -93,7 +95,8 @@ def _join_suite(config: SuiteConfig, policies: list[str], samples: Sequence[Poli
         )
     kept = {policy: [by_policy[policy][i] for i in ids if i not in excluded] for policy in policies}
     counts = [_counts(config, policy, list(by_policy[policy].values()), kept[policy]) for policy in policies]
-    return JoinedSuite(config=config, rows=kept, num_items=len(ids), counts=counts)
+    one = len({entry.tokenizer for entry in samples}) == 1
+    return JoinedSuite(config=config, rows=kept, num_items=len(ids), counts=counts, one_tokenizer=one)
 
 
 def _by_id(entry: PolicySamples, config: SuiteConfig) -> dict[str, Sample]:

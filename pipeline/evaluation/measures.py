@@ -63,7 +63,7 @@ def measure(suite: JoinedSuite) -> list[Measure]:
 
     Raises:
         ConfigError: A check cannot be built.
-        DataError: An item lacks what a check needs, or policies count tokens differently.
+        DataError: An item lacks what a check needs.
     """
     return _generation(suite) if suite.config.kind is SuiteKind.generation else _likelihood(suite)
 
@@ -131,8 +131,9 @@ def _generation(suite: JoinedSuite) -> list[Measure]:
         *measures,
         *checked,
         Measure(name=FINISHED, unit="share", higher_is_better=True, values=finished),
-        Measure(name=COMPLETION_TOKENS, unit="tokens", higher_is_better=None, values=tokens),
-    ]
+        *([Measure(name=COMPLETION_TOKENS, unit="tokens", higher_is_better=None, values=tokens)]
+          if suite.one_tokenizer else []),
+    ]  # fmt: skip
 
 
 def _checked(suite: JoinedSuite, rows: dict[str, list[GenerationSample]]) -> list[Measure]:
@@ -164,22 +165,31 @@ def _verdict(suite: JoinedSuite, check: Check, row: GenerationSample) -> bool | 
 def _likelihood(suite: JoinedSuite) -> list[Measure]:
     rows = cast(dict[str, list[LikelihoodSample]], suite.rows)
     baseline = rows[suite.policies[0]]
-    for policy in suite.policies:
-        differing = [row.id for row, other in zip(rows[policy], baseline, strict=True) if row.tokens != other.tokens]
-        if differing:
-            raise DataError(
-                f"suite {suite.name}: {policy} and {suite.policies[0]} count the tokens of {len(differing)} items "
-                f"differently, first of {differing[0]!r}. Compare policies with one tokenizer and one chat template."
-            )
     nats = {policy: [row.nats or 0.0 for row in rows[policy]] for policy in rows}  # joined rows always have nats
     bits = {policy: [value / math.log(2) for value in nats[policy]] for policy in rows}
-    return [
-        Measure(
-            name=BITS_PER_BYTE, unit="bits/byte", higher_is_better=False, values=bits,
-            denominator=[float(row.bytes) for row in baseline],
-        ),
-        Measure(
-            name=NATS_PER_TOKEN, unit="nats/token", higher_is_better=False, values=nats,
-            denominator=[float(row.tokens) for row in baseline],
-        ),
-    ]  # fmt: skip
+    per_byte = Measure(
+        name=BITS_PER_BYTE, unit="bits/byte", higher_is_better=False, values=bits,
+        denominator=[float(row.bytes) for row in baseline],
+    )  # fmt: skip
+    if not _count_alike(suite):
+        return [per_byte]
+    per_token = Measure(
+        name=NATS_PER_TOKEN, unit="nats/token", higher_is_better=False, values=nats,
+        denominator=[float(row.tokens) for row in baseline],
+    )  # fmt: skip
+    return [per_byte, per_token]
+
+
+def _count_alike(suite: JoinedSuite) -> bool:
+    """Whether every policy divides each text into the same number of tokens."""
+    counts = [[row.tokens for row in rows if isinstance(row, LikelihoodSample)] for rows in suite.rows.values()]
+    return all(count == counts[0] for count in counts)
+
+
+def notes(suite: JoinedSuite) -> list[str]:
+    """Return what a reader should know about the suite's metrics."""
+    if suite.config.kind is SuiteKind.likelihood and not _count_alike(suite):
+        return ["The policies divide text into tokens differently: they are compared per byte, and not per token."]
+    if suite.config.kind is SuiteKind.generation and not suite.one_tokenizer:
+        return ["The policies have different tokenizers: the lengths of their completions in tokens are not compared."]
+    return []

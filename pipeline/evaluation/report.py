@@ -16,7 +16,7 @@ from pipeline.evaluation.examples import choose_examples
 from pipeline.evaluation.gates import decide_gates
 from pipeline.evaluation.headline import headline
 from pipeline.evaluation.joining import JoinedSuite, PolicySamples, join
-from pipeline.evaluation.measures import Measure, check_names, estimates, measure
+from pipeline.evaluation.measures import Measure, check_names, estimates, measure, notes
 from pipeline.evaluation.summary import FORMAT_VERSION
 
 SIGNIFICANT_DIGITS = 10  # beyond them two machines may differ
@@ -159,4 +159,5 @@ def _suite(suite: JoinedSuite, measures: Sequence[Measure]) -> dict[str, Any]:
         "primary": measures[0].name,
         "checks": check_names(suite.config.checks) if generation else [],
         "sampling": vars(suite.config.sampling) if generation else None,
+        "notes": notes(suite),
     }

@@ -40,6 +40,7 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     for suite in report["suites"]:
         items = f"{suite['compared']:,} of {counted(suite['items'], 'item')}"
         lines.append(f"{suite['name']} ({items}; {report['confidence']:.0%} intervals)")
+        lines += [f"  {note}" for note in suite["notes"]]
         entries = [
             entry for entry in report["metrics"] if entry["suite"] == suite["name"] and entry["unit"] != WIN_RATE
         ]

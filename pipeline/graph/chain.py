@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.root import EVALUATE, Config
 from pipeline.graph.nodes import Node, Source
 from pipeline.graph.spec import BASE, Consumes, StageSpec
@@ -19,8 +20,16 @@ from pipeline.graph.spec import BASE, Consumes, StageSpec
 class Wiring:
     """The chain of one run, and what is wrong with it so far."""
 
-    def __init__(self, config: Config, stages: Mapping[str, StageSpec], chain: list[str], problems: list[str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        stages: Mapping[str, StageSpec],
+        chain: list[str],
+        problems: list[str],
+        endpoints: Mapping[str, EndpointConfig] | None = None,
+    ) -> None:
         self.config, self.stages, self.chain, self.problems = config, stages, chain, problems
+        self.endpoints = endpoints or {}  # models behind HTTP, by name
 
     def node(self, spec: StageSpec) -> Node:
         """Wire one ordinary stage."""

@@ -17,6 +17,8 @@ from pipeline.graph.nodes import Node, Source, safe_name
 from pipeline.graph.policies import EvaluatedPolicy, evaluated_policies, likelihood_problems
 from pipeline.graph.spec import StageSpec
 
+REMOTE_ENTRY = "pipeline.stages.remote_samples:sample_endpoint"  # in place of the entry of `samples`
+
 
 def evaluation_nodes(
     wiring: Wiring, suites: Mapping[str, SuiteConfig], judges: Mapping[str, JudgeConfig]
@@ -93,13 +95,18 @@ def _samples_node(
         name=f"samples-{safe_name(suite.name)}-{safe_name(policy.name)}",
         stage=EVALUATE,
         # A model behind HTTP needs neither weights nor a tokenizer here, and no library moves what it writes.
-        spec=spec if policy.endpoint is None else replace(spec, uses_base=False, libraries=()),
+        spec=spec if policy.endpoint is None else replace(spec, entry=REMOTE_ENTRY, uses_base=False, libraries=()),
         inputs={"dataset": dataset, "policy": policy.source},
         reads={"dataset": parts, "policy": ("policy",)},
         required={"dataset": parts},
         files=files,
         needed_by=f"the suite {suite.name!r}",
-        params={"suite": suite, "policy_name": policy.name, **policy.identity(model)},
+        params={
+            "suite": suite,
+            "policy_name": policy.name,
+            "is_foreign": policy.model is not None,
+            **policy.identity(model),
+        },
         # Names, descriptions and checks do not move what a policy writes, so changing them samples nothing again.
         identity={
             "suite": {**drawn, "sampling": suite.sampling, "batch_size": suite.batch_size},

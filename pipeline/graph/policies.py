@@ -9,11 +9,10 @@ from typing import Any
 
 from pipeline.artifacts.adapter_folder import ADAPTER_CONFIG
 from pipeline.artifacts.manifest import MANIFEST_NAME, ArtifactKind
-from pipeline.config.endpoints import EndpointConfig
+from pipeline.config.endpoints import HTTP, EndpointConfig
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.root import EVALUATE
 from pipeline.config.shared import ModelConfig, ModelSource, Quantization
-from pipeline.config.suggestions import near_miss
 from pipeline.data.endpoint_address import address_problem, find_key
 from pipeline.errors import ConfigError
 from pipeline.graph.chain import Wiring
@@ -21,7 +20,7 @@ from pipeline.graph.nodes import Source
 from pipeline.graph.spec import BASE
 
 KEY = "inputs.evaluate.policy"
-HUB, FOLDER, HTTP = "hub:", "folder:", "http:"
+HUB, FOLDER = "hub:", "folder:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +96,8 @@ def _foreign(model: ModelConfig, name: str, revision: str | None) -> ModelConfig
 
 
 def _remote(wiring: Wiring, name: str) -> EvaluatedPolicy:
-    endpoints = wiring.config.evaluate.endpoints
-    endpoint = endpoints.get(name)
-    if endpoint is None:
-        wiring.problems.append(
-            f"{KEY}={HTTP}{name}: there is no such endpoint.{near_miss(name, sorted(endpoints))} Write "
-            f"'+evaluate.endpoints.{name}={{base_url: https://…/v1, model: …, api_key_env: …}}'."
-        )
+    endpoint = wiring.endpoints.get(name)
+    if endpoint is None:  # its file could not be read, which has been told
         return EvaluatedPolicy(name=name)
     problem = address_problem(endpoint.base_url)
     try:
@@ -111,5 +105,5 @@ def _remote(wiring: Wiring, name: str) -> EvaluatedPolicy:
     except ConfigError as error:
         problem = problem or str(error)
     if problem is not None:
-        wiring.problems.append(f"evaluate.endpoints.{name}.{problem}")
+        wiring.problems.append(f"endpoint `{name}`: {problem}")
     return EvaluatedPolicy(name=name, endpoint=endpoint)

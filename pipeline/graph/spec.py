@@ -190,7 +190,7 @@ STAGES: dict[str, StageSpec] = {
         PPO_SPEC,
         StageSpec(
             name="samples",
-            version=1,
+            version=2,
             kind=ArtifactKind.samples,
             entry="pipeline.stages.samples:sample_policy",
             consumes=(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.config.data import TableName
+from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import CURATE, EVALUATE, GOLD, INGEST, REWARD, Config, with_evaluation, with_gold
@@ -35,6 +36,7 @@ def nodes_for(
     tables: Mapping[str, TableConfig],
     stages: Mapping[str, StageSpec] = STAGES,
     judges: Mapping[str, JudgeConfig] | None = None,
+    endpoints: Mapping[str, EndpointConfig] | None = None,
 ) -> tuple[list[Node], list[str]]:
     """Wire the stages of a configuration.
 
@@ -43,6 +45,7 @@ def nodes_for(
         suites: What `evaluate` measures.
         tables: Declared tables that `ingest` may read an export as.
         stages: What each stage is.
+        endpoints: Models behind HTTP that `inputs.evaluate.policy` names.
         judges: Those that suites and `evaluate.judges` name, and members of panels among them.
 
     Returns:
@@ -70,7 +73,7 @@ def nodes_for(
         for stage in config.force
         if stage not in chain
     ]
-    wiring = Wiring(config, stages, chain, problems)
+    wiring = Wiring(config, stages, chain, problems, endpoints)
     nodes = [wiring.node(stages[stage]) for stage in chain if stage != EVALUATE]
     nodes = [part for node in nodes for part in with_reference(node, wiring)]
     nodes = [_with_tables(node, config, tables) if node.stage == INGEST else node for node in nodes]

@@ -159,8 +159,13 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, name: str = POLICY, tr
     Raises:
         ModelError: A tensor of the file has no place in the model, or a place of the adapter no tensor in the file.
     """
-    with _peft_asks_for_an_old_name():
-        loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
+    with _peft_asks_for_an_old_name(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Found missing adapter keys")  # told as an error below
+        try:
+            loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ModelError(f"The adapter in {folder} does not fit this base model: {reason}") from error
     _require_float32(loaded)
     _require_every_tensor(loaded, folder, name)
     if not trainable:
@@ -170,10 +175,14 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, name: str = POLICY, tr
 
 def _require_every_tensor(model: PeftModel, folder: Path, name: str) -> None:
     """Compare names and values, because peft loads what fits and leaves the rest as it was drawn."""
-    saved = load_file(folder / WEIGHTS_NAME)
+    saved = load_file(folder / ADAPTER_WEIGHTS)
     placed = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     differing = sorted(saved.keys() ^ placed.keys())
-    differing += [key for key in saved.keys() & placed.keys() if not torch.equal(saved[key], placed[key].cpu())]
+    differing += [
+        key
+        for key in saved.keys() & placed.keys()
+        if not torch.equal(saved[key].to(placed[key].dtype), placed[key].cpu())
+    ]
     if differing:
         raise ModelError(
             f"The adapter in {folder} does not fit this base model: {len(differing)} of its tensors have no place or "

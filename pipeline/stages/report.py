@@ -40,6 +40,7 @@ def write_report(job: StageJob) -> StageOutcome:
             suite=suite,
             artifact=artifact.id,
             rows=read_samples(artifact.file(SAMPLES_FILE), row_type(suites[suite].kind)),
+            tokenizer=artifact.manifest.parts["tokenizer"],
         )
         for policy, suite, artifact in pairs
     ]
@@ -97,7 +98,8 @@ def _provenance(pairs: Sequence[tuple[str, str, Artifact]]) -> dict[str, Any]:
     policies: dict[str, str | None] = {}
     for policy, _, artifact in pairs:
         ids = [parent.id for parent in artifact.manifest.parents if parent.kind is ArtifactKind.policy]
-        policies[policy] = ids[0] if ids else None  # null is the base itself
+        # Null is the base itself; of what is neither that nor an artifact, sampling left a description.
+        policies[policy] = ids[0] if ids else artifact.manifest.resolved.get("policy")
     datasets = {p.id for _, _, artifact in pairs for p in artifact.manifest.parents if p.kind is ArtifactKind.dataset}
     bases = {(artifact.manifest.base or {}).get("digest") for _, _, artifact in pairs}
     return {

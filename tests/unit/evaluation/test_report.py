@@ -158,9 +158,6 @@ def test_what_cannot_be_compared_is_an_error_with_a_remedy() -> None:
     nothing = of("base", "form", [generated("a", "", finish_reason=None, unscored="overlength")])
     with pytest.raises(DataError, match="no item has a result from every policy .overlength: 1"):
         build_report([nothing], {"form": FORM}, EVALUATE, {})
-    samples = [of("base", "fit", [scored("a", 1.0)]), of("tuned", "fit", [scored("a", 1.0, tokens=3)])]
-    with pytest.raises(DataError, match="count the tokens of 1 items differently"):
-        build_report(samples, {"fit": FIT}, EVALUATE, {})
     needs_reference = replace(FORM, checks=[CheckConfig(name="exact_match")])
     with pytest.raises(DataError, match="suite form: item 'a': exact_match"):
         build_report(help_desk()[:1], {"form": needs_reference}, EVALUATE, {})
@@ -234,3 +231,29 @@ def test_a_written_report_is_read_back_and_another_file_is_not(tmp_path: Path) -
         path.write_text(content, encoding="utf-8")
         with pytest.raises(ArtifactError, match="Run the evaluation again"):
             read_report(path)
+
+
+def test_policies_with_different_tokenizers_are_compared_per_byte_alone() -> None:
+    ours, others = [scored("a", 1.0), scored("b", 3.0)], [scored("a", 1.5, tokens=3), scored("b", 2.0)]
+    report = build_report([of("base", "fit", ours), of("other", "fit", others)], {"fit": FIT}, EVALUATE, {})
+    assert {entry["metric"] for entry in report["metrics"]} == {"bits_per_byte"}
+    difference = next(entry for entry in report["metrics"] if entry["baseline"] == "base")
+    total = sum(row.bytes for row in ours)
+    assert difference["estimate"] == pytest.approx((3.5 - 4.0) / math.log(2) / total)
+    assert report["suites"][0]["notes"] == [
+        "The policies divide text into tokens differently: they are compared per byte, and not per token."
+    ]
+    alike = build_report([of("base", "fit", ours), of("other", "fit", ours)], {"fit": FIT}, EVALUATE, {})
+    assert alike["suites"][0]["notes"] == []
+    assert {entry["metric"] for entry in alike["metrics"]} == {"bits_per_byte", "nats_per_token"}
+
+
+def test_lengths_in_tokens_of_different_tokenizers_are_not_compared() -> None:
+    base, tuned = help_desk()[:2]
+    metrics = {
+        apart: {entry["metric"] for entry in build_report(
+            [replace(base, tokenizer="a"), replace(tuned, tokenizer=apart)], {"form": FORM}, EVALUATE, {}
+        )["metrics"]}
+        for apart in ("a", "b")
+    }  # fmt: skip
+    assert metrics["a"] - metrics["b"] == {"completion_tokens"}

@@ -58,7 +58,7 @@ def seal(
         (work.staging / file).write_text(content, encoding="utf-8")
     return store.seal(
         work, kind=kind, stage=stage, version=1, fingerprint=fingerprint, config={"rank": 16},
-        outcome=StageOutcome(parts={}),
+        outcome=StageOutcome(parts={"tokenizer": "0" * 64}),
         parents=[Parent(str(parent.kind), parent.kind, parent.id, {}) for parent in parents],
         provenance=Provenance(base={"name": "tiny", "digest": "f" * 64}, wall_seconds=12.5),
     )  # fmt: skip
