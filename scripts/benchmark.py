@@ -1,12 +1,13 @@
 """Where speed is measured: ours and a peer do the same work in turns, each repetition in a process of its own.
 
 ``python scripts/benchmark.py sft --repetitions 3 --rows 64 --json``
+``python scripts/benchmark.py dpo --repetitions 3 --rows 64 --json``
 ``python scripts/benchmark.py curate --repetitions 1 --rows 100000 --peers datasketch datatrove``
 
 Prints every repetition and the medians. With ``--json`` the last line is one JSON object with ``name``, ``ratio`` (our
 speed over the peer's as it comes; of several peers, over the fastest), ``best_ratio`` (over the fastest setting of any
-peer) and ``memory_ratio`` (our peak memory over that of the peer as it comes). `sft` adds ``max_loss_difference`` (per
-step, on the same batches in float32), `curate` the recall and precision of each.
+peer) and ``memory_ratio`` (our peak memory over that of the peer as it comes). `sft` and `dpo` add
+``max_loss_difference`` (per step, on the same batches in float32), `curate` the recall and precision of each.
 
 A benchmark is a `Benchmark` in `BENCHMARKS`: the names of its variants, a function that measures one of them, and a
 function that turns all measurements into the final object.
@@ -28,10 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from benchmarks import curate, sft  # noqa: E402  (the path is set above)
+from benchmarks import curate, dpo, sft  # noqa: E402  (the path is set above)
 from benchmarks.benchmark import Benchmark, Measurement  # noqa: E402
 
-BENCHMARKS: dict[str, Benchmark] = {"curate": curate.BENCHMARK, "sft": sft.BENCHMARK}
+BENCHMARKS: dict[str, Benchmark] = {"curate": curate.BENCHMARK, "dpo": dpo.BENCHMARK, "sft": sft.BENCHMARK}
 RESULT = "benchmark-result: "  # a child's last line begins with this; libraries print lines of their own
 
 
@@ -78,7 +79,7 @@ def table(results: dict[str, list[Measurement]]) -> str:
     for variant, repetitions in results.items():
         speeds = [one.per_second for one in repetitions]
         lines.append(
-            f"{variant:<22}{median(speeds):>10.0f}   {' '.join(f'{speed:.0f}' for speed in speeds):<28}"
+            f"{variant:<22}{median(speeds):>10.4g}   {' '.join(f'{speed:.4g}' for speed in speeds):<28}"
             f"{median(one.peak_bytes for one in repetitions) / 1e9:>8.2f}  {repetitions[0].dtype}"
         )
     return "\n".join(lines)

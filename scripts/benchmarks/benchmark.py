@@ -31,7 +31,7 @@ class Measurement:
         supervised = f"{self.supervised:,} supervised, " if self.supervised else ""
         about = [self.dtype] if self.dtype else [f"{name} {value}" for name, value in self.notes.items()]
         return (
-            f"{self.per_second:.0f} {self.unit}/s ({self.processed:,} processed, {supervised}{self.seconds:.1f} s), "
+            f"{self.per_second:.4g} {self.unit}/s ({self.processed:,} processed, {supervised}{self.seconds:.1f} s), "
             f"peak {self.peak_bytes / 1e9:.2f} GB, {', '.join(about)}"
         )
 

@@ -25,7 +25,9 @@ class CountingCollator:
     def __call__(self, entries: Any) -> Any:
         """Collate and count."""
         batch = self.collator(entries)
-        self.counts.append((int(batch["attention_mask"].sum()), int((batch["labels"][:, 1:] != -100).sum())))
+        labels = batch.get("labels")  # TRL's batches of pairs have a mask in their place
+        supervised = batch["completion_mask"] if labels is None else labels[:, 1:] != -100
+        self.counts.append((int(batch["attention_mask"].sum()), int(supervised.sum())))
         return batch
 
 
