@@ -38,6 +38,14 @@ def test_alpha_of_the_papers_example(level: Level, expected: float) -> None:
     assert alpha(PUBLISHED, level) == pytest.approx(expected, abs=5e-4)
 
 
+@pytest.mark.parametrize(
+    ("level", "expected"), [(Level.nominal, 0.691), (Level.ordinal, 0.807), (Level.interval, 0.811)]
+)
+def test_alpha_of_three_coders_with_many_gaps(level: Level, expected: float) -> None:
+    # The example of the Wikipedia article "Krippendorff's alpha", fifteen units.
+    assert alpha((".....34121133.3", "1.213343.......", "..21344.21133.4"), level) == pytest.approx(expected, abs=5e-4)
+
+
 def test_alpha_of_the_papers_examples_with_two_observers() -> None:
     assert alpha(("0100000010", "1110010000")) == pytest.approx(0.095, abs=5e-4)  # section A, binary
     assert alpha(("aabbdcccedda", "babbbccceddd")) == pytest.approx(0.692, abs=5e-4)  # section B, nominal

@@ -17,7 +17,7 @@ from scipy import stats as scipy_stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, cohen_kappa_score, log_loss
 from statsmodels.discrete.discrete_model import Logit
-from statsmodels.regression.linear_model import OLS
+from statsmodels.regression.linear_model import OLS, WLS
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
@@ -27,7 +27,7 @@ from pipeline.statistics.agreement import Level, cohen_kappas
 from pipeline.statistics.bradley_terry import bradley_terry
 from pipeline.statistics.calibration import calibration, fit_temperature
 from pipeline.statistics.concordance import concordance
-from pipeline.statistics.intervals import Estimate, mean_interval, paired_difference, wilson
+from pipeline.statistics.intervals import Estimate, mean_interval, paired_difference, ratio_interval, wilson
 from pipeline.statistics.logistic import fit_logistic
 from pipeline.statistics.power import items_needed
 from pipeline.statistics.significance import holm, mcnemar_p, sign_flip_p
@@ -79,6 +79,16 @@ def number(value: Estimate) -> list[float]:
 def clustered(values: np.ndarray, groups: np.ndarray) -> list[float]:
     fit = OLS(values, np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
     return list(fit.conf_int(0.05)[0])
+
+
+def tokens(data: Data) -> np.ndarray:
+    return np.asarray(10 + data.margins**2)
+
+
+def weighted(numerator: np.ndarray, denominator: np.ndarray, groups: np.ndarray) -> list[float]:
+    """A ratio of sums is the weighted mean of y/x with weights x; its sandwich is the linearised variance."""
+    model = WLS(numerator / denominator, np.ones(len(numerator)), weights=denominator)
+    return list(model.fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True).conf_int(0.05)[0])
 
 
 def agreement(data: Data, level: Level) -> list[float]:
@@ -142,6 +152,11 @@ PAIRS: dict[str, tuple[Form, Form, Form]] = {
         lambda data: limits(paired_difference(data.a.tolist(), data.b.tolist(), data.clusters.tolist())),
         lambda data: clustered(data.a - data.b, data.clusters),
         lambda data: clustered(np.concatenate([data.a, -data.b]) * 2, np.arange(120)),  # unpaired
+    ),
+    "ratio / statsmodels WLS": (
+        lambda data: limits(ratio_interval(data.a, tokens(data), data.clusters.tolist())),
+        lambda data: weighted(data.a, tokens(data), data.clusters),
+        lambda data: weighted(data.a, np.ones(60), data.clusters),
     ),
     "sign flips / scipy permutation_test": (
         lambda data: [float(sign_flip_p((data.a - data.b)[:12].tolist(), range(12)) or 0)],
