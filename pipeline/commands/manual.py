@@ -24,8 +24,14 @@ keys that people change most
   curate.near_duplicates.threshold=0.8       curate.max_quarantined_fraction=0.05  curate.filters=[...]
   model=hub model.id=ID_OR_FOLDER            any causal language model; the default is SmolLM2
   sft.optimizer.learning_rate=1e-4           sft.num_epochs=3  sft.batch_size=8  sft.max_length=1024
-  sft.lora.rank=32 sft.lora.alpha=64         shape of the adapter
+  sft.lora.rank=32 sft.lora.alpha=64         shape of the adapter; later stages go on with it
+  reward.num_epochs=2  reward.num_members=3  the reward model; several members are an ensemble
+  dpo.loss=ipo_sum  dpo.beta=0.1             loss and strength; docs/preference.md says which when
+  ppo.kl_coef=0.02  ppo.num_rollouts=60      penalty per nat, and how long
+  ppo.rewards=[{name: numeric_answer}]       rewards by name, beside or in place of the reward model
   evaluate.suites=[heldout,house_style]      what is measured; files in configs/suite/
+  evaluate.judges=[style]                    who compares answers; files in configs/judge/
+  inputs.evaluate.policy=[base,FOLDER]       what is compared: stages, artifacts, folders, hub ids
   tracking=offline|online|disabled           Weights & Biases; the default goes online where a key is configured
   runtime.outputs=DIR  seed=7  force=[sft]   where everything is written; other seed; run a stage again
 
@@ -36,7 +42,7 @@ flags
   -sc install=bash    shell completion: eval "$(pipeline -sc install=bash)"
 
 exit status: 0 done, 2 configuration, 3 data, 4 artifact, 5 checkpoints, 7 disk, 8 model, 10 labeling server,
-17 diverged, 130/143 stopped
+11 endpoint, 17 diverged, 30 a hard gate failed, 31 a hard gate is undecided, 130/143 stopped
 """
 
 
