@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.evaluation.judges.protocol import Status
 from pipeline.evaluation.outcomes import Outcome, decided
 from pipeline.evaluation.samples import GenerationSample
+from pipeline.evaluation.verdicts import IDENTICAL
 from pipeline.statistics.intervals import Estimate, proportion_interval
 from pipeline.statistics.length_control import length_controlled_win_rate
 from pipeline.statistics.win_rates import order_effects, win_rate
@@ -36,13 +37,15 @@ def win_rate_entry(
         confidence: Of the intervals.
         max_failure_rate: See above.
     """
-    scored = [outcome for outcome in outcomes if outcome.win is not None]
     unscored = Counter(outcome.status for outcome in outcomes if outcome.win is None)
-    failed = unscored.total() - unscored[Status.no_vote]
-    asked = len(outcomes) - unscored[Status.no_vote]
+    # Beside pairs on which nobody has voted yet, those that need no vote would be more than their share.
+    left_out = [outcome for outcome in outcomes if outcome.identical and unscored[Status.no_vote]]
+    scored = [outcome for outcome in outcomes if outcome.win is not None and outcome not in left_out]
+    failed = unscored.total() - unscored[Status.no_vote]  # of what was asked
+    asked = len(outcomes) - unscored[Status.no_vote] - len(left_out)
+    unscored[IDENTICAL] += len(left_out)
     missing = len(first) - len(outcomes)
-    if missing:
-        unscored[NO_COMPLETION] = missing
+    unscored[NO_COMPLETION] += missing
     clusters = [outcome.cluster for outcome in scored]
     wins = [outcome.win for outcome in scored if outcome.win is not None]
     lengths, others = (_lengths(rows, scored) for rows in (first, second))
@@ -64,7 +67,7 @@ def win_rate_entry(
         "length_ratio": sum(lengths) / sum(others) if sum(others) else None,
         "prefers_longer": prefers_longer(scored, lengths, others, confidence).estimate,
         "identical": sum(outcome.identical for outcome in scored),
-        "unscored": dict(sorted(unscored.items())),
+        "unscored": {reason: count for reason, count in sorted(unscored.items()) if count},
     }
 
 

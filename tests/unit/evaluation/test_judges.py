@@ -245,6 +245,21 @@ def test_too_many_missing_verdicts_leave_no_win_rate_and_say_so() -> None:
     assert refused["unscored"] == {"no_completion": 1, "timeout": 1}
 
 
+def test_pairs_that_wait_for_a_vote_are_no_failures_and_do_not_lend_weight_to_ties() -> None:
+    rows = [row("a", "ab", 1.0), row("b", "ab", None, "no_vote"), row("c", "ab", 0.5, detail="identical")]
+    samples = [answer_row(name, "text") for name in "abc"]
+    entry = win_rate_entry(
+        outcomes_of([(["x", "y"], rows)], ["x", "y"]), samples, samples, confidence=0.95, max_failure_rate=0.02
+    )
+    assert (entry["estimate"], entry["n"]) == (1.0, 1)
+    assert entry["unscored"] == {"identical": 1, "no_vote": 1}
+    nobody = win_rate_entry(
+        outcomes_of([(["x", "y"], rows[1:])], ["x", "y"]), samples[1:], samples[1:], confidence=0.95,
+        max_failure_rate=0.02,
+    )  # fmt: skip
+    assert (nobody["estimate"], nobody["n"]) == (None, 0)
+
+
 def test_scores_of_single_completions_are_compared() -> None:
     first = [row("a", None, 3.0), row("b", None, 1.0), row("c", None, 2.0), row("d", None, None, "error")]
     second = [row("a", None, 2.5), row("b", None, 4.0), row("c", None, 2.0), row("d", None, 1.0)]
