@@ -26,8 +26,14 @@ INTERNAL = frozenset({"samples", "verdicts", "scorecard", "report", "reference_l
 
 def skipped_stages(config: Config) -> dict[str, str]:
     """Return the stages that are named and have nothing to do, each with the reason."""
-    exports = any(source.table is TableName.exports for source in config.data.sources)
-    return {} if exports or INGEST not in config.stages else {INGEST: "`data` names no annotation exports"}
+    tables = {source.table for source in config.data.sources}
+    skipped = {}
+    if INGEST in config.stages and TableName.exports not in tables:
+        skipped[INGEST] = "`data` names no annotation exports"
+    learns = [stage for stage in config.stages if stage in STAGES and STAGES[stage].runs_rewards]
+    if REWARD in config.stages and learns and not tables & {TableName.exports, TableName.comparisons}:
+        skipped[REWARD] = f"`data` names no comparisons, so {learns[0]!r} learns from its named rewards alone"
+    return skipped
 
 
 def nodes_for(

@@ -1,0 +1,124 @@
+"""The monitor fires when the gold falls while the score rises, and says which policy to deliver."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.ppo.monitor import Measurement, Monitor, distinct_pairs
+from pipeline.ppo.watch import SIGNATURES, Watchdog
+
+
+def measured(step: int, proxy: float, gold: float | None, kl: float = 1.0) -> Measurement:
+    """Twenty prompts around a mean."""
+    offsets = [0.01 * (number - 9.5) for number in range(20)]
+    return Measurement(
+        step=step, kl=kl, proxy=[proxy + offset for offset in offsets],
+        gold=None if gold is None else [gold - offset * (1 + step / 100) for offset in offsets],
+        completion_tokens=list(range(20)), finished_rate=1.0, distinct_2=0.5,
+    )  # fmt: skip
+
+
+def monitor(**changes: float | None) -> Monitor:
+    values = {"margin": 0.0, "confidence": 0.95, "kl_budget": None, **changes}
+    return Monitor(**values)  # type: ignore[arg-type]
+
+
+def test_it_fires_once_and_the_best_gold_is_delivered() -> None:
+    watched = monitor()
+    assert watched.add(measured(0, 0.0, 0.5)) is None
+    assert watched.add(measured(5, 1.0, 0.9)) is None
+    found = watched.add(measured(10, 2.0, 0.4))
+    assert found is not None
+    assert (found.step, found.best_step, found.n) == (10, 5, 20)
+    assert found.gold_change == pytest.approx(-0.5, abs=1e-6)
+    assert found.low <= found.gold_change <= found.high < 0
+    assert watched.add(measured(15, 3.0, 0.1)) is None
+    assert watched.chosen_step(rollback=True, last_step=15) == (5, "best gold score inside the budget")
+    assert watched.chosen_step(rollback=False, last_step=15) == (15, "last step")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "gold", "margin"), [(2.0, 0.95, 0.0), (-1.0, 0.4, 0.0), (2.0, 0.4, 0.6)], ids=["rose", "both", "margin"]
+)
+def test_it_is_silent_where_gold_rose_or_both_fell_or_the_fall_is_within_the_margin(
+    proxy: float, gold: float, margin: float
+) -> None:
+    watched = monitor(margin=margin)
+    watched.add(measured(0, 0.0, 0.5))
+    watched.add(measured(5, 1.0, 0.9))
+    assert watched.add(measured(10, proxy, gold)) is None
+
+
+def test_what_is_beyond_the_budget_is_never_delivered() -> None:
+    watched = monitor(kl_budget=5.0)
+    for step, gold, kl in ((0, 0.5, 0.0), (5, 0.6, 3.0), (10, 0.9, 6.0)):
+        watched.add(measured(step, 1.0, gold, kl))
+    assert watched.chosen_step(rollback=True, last_step=10)[0] == 5
+    assert watched.chosen_step(rollback=False, last_step=10) == (5, "last one inside the KL budget")
+
+
+def test_without_a_gold_score_the_last_step_is_delivered_and_the_state_survives() -> None:
+    watched = monitor()
+    watched.add(measured(0, 0.0, None))
+    watched.add(measured(5, 1.0, None))
+    assert watched.chosen_step(rollback=True, last_step=7) == (7, "last step")
+    again = monitor()
+    again.restore(watched.facts())
+    assert again == watched
+
+
+def test_scores_by_length() -> None:
+    """Twenty completions of 0 to 19 tokens: buckets of 7, 7 and 6."""
+    buckets = measured(0, 0.0, 1.0).by_length()
+    assert [(bucket["shortest"], bucket["longest"], bucket["n"]) for bucket in buckets] == [
+        (0.0, 6.0, 7.0), (7.0, 13.0, 7.0), (14.0, 19.0, 6.0)
+    ]  # fmt: skip
+    assert buckets[0]["score"] == pytest.approx(-0.065)
+    assert buckets[0]["score"] < buckets[2]["score"]
+
+
+def test_distinct_pairs_worked_by_hand() -> None:
+    assert distinct_pairs([[1, 2, 1, 2], [1, 2]]) == pytest.approx(2 / 4)
+    assert distinct_pairs([[1]]) == 1.0
+
+
+HEALTHY = {
+    "first_ratio_gap": 0.0, "kl": 3.0, "policy_grad_norm": 0.5, "mismatch_mean": 1e-5, "explained_variance": 0.4,
+    "clip_fraction": 0.1, "finished_rate": 0.95, "entropy": 1.2, "score_std": 0.8, "skipped_steps": 0,
+}  # fmt: skip
+SICK = {
+    "first_ratio": {"first_ratio_gap": 0.2},
+    "negative_kl": {"kl": -3.0},
+    "kl_stays_zero": {"kl": 0.0, "policy_grad_norm": 0.0},
+    "mismatch": {"mismatch_mean": 0.3},
+    "value_model_useless": {"explained_variance": -0.5},
+    "clipping": {"clip_fraction": 0.5},
+    "never_ends": {"finished_rate": 0.1},
+    "entropy_collapse": {"entropy": 0.01},
+    "constant_score": {"score_std": 0.0},
+    "skipped": {"skipped_steps": 2},
+}
+
+
+def test_every_signature_has_a_case() -> None:
+    assert set(SICK) == {signature.name for signature in SIGNATURES}
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_a_signature_is_told_once_with_its_cause_and_key(name: str) -> None:
+    watchdog = Watchdog()
+    told = [text for number in range(30) for text in watchdog.warnings({**HEALTHY, **SICK[name]}, number)]
+    assert [text.partition(":")[0] for text in told] == [name]
+    assert "`" in told[0]
+
+
+def test_a_healthy_run_says_nothing() -> None:
+    watchdog = Watchdog()
+    assert [text for number in range(30) for text in watchdog.warnings(HEALTHY, number)] == []
+
+
+def test_a_streak_that_breaks_begins_anew() -> None:
+    watchdog = Watchdog()
+    for number in range(12):
+        row = {**HEALTHY, "clip_fraction": 0.1 if number % 3 == 2 else 0.9}
+        assert watchdog.warnings(row, number) == []
