@@ -25,6 +25,7 @@ class Pair:
     num_votes: int
     margin: float | None  # mean strength of the preference in rating units
     tie: float | None  # probability that both are equally good; None where a tie was no possible answer
+    num_shared: int  # tokens that both sides begin with, at least one fewer than either has
 
     @property
     def longest(self) -> int:
@@ -35,6 +36,11 @@ class Pair:
     def num_tokens(self) -> int:
         """Tokens of both sides."""
         return len(self.chosen.input_ids) + len(self.rejected.input_ids)
+
+    @property
+    def num_packed(self) -> int:
+        """Tokens of both sides where those that they share stand once."""
+        return self.num_tokens - self.num_shared
 
 
 @dataclass(kw_only=True)
@@ -125,4 +131,10 @@ def _encode(row: Comparison, chat: Chat, max_length: int, folds: Collection[int]
         num_votes=row.num_votes,
         margin=row.margin,
         tie=row.tie,
+        num_shared=_num_shared(sides[0].input_ids, sides[1].input_ids),
     )
+
+
+def _num_shared(first: list[int], second: list[int]) -> int:
+    pairs = zip(first[:-1], second[:-1], strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)) - 1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline.config.shared import ModelConfig
 from pipeline.data.encode import Chat, coloured_sample, load_chat
@@ -14,6 +15,7 @@ from pipeline.data.pairs import Pair, PairCounts, encode_pairs
 from pipeline.data.rows import Comparison
 from pipeline.data.tables import part_name, read_table
 from pipeline.errors import DataError
+from pipeline.models.packing import CHOSEN, PADDING, REJECTED, SHARED
 from pipeline.stages.batches import IGNORED_LABEL, padded
 from pipeline.stages.order import training_order
 from pipeline.tracking.job import StageJob
@@ -76,10 +78,14 @@ def pair_order(
     seed: int,
     group_by_length: bool,
     max_steps: int | None = None,
+    packed: bool = False,
 ) -> list[int]:
-    """Pair numbers in the order they are trained on: `order.training_order` by the length of the longer side."""
+    """Pair numbers in the order they are trained on: `order.training_order` by what padding goes by.
+
+    That is the length of the longer side, or with ``packed`` of both sides behind what they share.
+    """
     return training_order(
-        [pair.longest for pair in pairs],
+        [pair.num_packed if packed else pair.longest for pair in pairs],
         num_epochs=num_epochs,
         batch_size=batch_size,
         seed=seed,
@@ -108,6 +114,10 @@ class PairCollator:
         """
         numbers = [entry["row"] for entry in entries]
         pairs = [self.pairs[number] for number in numbers]
+        return {**self.tokens(pairs), **_labels(pairs), "row_numbers": numbers}
+
+    def tokens(self, pairs: Sequence[Pair]) -> dict[str, Tensor]:
+        """Return what of a batch the model reads."""
         sides = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
         length = max(len(side.input_ids) for side in sides)
         completion_mask = padded([side.completion_mask for side in sides], length, 0).bool()
@@ -117,11 +127,43 @@ class PairCollator:
             "attention_mask": padded([[1] * len(side.input_ids) for side in sides], length, 0).bool(),
             "completion_mask": completion_mask,
             "last_index": torch.tensor([len(side.input_ids) - 1 for side in sides]),
-            "confidence": torch.tensor([pair.confidence for pair in pairs], dtype=torch.float32),
-            "margin": torch.tensor([pair.margin or 0.0 for pair in pairs], dtype=torch.float32),
-            "tie": torch.tensor([pair.tie or 0.0 for pair in pairs], dtype=torch.float32),
-            "has_tie": torch.tensor([pair.tie is not None for pair in pairs]),
-            "num_votes": torch.tensor([pair.num_votes for pair in pairs]),
-            "labels": torch.tensor([[IGNORED_LABEL, 0]] * len(pairs)),  # the first column is shifted off
-            "row_numbers": numbers,
         }
+
+
+class PackedCollator(PairCollator):
+    """Lays out what both sides of a pair share once, then the rest of chosen, then the rest of rejected.
+
+    With ``B`` pairs and ``L`` tokens of the longest such row. Attention is kept apart by `models.packing`.
+    """
+
+    def tokens(self, pairs: Sequence[Pair]) -> dict[str, Tensor]:
+        """Return ``input_ids``, ``position_ids`` and ``segments`` (`models.packing`), ``[B, L]``, and ``last_index``.
+
+        ``last_index`` is ``[2B]``, the last token of each chosen side and then of each rejected one, in its row.
+        """
+        length = max(pair.num_packed for pair in pairs)
+        ids, positions, segments = [], [], []
+        for pair in pairs:
+            chosen, rejected, shared = pair.chosen.input_ids, pair.rejected.input_ids, pair.num_shared
+            ids.append([*chosen, *rejected[shared:]])
+            positions.append([*range(len(chosen)), *range(shared, len(rejected))])
+            rest = [CHOSEN] * (len(chosen) - shared) + [REJECTED] * (len(rejected) - shared)
+            segments.append([SHARED] * shared + rest)
+        ends = [len(pair.chosen.input_ids) - 1 for pair in pairs] + [pair.num_packed - 1 for pair in pairs]
+        return {
+            "input_ids": padded(ids, length, self.pad_id),
+            "position_ids": padded(positions, length, 0),
+            "segments": padded(segments, length, PADDING),
+            "last_index": torch.tensor(ends),
+        }
+
+
+def _labels(pairs: Sequence[Pair]) -> dict[str, Tensor]:
+    return {
+        "confidence": torch.tensor([pair.confidence for pair in pairs], dtype=torch.float32),
+        "margin": torch.tensor([pair.margin or 0.0 for pair in pairs], dtype=torch.float32),
+        "tie": torch.tensor([pair.tie or 0.0 for pair in pairs], dtype=torch.float32),
+        "has_tie": torch.tensor([pair.tie is not None for pair in pairs]),
+        "num_votes": torch.tensor([pair.num_votes for pair in pairs]),
+        "labels": torch.tensor([[IGNORED_LABEL, 0]] * len(pairs)),  # the first column is shifted off
+    }

@@ -30,12 +30,14 @@ from pipeline.losses.reward import (
 )
 from pipeline.models.head import underlying_model
 from pipeline.models.loading import ADAPTER_FOLDER, add_lora, load_base, load_policy, save_adapter
+from pipeline.models.packing import can_pack
 from pipeline.models.reward import (
     RewardFacts,
     ScoreHead,
     last_scores,
     load_reward,
     member_folders,
+    packed_scores,
     raw_scores,
     reward_digest,
     save_head,
@@ -46,7 +48,7 @@ from pipeline.stages.audit import Audited, audit
 from pipeline.stages.batches import order_dataset
 from pipeline.stages.course import Milestones
 from pipeline.stages.finite import StepMeter
-from pipeline.stages.pairs import PairCollator, PairRows, load_pairs, pair_order
+from pipeline.stages.pairs import PackedCollator, PairCollator, PairRows, load_pairs, pair_order
 from pipeline.stages.training import Training, begin_training, course_metrics, load_chosen, train
 from pipeline.tracking.job import StageJob
 
@@ -79,7 +81,7 @@ class RewardTrainer(trl.RewardTrainer):  # type: ignore[misc]  # untyped upstrea
         if return_outputs or num_items_in_batch is None:
             raise ValueError("the loss is computed in training only; validation has a function of its own")
         head = cast("RewardHead", model.reward_head)
-        scores = last_scores(model, head.score, inputs["input_ids"], inputs["attention_mask"], inputs["last_index"])
+        scores = batch_scores(model, head.score, inputs)
         chosen, rejected = scores.chunk(2)
         losses = pair_losses(chosen, rejected, inputs, self.settings, head.tie)
         if self.settings.confidence is ConfidenceUse.weight:
@@ -99,6 +101,14 @@ class RewardTrainer(trl.RewardTrainer):  # type: ignore[misc]  # untyped upstrea
             },
         )
         return loss
+
+
+def batch_scores(model: nn.Module, head: ScoreHead, batch: dict[str, Any]) -> Tensor:
+    """Return ``[2B]`` raw scores, chosen sides first, of a batch of either collator."""
+    if "segments" in batch:
+        names = ("input_ids", "position_ids", "segments", "last_index")
+        return packed_scores(model, head, *(batch[name] for name in names))
+    return last_scores(model, head, batch["input_ids"], batch["attention_mask"], batch["last_index"])
 
 
 class RewardHead(nn.Module):
@@ -191,11 +201,13 @@ def make_trainer(
         seed=config.seed,
         group_by_length=config.group_by_length,
         max_steps=config.max_steps,
+        packed=can_pack(model),
     )
+    collator = PackedCollator if can_pack(model) else PairCollator
     trainer = RewardTrainer(
         model=model,
         args=trl.RewardConfig(**arguments, max_length=None),
-        data_collator=PairCollator(rows.train, rows.chat.pad_id),
+        data_collator=collator(rows.train, rows.chat.pad_id),
         train_dataset=order_dataset(order),
         processing_class=rows.chat.tokenizer,
     )
@@ -207,10 +219,18 @@ def make_trainer(
 
 def validation_loss(model: PeftModel, pairs: Sequence[Pair], batch_size: int) -> float:
     """Mean negative log-likelihood of the soft labels of the validation pairs under Bradley-Terry, in nats."""
-    rows = [pair.chosen.input_ids for pair in pairs] + [pair.rejected.input_ids for pair in pairs]
-    chosen, rejected = raw_scores(model, model.reward_head.score, rows, 2 * batch_size).chunk(2)
-    confidence = torch.tensor([pair.confidence for pair in pairs])
-    return float(bradley_terry_loss(chosen - rejected, confidence).double().mean())
+    head = cast("RewardHead", model.reward_head)
+    collator = (PackedCollator if can_pack(model) else PairCollator)(pairs, pad_id=0)
+    device = next(model.parameters()).device
+    order = sorted(range(len(pairs)), key=lambda number: (-pairs[number].num_packed, number))
+    total = 0.0
+    with torch.no_grad():
+        for start in range(0, len(order), batch_size):
+            batch = collator([{"row": number} for number in order[start : start + batch_size]])
+            moved = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
+            chosen, rejected = batch_scores(model, head.score, moved).chunk(2)
+            total += float(bradley_terry_loss(chosen - rejected, moved["confidence"]).double().sum())
+    return total / len(pairs)
 
 
 def finish(training: Training, audited: Audited, rows: PairRows, milestones: Milestones, step: int) -> StageOutcome:

@@ -1,0 +1,1 @@
+"""Experiments with reward models on public human votes."""

@@ -1,0 +1,108 @@
+"""Five simulated annotators of known accuracy vote on hh-rlhf's labels: what each way of joining them teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.artifacts.outcome import StageOutcome
+from pipeline.artifacts.store import Store
+from pipeline.data.rows import Comparison
+from pipeline.data.tables import part_name, read_table, rows_digest, write_table
+from pipeline.evaluation.reward_card import ScoredPair
+from pipeline.statistics.dawid_skene import dawid_skene
+from pipeline.statistics.intervals import mean_interval, paired_difference, proportion_interval
+from reward.runs import compose, held_out_pairs, make_dataset, train_and_score
+
+ACCURACIES = (0.95, 0.85, 0.6, 0.55, 0.5)
+SEED = 7
+ARMS = {  # how votes become labels -> what the stage does with their confidence
+    "dawid_skene": "reward.confidence=label",
+    "majority": "reward.confidence=ignore",
+    "vote_share": "reward.confidence=label",
+}
+
+
+def run(name: str, data: Path, output: Path, folds: Sequence[int], changes: Sequence[str]) -> dict[str, Any]:
+    """Train one reward model for each way of joining votes and held-out fold; the folds' likelihoods are pooled."""
+    output = output / name
+    original = make_dataset("hh", data, output)
+    found: dict[str, list[ScoredPair]] = {arm: [] for arm in ARMS}
+    nats: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for fold in folds:
+        others = [other for other in range(5) if other != fold]
+        for arm, use in ARMS.items():
+            config = compose([*changes, use])
+            pairs = held_out_pairs(original, fold, config)  # with their original labels
+            dataset = vote(original, output, arm)
+            scored, facts = train_and_score(dataset, others, pairs, output, f"{arm}-{fold}", config)
+            found[arm] += scored
+            # What the model itself says, in its own units: -log of the probability of the original label.
+            nats[arm] += [float(np.logaddexp(0.0, -pair.difference * facts["std"])) for pair in scored]
+            print(f"{arm}, fold {fold}: {np.mean(nats[arm]):.4f} nats so far", flush=True)
+    clusters = [pair.cluster for pair in found["majority"]]
+    return {
+        "pairs": len(clusters),
+        "nats": {arm: asdict(mean_interval(nats[arm], clusters)) for arm in ARMS},
+        "accuracy": {
+            arm: asdict(proportion_interval([pair.right > 0.5 for pair in found[arm]], clusters)) for arm in ARMS
+        },
+        "saved_by_dawid_skene": {  # nats per pair; above zero is better than the other way
+            arm: asdict(paired_difference(nats[arm], nats["dawid_skene"], clusters))
+            for arm in ("majority", "vote_share")
+        },
+    }  # fmt: skip
+
+
+def vote(original: Artifact, output: Path, arm: str) -> Artifact:
+    """Return the data set with the labels that the votes make; the votes are the same for every arm."""
+    store, fingerprint = Store(output / arm), "d" * 64
+    sealed = store.current("curate", fingerprint)
+    if sealed is not None:
+        return sealed
+    splits = [s for s in ("train", "validation") if part_name("comparisons", s) in original.manifest.parts]
+    tables = {split: read_table(original, "comparisons", split, Comparison) for split in splits}
+    rows = [row for split in splits for row in tables[split]]
+    right = joined(simulated(len(rows)), arm)
+    relabelled = iter([_turned(row, chance) for row, chance in zip(rows, right, strict=True)])
+    work, parts = store.work("curate", fingerprint), {}
+    for split in splits:
+        table = [next(relabelled) for _ in tables[split]]
+        write_table(work.staging, "comparisons", split, table)
+        parts[part_name("comparisons", split)] = rows_digest(table)
+    return store.seal(
+        work, kind=ArtifactKind.dataset, stage="curate", version=1, fingerprint=fingerprint, parents=[], config={},
+        outcome=StageOutcome(parts=parts),
+    )  # fmt: skip
+
+
+def simulated(num_pairs: int) -> np.ndarray:
+    """Return ``[pairs, annotators]`` bool: whether each annotator names the side that the original label names."""
+    return np.random.default_rng(SEED).random((num_pairs, len(ACCURACIES))) < np.asarray(ACCURACIES)
+
+
+def joined(named: np.ndarray, arm: str) -> np.ndarray:
+    """Return ``[pairs]``, the probability that the original label is right as the votes tell it."""
+    if arm != "dawid_skene":
+        return np.asarray(named.mean(axis=1))
+    units, annotators = np.indices(named.shape)
+    # Which side stands first says nothing, so it is drawn: else a prior of "first is better" would know the answer.
+    turned = np.random.default_rng(SEED + 1).random(len(named)) < 0.5
+    labels = (named ^ turned[:, None]).astype(int)
+    fit = dawid_skene(units.ravel(), annotators.ravel(), labels.ravel(), num_classes=2, symmetric=True)
+    print(f"accuracies found: {np.round(fit.accuracy, 3).tolist()}, planted: {list(ACCURACIES)}", flush=True)
+    return np.where(turned, fit.posterior[:, 0], fit.posterior[:, 1])
+
+
+def _turned(row: Comparison, right: float) -> Comparison:
+    """Return the comparison with the side first that the votes prefer, and how sure they are."""
+    right = float(right)
+    if right >= 0.5:
+        return replace(row, confidence=right, num_votes=len(ACCURACIES))
+    return replace(row, chosen=row.rejected, rejected=row.chosen, confidence=1 - right, num_votes=len(ACCURACIES))
