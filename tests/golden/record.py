@@ -17,6 +17,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER.parent), str(FOLDER.parents[1])]
 
+from pair_jobs import make_pair_workshop, make_reference, run_dpo, small_dpo  # noqa: E402
 from sft_jobs import make_workshop, metric_rows, small_config  # noqa: E402
 
 from pipeline.graph.spec import STAGES  # noqa: E402
@@ -34,6 +35,19 @@ def sft_losses(folder: Path, *, learning_rate_factor: float = 1.0) -> list[float
     return [row["loss"] for row in metric_rows(work.metrics) if "loss" in row]
 
 
+def dpo_losses(folder: Path, *, learning_rate_factor: float = 1.0) -> list[float]:
+    """Train the tiny model on pairs for eight steps, from the base, and return the loss of each."""
+    config = small_dpo()
+    optimizer = replace(config.optimizer, learning_rate=config.optimizer.learning_rate * learning_rate_factor)
+    workshop = make_pair_workshop(folder)
+    changed = replace(config, optimizer=optimizer)
+    _, work = run_dpo(workshop, changed, "golden", reference=make_reference(workshop))
+    return [row["loss"] for row in metric_rows(work.metrics) if "loss" in row]
+
+
+GOLDEN = {"sft": sft_losses, "dpo": dpo_losses}  # by stage
+
+
 def main() -> None:
     """Record every stage that has golden losses."""
     changes = subprocess.run(
@@ -41,10 +55,11 @@ def main() -> None:
     ).stdout
     if changes:
         sys.exit(f"Commit first: golden losses belong to a commit, and these files differ from it:\n{changes}")
-    with tempfile.TemporaryDirectory() as folder:
-        losses = sft_losses(Path(folder))
-    recorded = {"stage": "sft", "version": STAGES["sft"].version, "torch": version("torch"), "losses": losses}
-    (FOLDER / "sft.json").write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+    for stage, losses_of in GOLDEN.items():
+        with tempfile.TemporaryDirectory() as folder:
+            losses = losses_of(Path(folder))
+        recorded = {"stage": stage, "version": STAGES[stage].version, "torch": version("torch"), "losses": losses}
+        (FOLDER / f"{stage}.json").write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
