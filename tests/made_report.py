@@ -189,11 +189,21 @@ def report() -> Report:
         judges=judges(),
         reward_models=reward_models(),
         contamination=[
-            {"suite": "house_style", "items": 160, "contaminated": 0, "ids": [], "against": "demonstrations/train"},
-            {"suite": "heldout", "items": 160, "contaminated": 2, "ids": ["d0007", "d0101"],
-             "against": "demonstrations/train"},
+            {"suite": "house_style", "against": "curate-0f3c-12aa", "items": 160, "contaminated": 0, "ids": [],
+             "rules": {}, "found_in": {}, "clean": None},
+            {"suite": "heldout", "against": "curate-0f3c-12aa", "items": 160, "contaminated": 2,
+             "ids": ["d0007", "d0101"], "rules": {"exact": 1, "ngram": 1},
+             "found_in": {"d0007": "demonstrations/x1", "d0101": "prompts/x9"}, "clean": clean()},
         ],
     )  # fmt: skip
+
+
+def clean() -> list[dict[str, Any]]:
+    same = {"suite": "heldout", "metric": "bits_per_byte", "unit": "bits/byte", "n": 158, "clusters": 158}
+    return [
+        {**same, "policy": "ppo", "baseline": baseline, "estimate": value, "low": value - 0.01, "high": value + 0.01}
+        for baseline, value in ((None, 0.6), ("base", -0.06))
+    ]
 
 
 FIT_ON_HELDOUT = SuiteConfig(

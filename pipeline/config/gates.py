@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.config.fields import option
+from pipeline.config.suggestions import near_miss
 
 UNSCORED_SHARE, CONTAMINATED_ITEMS, JUDGE_QUALIFIED = "unscored_share", "contaminated_items", "judge_qualified/"
 WIN_RATE = "win_rate/"  # and the judge's name: the metric of a win rate
@@ -47,7 +48,13 @@ class GateConfig:
         return self.metric in (UNSCORED_SHARE, CONTAMINATED_ITEMS) or (self.metric or "").startswith(JUDGE_QUALIFIED)
 
 
-def gate_problems(name: str, gate: GateConfig, baseline: str, policies: list[str], suites: list[str]) -> Iterator[str]:
+def gate_problems(
+    name: str,
+    gate: GateConfig,
+    baseline: str,
+    policies: Sequence[str],
+    suites: Mapping[str, Sequence[str] | None],
+) -> Iterator[str]:
     """Yield what is wrong with a gate, each line naming its key.
 
     Args:
@@ -55,7 +62,7 @@ def gate_problems(name: str, gate: GateConfig, baseline: str, policies: list[str
         gate: The gate.
         baseline: `evaluate.baseline`.
         policies: That are evaluated.
-        suites: That are evaluated.
+        suites: That are evaluated, with the metrics that a gate may be about; None where nobody knows them yet.
     """
     key = f"evaluate.gates.{name}"
     yield from _kind_problems(key, gate)
@@ -63,6 +70,12 @@ def gate_problems(name: str, gate: GateConfig, baseline: str, policies: list[str
         yield f"{key}.suite: has no value; name one of the suites ({', '.join(suites)})."
     if gate.suite is not None and gate.suite not in suites and gate.hard:
         yield f"{key}.suite={gate.suite}: this suite is not evaluated ({', '.join(suites)}), so the gate cannot pass."
+    metrics = suites.get(gate.suite or "")
+    if metrics and gate.metric is not None and not gate.is_counted and gate.metric not in metrics:
+        yield (
+            f"{key}.metric={gate.metric}: {gate.suite} has no such metric.{near_miss(gate.metric, metrics)} "
+            f"Metrics: {', '.join(metrics)}."
+        )
     for field, policy in (("policy", gate.policy), ("baseline", gate.baseline)):
         if policy is not None and policy not in policies:
             yield f"{key}.{field}={policy}: it is not among the policies that are evaluated ({', '.join(policies)})."

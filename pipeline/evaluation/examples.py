@@ -8,7 +8,8 @@ from typing import Any
 
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.evaluation.joining import JoinedSuite
-from pipeline.evaluation.measures import ALL_CHECKS, COMPLETION_TOKENS, FINISHED, Measure
+from pipeline.evaluation.measures import Measure
+from pipeline.evaluation.metric_names import ALL_CHECKS, COMPLETION_TOKENS, FINISHED
 from pipeline.evaluation.samples import GenerationSample
 
 IMPROVED, REGRESSED, UNCHANGED = "improved", "regressed", "unchanged"

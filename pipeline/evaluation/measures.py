@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from pipeline.checks.registry import Check, CheckItem, Parts, build_check
-from pipeline.config.evaluation import CheckConfig, SuiteKind
+from pipeline.config.evaluation import SuiteKind
 from pipeline.errors import DataError
 from pipeline.evaluation.joining import JoinedSuite
+from pipeline.evaluation.metric_names import (
+    ALL_CHECKS,
+    BITS_PER_BYTE,
+    COMPLETION_TOKENS,
+    FINISHED,
+    NATS_PER_TOKEN,
+    PARTS,
+    check_names,
+)
 from pipeline.evaluation.samples import GenerationSample, LikelihoodSample
 from pipeline.statistics.intervals import (
     Estimate,
@@ -22,10 +30,6 @@ from pipeline.statistics.intervals import (
     proportion_interval,
     ratio_interval,
 )
-
-ALL_CHECKS, FINISHED, COMPLETION_TOKENS = "all_checks", "finished", "completion_tokens"
-PARTS = "_parts"  # behind a check's name: the share of all that it asks, over all items
-NATS_PER_TOKEN, BITS_PER_BYTE = "nats_per_token", "bits_per_byte"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +70,6 @@ def measure(suite: JoinedSuite) -> list[Measure]:
         DataError: An item lacks what a check needs.
     """
     return _generation(suite) if suite.config.kind is SuiteKind.generation else _likelihood(suite)
-
-
-def check_names(checks: Sequence[CheckConfig]) -> list[str]:
-    """Return one name per check; those that occur several times are numbered from 1."""
-    total, seen, names = Counter(check.name for check in checks), Counter[str](), []
-    for check in checks:
-        seen[check.name] += 1
-        names.append(f"{check.name}_{seen[check.name]}" if total[check.name] > 1 else check.name)
-    return names
 
 
 def estimates(suite: JoinedSuite, measures: Sequence[Measure], confidence: float) -> list[dict[str, Any]]:

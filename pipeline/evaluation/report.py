@@ -16,7 +16,8 @@ from pipeline.evaluation.examples import choose_examples
 from pipeline.evaluation.gates import decide_gates
 from pipeline.evaluation.headline import headline
 from pipeline.evaluation.joining import JoinedSuite, PolicySamples, join
-from pipeline.evaluation.measures import Measure, check_names, estimates, measure, notes
+from pipeline.evaluation.measures import Measure, estimates, measure, notes
+from pipeline.evaluation.metric_names import check_names
 from pipeline.evaluation.summary import FORMAT_VERSION
 
 SIGNIFICANT_DIGITS = 10  # beyond them two machines may differ

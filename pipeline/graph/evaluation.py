@@ -11,6 +11,7 @@ from pipeline.config.gates import gate_problems
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import EVALUATE
 from pipeline.config.shared import ModelConfig
+from pipeline.evaluation.metric_names import metric_names
 from pipeline.graph.chain import Wiring
 from pipeline.graph.judging import Judging
 from pipeline.graph.nodes import Node, Source, safe_name
@@ -38,8 +39,9 @@ def evaluation_nodes(
         )
     if not suites:
         problems.append("evaluate.suites: none is named. Write `evaluate.suites=[NAME]`, a file of configs/suite/.")
+    known = {name: metric_names(suite, [*suite.judges, *config.evaluate.judges]) for name, suite in suites.items()}
     for name, gate in config.evaluate.gates.items():
-        problems.extend(gate_problems(name, gate, config.evaluate.baseline, list(policies), list(suites)))
+        problems.extend(gate_problems(name, gate, config.evaluate.baseline, list(policies), known))
     limited = {name: _limited(suite, config.evaluate.limit) for name, suite in suites.items()}
     samples = [
         _samples_node(stages["samples"], policy, suite, dataset, config.model)

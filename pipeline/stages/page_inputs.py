@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
-from pipeline.evaluation.measures import COMPLETION_TOKENS
+from pipeline.evaluation.metric_names import COMPLETION_TOKENS
 from pipeline.pages.report_inputs import LineageEntry, PolicyCosts, PolicyMonitor, StageCosts, StageCurves
 
 COSTS_FILE, METRICS_FILE, MONITOR_FILE = "costs.json", "metrics.jsonl", "monitor.json"

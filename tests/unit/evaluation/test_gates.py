@@ -15,6 +15,7 @@ from pipeline.config.validation import out_of_bounds
 from pipeline.errors import GateFailedError, GateUndecidedError
 from pipeline.evaluation.comparisons import win_rate_rows
 from pipeline.evaluation.gates import decide_gates
+from pipeline.evaluation.metric_names import metric_names
 from pipeline.evaluation.report import build_report, to_json
 from pipeline.evaluation.summary import require_gates
 from pipeline.statistics.intervals import paired_proportion_difference
@@ -191,13 +192,21 @@ def test_what_was_not_measured_is_never_a_pass(gate: GateConfig, rows: list[dict
 
 def test_what_is_wrong_with_a_gate_is_told_before_anything_runs() -> None:
     def problems(gate: GateConfig) -> str:
-        return "\n".join(gate_problems("g", gate, "base", ["base", "new"], ["form"]))
+        return "\n".join(gate_problems("g", gate, "base", ["base", "new"], suites))
 
+    suites = {"form": metric_names(FORM, ["llm"]), "harness": None}
     assert problems(not_worse()) == ""
+    assert problems(better(metric="win_rate/llm")) == ""
+    assert problems(GateConfig(suite="harness", metric="acc", margin=0.1)) == ""
+    assert "g.metric=all_check: form has no such metric. Did you mean `all_checks`?" in problems(
+        better(metric="all_check")
+    )
+    assert "g.metric=completion_tokens: form has no such metric" in problems(better(metric="completion_tokens"))
+    assert "g.metric=win_rate/other: form has no such metric" in problems(better(metric="win_rate/other"))
     assert problems(better(hard=True)) == ""
     assert "evaluate.gates.g.margin: has no value" in problems(not_worse(0.0))
     assert "evaluate.gates.g.bound: has no value" in problems(GateConfig(kind=GateKind.at_least, suite="form"))
-    assert "g.suite: has no value; name one of the suites (form)" in problems(GateConfig(margin=0.1))
+    assert "g.suite: has no value; name one of the suites (form, harness)" in problems(GateConfig(margin=0.1))
     assert "g.suite=x: this suite is not evaluated" in problems(GateConfig(suite="x", margin=0.1, hard=True))
     assert "g.baseline=old: it is not among" in problems(better(baseline="old"))
     assert "it is the baseline" in problems(better(policy="base"))

@@ -15,7 +15,7 @@ from help_desk import EVALUATE, FIT, FORM, GOOD, LONG, PLAIN, SUITES, generated,
 from pipeline.config.evaluation import CheckConfig, EvaluateConfig
 from pipeline.errors import ArtifactError, ConfigError, DataError
 from pipeline.evaluation.joining import PolicySamples, join
-from pipeline.evaluation.measures import check_names
+from pipeline.evaluation.metric_names import check_names
 from pipeline.evaluation.report import Report, build_report, headline_metrics, round_floats, to_json
 from pipeline.evaluation.summary import read_report, summary_lines
 

@@ -1,0 +1,37 @@
+"""The names of metrics, apart from what measures them: a gate is checked against them before anything runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from pipeline.config.evaluation import CheckConfig, SuiteConfig, SuiteKind
+from pipeline.config.gates import WIN_RATE
+
+ALL_CHECKS, FINISHED, COMPLETION_TOKENS = "all_checks", "finished", "completion_tokens"
+PARTS = "_parts"  # behind a check's name: the share of all that it asks, over all items
+NATS_PER_TOKEN, BITS_PER_BYTE = "nats_per_token", "bits_per_byte"
+WITHOUT_COMPLETIONS = {SuiteKind.likelihood: [BITS_PER_BYTE, NATS_PER_TOKEN]}
+
+
+def check_names(checks: Sequence[CheckConfig]) -> list[str]:
+    """Return one name per check; those that occur several times are numbered from 1."""
+    total, seen, names = Counter(check.name for check in checks), Counter[str](), []
+    for check in checks:
+        seen[check.name] += 1
+        names.append(f"{check.name}_{seen[check.name]}" if total[check.name] > 1 else check.name)
+    return names
+
+
+def metric_names(suite: SuiteConfig, judges: Sequence[str]) -> list[str] | None:
+    """Return the metrics of a suite in which one direction is better; None where only running it can tell.
+
+    Args:
+        suite: The suite.
+        judges: That are asked about its completions.
+    """
+    if suite.kind != SuiteKind.generation:
+        return WITHOUT_COMPLETIONS.get(suite.kind)
+    checks = check_names(suite.checks)
+    whole = [ALL_CHECKS] if checks else []
+    return [*whole, *checks, *(f"{name}{PARTS}" for name in checks), FINISHED, *(WIN_RATE + name for name in judges)]
