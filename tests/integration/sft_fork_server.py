@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.update({"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"})
@@ -22,7 +23,12 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 from sft_jobs import open_workshop, small_config, train_and_seal  # noqa: E402
 
 
-def attempt(request: dict[str, str]) -> int:
+def train_sft(folder: Path, name: str) -> None:
+    """What a child does for the stage `sft`."""
+    train_and_seal(open_workshop(folder), small_config(), name)
+
+
+def attempt(request: dict[str, str], train: Callable[[Path, str], None]) -> int:
     """Run in the child; everything that the libraries print goes to a log beside the outputs."""
     folder = Path(request["folder"])
     log = os.open(folder / f"{request['name']}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -31,7 +37,7 @@ def attempt(request: dict[str, str]) -> int:
     if request.get("kill_at"):
         os.environ["PIPELINE_KILL_AT"] = request["kill_at"]
     try:
-        train_and_seal(open_workshop(folder), small_config(), request["name"])
+        train(folder, request["name"])
     except BaseException:
         traceback.print_exc()
         return 1
@@ -41,20 +47,20 @@ def attempt(request: dict[str, str]) -> int:
     return 0
 
 
-def main() -> None:
+def main(train: Callable[[Path, str], None] = train_sft) -> None:
     """Answer requests until standard input ends."""
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        answer = kill_when_asked(start_child(request), request)
+        answer = kill_when_asked(start_child(request, train), request)
         print(json.dumps(answer), flush=True)
 
 
-def start_child(request: dict[str, str]) -> int:
+def start_child(request: dict[str, str], train: Callable[[Path, str], None]) -> int:
     """Fork; the child never returns from here."""
     child = os.fork()
     if child == 0:
-        os._exit(attempt(request))
+        os._exit(attempt(request, train))
     return child
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.ppo.monitor import Measurement, Monitor, distinct_pairs
@@ -122,3 +124,10 @@ def test_a_streak_that_breaks_begins_anew() -> None:
     for number in range(12):
         row = {**HEALTHY, "clip_fraction": 0.1 if number % 3 == 2 else 0.9}
         assert watchdog.warnings(row, number) == []
+
+
+def test_the_page_prints_the_thresholds_in_force(repository: Path) -> None:
+    page = (repository / "docs" / "ppo.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(" `"): cells[3] for line in page.splitlines() if len(cells := line.split("|")) == 5}
+    for signature in SIGNATURES:
+        assert f"{signature.threshold:g}" in rows[signature.name].replace(",", " ").split(), signature.name
