@@ -13,6 +13,7 @@ from simulated_judge import draw
 from pipeline.artifacts.hashing import FileHashes, sha256_file
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Store
+from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import Config
 from pipeline.evaluation.samples import write_samples
@@ -38,12 +39,14 @@ def sample(job: StageJob) -> StageOutcome:
     rows = [answer_row(f"i{k:02}", f"quality {int(10 * draw(state, k))}, item {k}") for k in range(NUM_ITEMS)]
     path = job.staging / "samples.jsonl"
     write_samples(path, rows)
-    return StageOutcome(parts={"samples": sha256_file(path)})
+    return StageOutcome(parts={"samples": sha256_file(path), "tokenizer": "0" * 64})
 
 
-def run_judged(config: Config, judges: dict[str, JudgeConfig], lines: list[str]) -> tuple[list[Executed], RunFolder]:
+def run_judged(
+    config: Config, judges: dict[str, JudgeConfig], lines: list[str], suites: dict[str, SuiteConfig] | None = None
+) -> tuple[list[Executed], RunFolder]:
     """Run the chain as `train` does."""
-    nodes, problems = nodes_for(config, fake_stages.make_suites(), {}, STAGES, judges)
+    nodes, problems = nodes_for(config, suites or fake_stages.make_suites(), {}, STAGES, judges)
     assert problems == []
     outputs = Path(config.runtime.outputs)
     folder = RunFolder.create(outputs, config.name, "0")

@@ -33,6 +33,8 @@ def simulated_answer(
     key = question.key
     if draw(seed, "fail", key) < failure_rate:
         return Answer(score=None, status=Status.timeout)
+    if question.criterion is not None:
+        return Answer(score=1.0 + 0.4 * quality(question.shown[0]))
     first, second = question.shown
     if draw(seed, "obey", key) < obeys and ("choose" in first.lower()) is not ("choose" in second.lower()):
         return Answer(score=float("choose" in first.lower()))
@@ -64,4 +66,4 @@ def simulated(
             for question in questions
         ]
 
-    return Judge(open=opened)
+    return Judge(open=opened, rates=True)

@@ -32,6 +32,7 @@ def build_report(
     *,
     win_rates: Sequence[Mapping[str, Any]] = (),
     judges: Sequence[Mapping[str, Any]] = (),
+    ratings: Sequence[Mapping[str, Any]] = (),
     reward_models: Sequence[Mapping[str, Any]] = (),
     contamination: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
@@ -44,6 +45,7 @@ def build_report(
         provenance: Where the samples came from: ids and digests, no paths and no times.
         win_rates: What judges said of pairs of policies; where one is the baseline, it is the opponent.
         judges: The judges with their scorecards.
+        ratings: Metrics by which judges rated single completions.
         reward_models: The audit of each reward model that the policies were made with.
         contamination: Per suite, how many of its items were found in what policies were trained on.
 
@@ -54,6 +56,7 @@ def build_report(
     measures = {suite.name: measure(suite) for suite in joined}
     judged = win_rate_rows(win_rates)
     metrics = [entry for suite in joined for entry in estimates(suite, measures[suite.name], evaluate.confidence)]
+    metrics += [dict(entry) for entry in ratings]
     metrics += [entry for entry in judged if entry["baseline"] == evaluate.baseline]
     report: Report = {
         "format_version": FORMAT_VERSION,

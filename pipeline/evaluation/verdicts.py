@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.evaluation import CriterionConfig
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.judges.protocol import Answer, Judge, Order, Question, Status
 from pipeline.evaluation.samples import GenerationSample
@@ -27,6 +29,7 @@ class VerdictRow:
     score: float | None
     status: str
     detail: str | None = None
+    criterion: str | None = None  # of a rating of a single completion, from 1 to 5
 
     def problem(self) -> str | None:
         """Return what contradicts itself in this row."""
@@ -34,8 +37,9 @@ class VerdictRow:
             return f"its status is {self.status!r} and its order {self.order!r}"
         if (self.score is None) is (self.status == Status.ok):
             return f"its status is {self.status} and its score {self.score}"
-        in_range = self.order is None or self.score is None or 0 <= self.score <= 1
-        return None if in_range else f"its score {self.score} lies outside [0, 1]"
+        low, high = (0, 1) if self.order else (1, 5) if self.criterion else (-math.inf, math.inf)
+        in_range = self.score is None or low <= self.score <= high
+        return None if in_range else f"its score {self.score} lies outside [{low}, {high}]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,19 +85,37 @@ def questions_about(samples: Sequence[Sequence[GenerationSample]], judge: Judge)
     return Asked(questions=questions, settled=settled, clusters=clusters, missing=missing)
 
 
+def rating_questions(rows: Sequence[GenerationSample], rubric: Sequence[CriterionConfig]) -> Asked:
+    """Return what a judge is asked about single completions: every item by every criterion."""
+    scored = [row for row in rows if row.unscored is None]
+    questions = [
+        Question(id=row.id, prompt=row.prompt, shown=(row.completion,), order=None, criterion=criterion)
+        for row in sorted(scored, key=lambda row: row.id)
+        for criterion in rubric
+    ]
+    clusters = {row.id: row.cluster for row in rows}
+    return Asked(questions=questions, settled=[], clusters=clusters, missing=len(rows) - len(scored))
+
+
 def verdict_row(question: Question, answer: Answer, cluster: str) -> VerdictRow:
     """Return the row of an answer: what was said of the first shown becomes what is said of the first named."""
     score = answer.score
     if score is not None and question.order is Order.ba:
         score = 1 - score
     return VerdictRow(
-        id=question.id, cluster=cluster, order=question.order, score=score, status=answer.status, detail=answer.detail
+        id=question.id,
+        cluster=cluster,
+        order=question.order,
+        score=score,
+        status=answer.status,
+        detail=answer.detail,
+        criterion=question.criterion.name if question.criterion else None,
     )
 
 
 def write_verdicts(path: Path, rows: Iterable[VerdictRow]) -> None:
     """Write the rows in the order of their ids; the same rows give the same bytes."""
-    ordered = sorted(rows, key=lambda row: (row.id, row.order or ""))
+    ordered = sorted(rows, key=lambda row: (row.id, row.criterion or "", row.order or ""))
     # ASCII escapes keep half a surrogate pair, which UTF-8 has no bytes for.
     lines = [json.dumps(asdict(row), sort_keys=True, allow_nan=False) + "\n" for row in ordered]
     path.write_text("".join(lines), encoding="utf-8", newline="\n")
@@ -107,7 +129,7 @@ def read_verdicts(path: Path) -> list[VerdictRow]:
     """
     expected = {field.name for field in fields(VerdictRow)}
     rows: list[VerdictRow] = []
-    seen: set[tuple[str, str | None]] = set()
+    seen: set[tuple[str | None, ...]] = set()
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             values: Any = json.loads(line)
@@ -116,10 +138,10 @@ def read_verdicts(path: Path) -> list[VerdictRow]:
         if not isinstance(values, dict) or values.keys() != expected:
             raise _damaged(path, number, f"a verdict has {', '.join(sorted(expected))}")
         row = VerdictRow(**values)
-        problem = "it occurs twice" if (row.id, row.order) in seen else row.problem()
+        problem = "it occurs twice" if (row.id, row.order, row.criterion) in seen else row.problem()
         if problem:
             raise _damaged(path, number, problem)
-        seen.add((row.id, row.order))
+        seen.add((row.id, row.order, row.criterion))
         rows.append(row)
     return rows
 

@@ -67,6 +67,7 @@ def evaluation_nodes(
             "dataset": ("*/*",),
             "verdicts": ("verdicts",),
             "scorecards": ("card",),
+            "ratings": ("verdicts",),
             "reward_models": ("audit",),
         },
         params={"suites": limited, "policies": list(policies), "samples": pairs, **judging.params()},

@@ -44,6 +44,7 @@ class Judging:
     nodes: list[Node] = field(default_factory=list)
     _verdicts: list[_Entry] = field(default_factory=list)
     _scorecards: list[_Entry] = field(default_factory=list)
+    _ratings: list[_Entry] = field(default_factory=list)
     _used: dict[str, JudgeConfig] = field(default_factory=dict)
     _built: dict[str, Judge | None] = field(default_factory=dict)
 
@@ -73,6 +74,9 @@ class Judging:
             for group in groups:
                 self._add_verdicts(name, judge, suite, group, samples)
             self._add_scorecard(name, judge, suite)
+            if judge.rates and suite.rubric:
+                for policy in policies:
+                    self._add_ratings(name, judge, suite, policy, samples[policy])
 
     def measure(self, name: str, suite: SuiteConfig) -> None:
         """Add the scorecard of a judge alone."""
@@ -82,21 +86,23 @@ class Judging:
 
     def sources(self) -> dict[str, tuple[Source, ...]]:
         """Return what the report reads of all this; nothing without judges, so that such a report stays as it was."""
-        if not self._verdicts:
+        if not self._verdicts and not self._ratings:
             return {}
         return {
             "verdicts": tuple(Source(label=entry.node, node=entry.node) for entry in self._verdicts),
             "scorecards": tuple(Source(label=entry.node, node=entry.node) for entry in self._scorecards),
+            "ratings": tuple(Source(label=entry.node, node=entry.node) for entry in self._ratings),
         }
 
     def params(self) -> dict[str, Any]:
         """Return what the report must be told, in the order of `sources`."""
-        if not self._verdicts:
+        if not self._verdicts and not self._ratings:
             return {}
         return {
             "judges": dict(self._used),
             "verdicts": [entry.params for entry in self._verdicts],
             "scorecards": [entry.params for entry in self._scorecards],
+            "ratings": [entry.params for entry in self._ratings],
         }
 
     def identity(self) -> dict[str, Any]:
@@ -150,6 +156,25 @@ class Judging:
         self._verdicts.append(
             _Entry(node=node.name, params={"judge": name, "suite": suite.name, "policies": list(group)})
         )
+
+    def _add_ratings(self, name: str, judge: Judge, suite: SuiteConfig, policy: str, samples: str) -> None:
+        """Let a judge rate the completions of a policy by the criteria of the suite."""
+        config = self.judges[name]
+        node = Node(
+            name="-".join(["ratings", *map(safe_name, (name, suite.name, policy))]),
+            stage=EVALUATE,
+            spec=_spec(self.wiring.stages["verdicts"], config, judge),
+            inputs={"samples": (Source(label="samples", node=samples),)},
+            reads={"samples": ("samples",)},
+            params={
+                "judge": config, "suite": suite, "suites": {}, "policies": [policy], "rubric": list(suite.rubric),
+            },
+            identity={"judge": identity_of(config), "rubric": list(suite.rubric)},
+            files=_files(config),
+            model=config.model if judge.loads_model else None,
+        )  # fmt: skip
+        self.nodes.append(node)
+        self._ratings.append(_Entry(node=node.name, params={"judge": name, "suite": suite.name, "policy": policy}))
 
     def _add_scorecard(self, name: str, judge: Judge, suite: SuiteConfig) -> None:
         """Measure a judge against people once, or once per suite where the suite's checks are what it goes by."""

@@ -242,6 +242,7 @@ STAGES: dict[str, StageSpec] = {
                 Consumes(role="dataset", kind=ArtifactKind.dataset, parts=("*/*",), default=("curate",), optional=True),
                 Consumes(role="verdicts", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True),
                 Consumes(role="scorecards", kind=ArtifactKind.verdicts, parts=("card",), optional=True),
+                Consumes(role="ratings", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True),
                 Consumes(role="reward_models", kind=ArtifactKind.reward_model, parts=("audit",), optional=True),
             ),
             libraries=("numpy", "scipy"),

@@ -10,13 +10,14 @@ from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.judges import JudgeConfig
 from pipeline.evaluation.joining import PolicySamples
 from pipeline.evaluation.judged import JudgedPolicies, SealedCard, judge_entries, win_rates
+from pipeline.evaluation.ratings import RatedPolicy, rating_entries
 from pipeline.evaluation.verdicts import VERDICTS_FILE, read_verdicts
 from pipeline.stages.scorecard import CARD_FILE
 from pipeline.tracking.job import StageJob
 
 
 def read_judges(job: StageJob, samples: Sequence[PolicySamples]) -> dict[str, list[dict[str, Any]]]:
-    """Return the `win_rates` and `judges` of a report; nothing where no judge was asked."""
+    """Return the `win_rates`, `judges` and ratings of a report; nothing where no judge was asked."""
     judges: Mapping[str, JudgeConfig] = job.params.get("judges", {})
     evaluate = job.section(EvaluateConfig)
     judged = [
@@ -39,4 +40,12 @@ def read_judges(job: StageJob, samples: Sequence[PolicySamples]) -> dict[str, li
     ]
     bases = {(artifact.manifest.base or {}).get("digest") for artifact in job.inputs["samples"]}
     entries = judge_entries(judges, cards, evaluate, [digest for digest in bases if digest is not None])
-    return {"win_rates": win_rates(judged, samples, entries, evaluate), "judges": entries}
+    rated = [
+        RatedPolicy(**entry, rows=read_verdicts(artifact.file(VERDICTS_FILE)))
+        for entry, artifact in zip(job.params.get("ratings", []), job.inputs.get("ratings", []), strict=True)
+    ]
+    return {
+        "win_rates": win_rates(judged, samples, entries, evaluate),
+        "judges": entries,
+        "ratings": rating_entries(rated, job.params["suites"], evaluate),
+    }

@@ -21,6 +21,7 @@ from pipeline.evaluation.verdicts import (
     VERDICTS_FILE,
     VerdictRow,
     questions_about,
+    rating_questions,
     read_verdicts,
     verdict_row,
     write_verdicts,
@@ -36,10 +37,11 @@ def judge_samples(job: StageJob) -> StageOutcome:
     suite: SuiteConfig = job.params["suite"]
     judge = build_judge(config)
     samples = [read_samples(artifact.file(SAMPLES_FILE), GenerationSample) for artifact in job.inputs["samples"]]
-    asked = questions_about(samples, judge)
+    rubric = job.params.get("rubric")
+    asked = questions_about(samples, judge) if rubric is None else rating_questions(samples[0], rubric)
     started = time.perf_counter()
     context = judge_context(job, suite, member_scores(job))
-    if judge.announce is not None:
+    if judge.announce is not None and rubric is None:
         judge.announce(context, asked.questions)
     answers = ask_all(job, context, asked.questions)
     rows = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,7 +13,14 @@ from pipeline.data.chat_replies import ChatReply, ChatRequest
 from pipeline.errors import ConfigError
 from pipeline.evaluation.judges.protocol import Answer, Ask, Judge, JudgeContext, Question, Status
 from pipeline.evaluation.judges.registry import register_judge
-from pipeline.evaluation.judges.wording import by_json, comparison, nonce_of, read_verdict
+from pipeline.evaluation.judges.wording import (
+    by_json,
+    messages_for,
+    nonce_of,
+    rated_by_json,
+    read_rating,
+    read_verdict,
+)
 
 
 @register_judge("http")
@@ -32,20 +39,27 @@ def http(*, max_tokens: int = 64) -> Judge:
             def ask(questions: Sequence[Question]) -> list[Answer]:
                 nonces = [nonce_of(config, question) for question in questions]
                 requests = [
-                    ChatRequest(messages=comparison(config, question, by_json(nonce)), max_tokens=max_tokens)
+                    ChatRequest(
+                        messages=messages_for(config, question, by_json(nonce), rated_by_json(nonce)),
+                        max_tokens=max_tokens,
+                    )
                     for question, nonce in zip(questions, nonces, strict=True)
                 ]
                 replies = client.complete_all(requests)
-                return [_answer(reply, nonce, endpoint) for reply, nonce in zip(replies, nonces, strict=True)]
+                readers = [read_verdict if question.criterion is None else read_rating for question in questions]
+                return [
+                    _answer(reply, nonce, endpoint, read)
+                    for reply, nonce, read in zip(replies, nonces, readers, strict=True)
+                ]
 
             yield ask
 
-    return Judge(open=opened)
+    return Judge(open=opened, rates=True)
 
 
-def _answer(reply: ChatReply, nonce: str, endpoint: EndpointConfig) -> Answer:
+def _answer(reply: ChatReply, nonce: str, endpoint: EndpointConfig, read_text: Callable[[str, str], Answer]) -> Answer:
     if reply.status != "ok":
         return Answer(score=None, status=Status(reply.status), detail=reply.detail or None)
     read, written = reply.prompt_tokens or 0, reply.completion_tokens or 0
     cost = (read * endpoint.input_price + written * endpoint.output_price) / 1e6
-    return replace(read_verdict(reply.text, nonce), tokens=read + written, cost=cost)
+    return replace(read_text(reply.text, nonce), tokens=read + written, cost=cost)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pipeline.config.evaluation import CheckConfig, SuiteConfig
+from pipeline.config.evaluation import CheckConfig, CriterionConfig, SuiteConfig
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.shared import DType
 from pipeline.data.rows import Message
@@ -44,6 +44,7 @@ class Question:
     shown: tuple[str, ...]  # one completion, or two in the order in which they are shown
     order: Order | None  # None for a single completion
     reference: str | None = None
+    criterion: CriterionConfig | None = None  # of a single completion: what it is rated by, from 1 to 5
 
     @property
     def messages(self) -> list[Message]:
@@ -53,12 +54,12 @@ class Question:
     @property
     def key(self) -> str:
         """Return what tells the questions of one node apart."""
-        return f"{self.id}\n{self.order or ''}"
+        return f"{self.id}\n{self.criterion.name if self.criterion else self.order or ''}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What a judge says. Of two completions the score lies in [0, 1], and 1 is the FIRST SHOWN."""
+    """What a judge says. Of two completions the score lies in [0, 1], and 1 is the FIRST SHOWN; a rating in [1, 5]."""
 
     score: float | None
     status: Status = Status.ok
@@ -105,6 +106,7 @@ class Judge:
     is_people: bool = False  # what other judges are measured against
     answers_anything: bool = True  # False for votes that were cast before, which say nothing about other completions
     states_probabilities: bool = False  # whether a score between 0 and 1 is a probability
+    rates: bool = False  # whether it rates a single completion by a criterion
     loads_model: bool = False  # the base of the run, or `model` of the judge
     reward_model: str | None = None  # the artifact that it needs: a stage of the chain, `gold`, an id or a path
     checks: tuple[CheckConfig, ...] | None = ()  # that it goes by; None is those of the suite

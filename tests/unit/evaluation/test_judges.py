@@ -12,16 +12,24 @@ from judging import answer_row
 from tiny import make_tiny_model
 
 from pipeline.config.composition import load_judges
-from pipeline.config.evaluation import CheckConfig, SuiteConfig, SuiteKind
+from pipeline.config.evaluation import CheckConfig, CriterionConfig, EvaluateConfig, SuiteConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import configs_folder
 from pipeline.config.shared import ModelConfig
 from pipeline.errors import ArtifactError, ConfigError
-from pipeline.evaluation.judges.local import read_letters
+from pipeline.evaluation.judges.local import read_letters, read_numbers
 from pipeline.evaluation.judges.protocol import Answer, JudgeContext, Order, Question, Status
 from pipeline.evaluation.judges.registry import build_judge
-from pipeline.evaluation.judges.wording import BY_LETTER, comparison, nonce_of, read_verdict
+from pipeline.evaluation.judges.wording import (
+    BY_LETTER,
+    comparison,
+    messages_for,
+    nonce_of,
+    read_rating,
+    read_verdict,
+)
 from pipeline.evaluation.outcomes import outcomes_of
+from pipeline.evaluation.ratings import RatedPolicy, rating_entries
 from pipeline.evaluation.verdicts import VerdictRow, questions_about, read_verdicts, verdict_row, write_verdicts
 from pipeline.evaluation.win_rates import win_rate_entry
 
@@ -140,6 +148,48 @@ def test_letters_become_a_probability(masses: tuple[float, float, float], score:
     logprobs = [math.log(mass) if mass else -math.inf for mass in masses]
     assert read_letters(logprobs, 10, 0.001).score == pytest.approx(score)
     assert read_letters(logprobs, 10, sum(masses) + 0.01).status is Status.parse_fail
+
+
+def test_ratings_are_the_mean_of_the_numbers_weighed_by_their_probability() -> None:
+    logprobs = [math.log(mass) for mass in (0.1, 0.1, 0.2, 0.0001, 0.4)]
+    expected = (0.1 * 1 + 0.1 * 2 + 0.2 * 3 + 0.0001 * 4 + 0.4 * 5) / 0.8001
+    assert read_numbers(logprobs, 10, 0.001).score == pytest.approx(expected)
+    assert read_numbers(logprobs, 10, 0.9).status is Status.parse_fail
+    assert read_numbers([-math.inf] * 4 + [0.0], 1, 0.001).score == 5.0
+
+
+def test_a_rating_asks_for_a_criterion_and_its_levels() -> None:
+    criterion = CriterionConfig(name="helpful", description="Does it help?", levels={1: "not at all", 5: "fully"})
+    question = Question(id="i", prompt=PAIR.prompt, shown=("Because.",), order=None, criterion=criterion)
+    assert question.key == "i\nhelpful"
+    asked = messages_for(JUDGE, question, BY_LETTER, "Rate it.")[0]["content"]
+    assert asked.startswith("How good is the answer? Does it help?\n1: not at all\n5: fully")
+    assert asked.count(f"[end of answer {nonce_of(JUDGE, question)}]") == 1
+    assert asked.endswith("Rate it.")
+    assert read_rating('{"nonce": "n", "rating": 4}', "n").score == 4.0
+    assert all(read_rating(f'{{"nonce": "n", "rating": {bad}}}', "n").score is None for bad in ("0", "6", '"4"', "4.5"))
+
+
+def test_ratings_are_compared_on_the_items_that_every_policy_has() -> None:
+    def ratings(policy: str, **scores: float | None) -> RatedPolicy:
+        rows = [
+            row(item, None, score, "ok" if score is not None else "parse_fail", criterion="helpful")
+            for item, score in scores.items()
+        ]
+        return RatedPolicy(judge="j", suite="s", policy=policy, rows=rows)
+
+    criterion = CriterionConfig(name="helpful", description="Does it help?")
+    suites = {"s": SuiteConfig(name="s", kind=SuiteKind.generation, rubric=[criterion])}
+    rated = [ratings("new", a=4.0, b=5.0, c=1.0, d=3.0), ratings("base", a=2.0, b=4.0, c=None, d=2.0)]
+    evaluate = EvaluateConfig()
+    evaluate.qualification.max_failure_rate = 0.5
+    found = {(e["policy"], e["baseline"]): e for e in rating_entries(rated, suites, evaluate)}
+    assert found["base", None]["estimate"] == pytest.approx(8 / 3)  # a, b and d
+    assert found["new", "base"]["estimate"] == pytest.approx((2 + 1 + 1) / 3)
+    assert found["new", "base"]["metric"] == "helpful/j"
+    strict = rating_entries(rated, suites, EvaluateConfig())
+    assert [entry["estimate"] for entry in strict] == [None, None, None]
+    assert "1 of 4 items have no rating" in strict[0]["method"]
 
 
 def test_control_tokens_of_a_completion_stay_text(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import fake_stages
 import judged_stages
 import pytest
 from judged_stages import STAGES, run_judged
+from simulated_judge import quality
 
+from pipeline.config.evaluation import CriterionConfig
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import Config
 from pipeline.errors import PipelineError
@@ -57,6 +59,25 @@ def test_members_of_a_panel_are_asked_although_nobody_named_them(tmp_path: Path)
     assert all((entry["policy"], entry["opponent"], entry["n"]) == ("sft", "base", 40) for entry in rates.values())
     assert [judge["qualified"] for judge in report["judges"]] == [False] * 4
     assert "no human votes" in report["judges"][0]["reasons"][0]
+
+
+def test_a_rubric_is_rated_once_per_policy_and_reported_with_its_difference(tmp_path: Path) -> None:
+    suites = fake_stages.make_suites()
+    suites["answers"].rubric = [CriterionConfig(name="helpful", description="Does it help?")]
+    asked = config(tmp_path, "curate", "sft", "evaluate", judges=("planted", "rules"))
+    done, folder = run_judged(asked, JUDGES, [], suites)
+    names = [step.node.name for step in done if step.node.name.startswith("ratings")]
+    assert names == ["ratings-planted-answers-base", "ratings-planted-answers-sft"]  # rules give no ratings
+    report = json.loads((folder.path / "report.json").read_text())
+    found = {(e["policy"], e["baseline"]): e for e in report["metrics"] if e["metric"] == "helpful/planted"}
+    means = {}
+    for step in done:
+        if step.node.name.startswith("samples"):
+            rows = [json.loads(line) for line in step.artifact.file("samples.jsonl").read_text().splitlines()]
+            means[step.node.params["policy_name"]] = sum(1 + 0.4 * quality(row["completion"]) for row in rows) / 40
+    assert found["base", None]["estimate"] == pytest.approx(means["base"])
+    assert found["sft", "base"]["estimate"] == pytest.approx(means["sft"] - means["base"])
+    assert (found["sft", "base"]["n"], found["sft", "base"]["unit"]) == (40, "rating")
 
 
 def test_a_second_chain_judges_nothing_again(tmp_path: Path) -> None:
