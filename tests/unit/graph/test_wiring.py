@@ -207,3 +207,49 @@ def test_a_suite_with_its_own_prompts_needs_no_data_set(tmp_path: Path) -> None:
     assert problems == []
     assert sources(wired["samples-mine-base"], "dataset") == []
     assert sources(wired["samples-other-base"], "dataset") == ["curate"]
+
+
+def wire_dpo(**changes: object) -> tuple[dict[str, Node], list[str]]:
+    asked = config("curate", "sft", "dpo", "evaluate")
+    for key, value in changes.items():
+        setattr(asked.dpo, key, value)
+    nodes, problems = nodes_for(asked, make_suites("a"), {}, STAGES)
+    return {node.name: node for node in nodes}, problems
+
+
+def test_dpo_brings_the_log_probabilities_of_the_policy_it_starts_from() -> None:
+    wired, problems = wire_dpo()
+    assert problems == []
+    assert list(wired)[:4] == ["curate", "sft", "reference_logprobs", "dpo"]
+    for name in ("reference_logprobs", "dpo"):
+        assert sources(wired[name], "policy") == ["sft"]
+        assert sources(wired[name], "dataset") == ["curate"]
+    assert sources(wired["dpo"], "reference") == ["reference_logprobs"]
+    assert "samples-a-dpo" in wired
+    assert wired["report"].params["policies"] == ["base", "sft", "dpo"]
+
+
+def test_a_sweep_over_beta_or_the_loss_scores_the_reference_once() -> None:
+    first, _ = wire_dpo(beta=0.1)
+    second, _ = wire_dpo(beta=0.5, loss={"ipo_sum": 1.0, "sft": 0.1})
+    assert first["reference_logprobs"].identity == second["reference_logprobs"].identity
+    other, _ = wire_dpo(folds=[3])
+    assert other["reference_logprobs"].identity != first["reference_logprobs"].identity
+
+
+def test_a_loss_without_reference_brings_none() -> None:
+    wired, problems = wire_dpo(loss="simpo")
+    assert problems == []
+    assert "reference_logprobs" not in wired
+    assert sources(wired["dpo"], "reference") == []
+
+
+def test_a_named_reference_takes_the_place_of_the_computed_one() -> None:
+    asked = config("curate", "dpo", "evaluate")
+    asked.inputs.dpo.reference = "reference_logprobs-abc"
+    nodes, problems = nodes_for(asked, make_suites("a"), {}, STAGES)
+    wired = {node.name: node for node in nodes}
+    assert problems == []
+    assert "reference_logprobs" not in wired
+    assert sources(wired["dpo"], "reference") == ["reference_logprobs-abc"]
+    assert sources(wired["dpo"], "policy") == []  # the base, because no fine-tuned policy is in the chain
