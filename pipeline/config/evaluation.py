@@ -19,6 +19,7 @@ class SuiteKind(StrEnum):
 
     generation = "generation"  # write a completion, which checks then judge
     likelihood = "likelihood"  # give the log-probability of a reference completion
+    lm_eval = "lm_eval"  # a task of lm-evaluation-harness (extra `lm-eval`), which also says how it is scored
 
 
 @dataclass(kw_only=True)
@@ -56,13 +57,19 @@ class SuiteConfig:
     name: str = MISSING
     description: str = ""
     kind: SuiteKind = MISSING
-    table: TableName = MISSING
+    table: TableName = TableName.prompts
     split: str = "test"
     limit: int | None = option(None, ge=1)  # items, the first by id hash
     # A file of one's own instead of the data set's rows: read strictly as rows of `table`, with `columns` as a source
     # has them. The suite then needs no data set, and `curate` keeps its prompts out of what is trained on.
     prompts: str | None = None
     columns: dict[str, str] = option(factory=dict)
+    # Of the kind lm_eval: a task or group by its name, and the folder of its YAML files, whose contents count; without
+    # a folder it is one of lm-eval's own, whose data must be in the cache of `datasets` where there is no network.
+    task: str | None = None
+    task_folder: str | None = None
+    num_fewshot: int | None = option(None, ge=0)  # null is what the task says
+    chat_template: bool = False  # whether the task's prompts are put into the model's chat template
     checks: list[CheckConfig] = option(factory=list)  # each is a metric, and all_checks is passing every one
     judges: list[str] = option(factory=list)  # files of `configs/judge/`, beside those of `evaluate.judges`
     rubric: list[CriterionConfig] = option(factory=list)  # what judges rate a single completion by

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -120,15 +121,16 @@ def _training_problems(name: str, section: TrainingConfig, config: Config) -> It
 
 
 def _suite_problems(suite: SuiteConfig) -> Iterator[str]:
-    if suite.kind is SuiteKind.likelihood:
+    if suite.kind is not SuiteKind.generation:
         for key in ("checks", "judges", "rubric"):
             if getattr(suite, key):
-                yield f"{key}: a likelihood suite has no completion to look at."
+                yield f"{key}: a {suite.kind} suite has no completion to look at."
+    yield from _task_problems(suite)
     if suite.prompts is not None and not find_file(suite.prompts).is_file():
         yield f"prompts: there is no file {suite.prompts}, neither in the working directory nor in the project."
     if suite.columns and suite.prompts is None:
         yield "columns: they are of the file that `prompts` names, and none is named."
-    if suite.table not in SUITE_TABLES[suite.kind]:
+    if suite.table not in SUITE_TABLES.get(suite.kind, TableName):
         yield f"table={suite.table}: a {suite.kind} suite reads {' or '.join(SUITE_TABLES[suite.kind])}."
     yield from _rubric_problems(suite)
     if suite.split not in {"train", "validation", "test"}:
@@ -142,6 +144,23 @@ def _judge_problems(judge: JudgeConfig) -> Iterator[str]:
         yield "members: two judges have no majority. Name three or more."
     if judge.model is not None and judge.kind != LOCAL:
         yield f"model: only a judge of the kind `{LOCAL}` loads a model of its own (this one is `{judge.kind}`)."
+
+
+def _task_problems(suite: SuiteConfig) -> Iterator[str]:
+    """Find what a suite says of a task without being one, and the other way round."""
+    if suite.kind is not SuiteKind.lm_eval:
+        for key in ("task", "task_folder", "num_fewshot"):
+            if getattr(suite, key) is not None:
+                yield f"{key}: only a suite of the kind lm_eval has one, and this one's kind is {suite.kind}."
+        return
+    if not suite.task:
+        yield "task: a suite of the kind lm_eval names the task that it runs."
+    if suite.prompts is not None:
+        yield "prompts: a task of lm-eval brings its own; name the folder of its files in `task_folder`."
+    if suite.task_folder is not None and not find_file(suite.task_folder).is_dir():
+        yield f"task_folder: there is no folder {suite.task_folder}, in the working directory or in the project."
+    if importlib.util.find_spec("lm_eval") is None:
+        yield "kind=lm_eval: it needs lm-eval: pip install finetune-pipeline[lm-eval]"
 
 
 def _rubric_problems(suite: SuiteConfig) -> Iterator[str]:

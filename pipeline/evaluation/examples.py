@@ -10,7 +10,7 @@ from pipeline.config.evaluation import EvaluateConfig
 from pipeline.evaluation.joining import JoinedSuite
 from pipeline.evaluation.measures import Measure
 from pipeline.evaluation.metric_names import ALL_CHECKS, COMPLETION_TOKENS, FINISHED
-from pipeline.evaluation.samples import GenerationSample
+from pipeline.evaluation.samples import GenerationSample, LikelihoodSample
 
 IMPROVED, REGRESSED, UNCHANGED = "improved", "regressed", "unchanged"
 
@@ -77,16 +77,16 @@ def _checks(measures: Sequence[Measure]) -> list[Measure]:
 
 def _item(suite: JoinedSuite, measures: Sequence[Measure], index: int) -> dict[str, Any]:
     first = suite.rows[suite.policies[0]][index]
-    generated = isinstance(first, GenerationSample)
+    likelihood = isinstance(first, LikelihoodSample)
     return {
         "suite": suite.name,
         "id": first.id,
         "topic": first.topic,
         "prompt": first.prompt,
-        "reference": first.reference if isinstance(first, GenerationSample) else None,
-        "target": None if isinstance(first, GenerationSample) else first.completion,
+        "reference": None if likelihood else first.reference,
+        "target": first.completion if likelihood else None,
         "answers": [
-            _generated(suite, measures, policy, index) if generated else _scored(suite, measures, policy, index)
+            _scored(suite, measures, policy, index) if likelihood else _generated(suite, measures, policy, index)
             for policy in suite.policies
         ],
     }
@@ -94,12 +94,12 @@ def _item(suite: JoinedSuite, measures: Sequence[Measure], index: int) -> dict[s
 
 def _generated(suite: JoinedSuite, measures: Sequence[Measure], policy: str, index: int) -> dict[str, Any]:
     row = suite.rows[policy][index]
-    assert isinstance(row, GenerationSample)
+    generated = row if isinstance(row, GenerationSample) else None
     return {
         "policy": policy,
         "completion": row.completion,
-        "finish_reason": row.finish_reason,
-        "num_tokens": row.num_tokens,
+        "finish_reason": generated.finish_reason if generated else None,
+        "num_tokens": generated.num_tokens if generated else None,
         "checks": [{"name": entry.name, "passed": entry.values[policy][index] == 1} for entry in _checks(measures)],
     }
 

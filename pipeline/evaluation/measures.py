@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from pipeline.evaluation.metric_names import (
     PARTS,
     check_names,
 )
-from pipeline.evaluation.samples import GenerationSample, LikelihoodSample
+from pipeline.evaluation.samples import GenerationSample, LikelihoodSample, ScoredSample
 from pipeline.statistics.intervals import (
     Estimate,
     mean_interval,
@@ -69,7 +69,7 @@ def measure(suite: JoinedSuite) -> list[Measure]:
         ConfigError: A check cannot be built.
         DataError: An item lacks what a check needs.
     """
-    return _generation(suite) if suite.config.kind is SuiteKind.generation else _likelihood(suite)
+    return MEASURES[suite.config.kind](suite)
 
 
 def estimates(suite: JoinedSuite, measures: Sequence[Measure], confidence: float) -> list[dict[str, Any]]:
@@ -188,3 +188,36 @@ def notes(suite: JoinedSuite) -> list[str]:
     if suite.config.kind is SuiteKind.generation and not suite.one_tokenizer:
         return ["The policies have different tokenizers: the lengths of their completions in tokens are not compared."]
     return []
+
+
+def _scored(suite: JoinedSuite) -> list[Measure]:
+    """Return the metrics of somebody else's task, in the order of their names: `acc` comes before `acc_norm`."""
+    rows = cast(dict[str, list[ScoredSample]], suite.rows)
+    first = rows[suite.policies[0]][0]
+    for policy in suite.policies:
+        for row in rows[policy]:
+            if row.scores.keys() != first.scores.keys():
+                raise DataError(
+                    f"suite {suite.name}: {policy} has the metrics {', '.join(sorted(row.scores))} on {row.id!r} and "
+                    f"{', '.join(sorted(first.scores))} on {first.id!r}. Choose a task whose parts share their metrics."
+                )
+    measures = []
+    for name in sorted(first.scores):
+        values = {policy: [float(row.scores[name]) for row in rows[policy]] for policy in rows}
+        yes_or_no = all(value in (0.0, 1.0) for scores in values.values() for value in scores)
+        measures.append(
+            Measure(
+                name=name,
+                unit="share" if yes_or_no else "score",
+                higher_is_better=name not in first.lower_is_better,
+                values=values,
+            )
+        )
+    return measures
+
+
+MEASURES: dict[SuiteKind, Callable[[JoinedSuite], list[Measure]]] = {
+    SuiteKind.generation: _generation,
+    SuiteKind.likelihood: _likelihood,
+    SuiteKind.lm_eval: _scored,
+}

@@ -11,6 +11,7 @@ from pipeline.artifacts.hashing import sha256_file, sha256_json
 from pipeline.checks.registry import files_read
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
 from pipeline.config.gates import WIN_RATE
+from pipeline.config.paths import find_file
 from pipeline.evaluation.comparisons import asked_by_gates, win_rate_rows
 from pipeline.evaluation.examples import choose_examples
 from pipeline.evaluation.gates import decide_gates
@@ -123,6 +124,9 @@ def suite_digest(suite: SuiteConfig) -> str:
             "kind": str(suite.kind),
             "table": str(suite.table),
             "split": suite.split,
+            "prompts": None if suite.prompts is None else sha256_file(find_file(suite.prompts)),
+            "task": [suite.task, suite.num_fewshot, suite.chat_template],
+            "rubric": [vars(criterion) for criterion in suite.rubric],
             "limit": suite.limit,
             "checks": [
                 {

@@ -72,8 +72,37 @@ class LikelihoodSample:
         return None
 
 
-Sample = GenerationSample | LikelihoodSample
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredSample:
+    """What somebody else's task made of a policy's answer to one of its items."""
+
+    id: str
+    cluster: str
+    prompt: Messages
+    reference: str | None
+    topic: str | None
+    completion: str  # empty where the task compares likelihoods
+    scores: dict[str, float]  # the task's metrics
+    lower_is_better: list[str]  # names of those metrics of which less is better
+    unscored: str | None = None
+
+    def problem(self) -> str | None:
+        """Return what contradicts itself in this row."""
+        if self.unscored is not None:
+            return "an unscored item has scores" if self.scores else None
+        if not self.scores:
+            return "a scored item has no score"
+        bad = [name for name, score in self.scores.items() if not math.isfinite(score)]
+        return f"{bad[0]} is {self.scores[bad[0]]}" if bad else None
+
+
+Sample = GenerationSample | LikelihoodSample | ScoredSample
 SampleType = TypeVar("SampleType", bound=Sample)
+ROW_TYPES: dict[SuiteKind, type[GenerationSample] | type[LikelihoodSample] | type[ScoredSample]] = {
+    SuiteKind.generation: GenerationSample,
+    SuiteKind.likelihood: LikelihoodSample,
+    SuiteKind.lm_eval: ScoredSample,
+}
 
 _TEXT: tuple[type, ...] = (str,)
 _MESSAGES: tuple[type, ...] = (list,)
@@ -91,6 +120,8 @@ _COLUMNS: dict[str, tuple[tuple[type, ...], bool]] = {  # JSON types of each col
     "tokens": (_INTEGER, False),
     "bytes": (_INTEGER, False),
     "unscored": (_TEXT, True),
+    "scores": ((dict,), False),
+    "lower_is_better": ((list,), False),
 }
 
 
@@ -138,9 +169,9 @@ def read_samples(path: Path, sample_type: type[SampleType]) -> list[SampleType]:
     return rows
 
 
-def row_type(kind: SuiteKind) -> type[GenerationSample] | type[LikelihoodSample]:
+def row_type(kind: SuiteKind) -> type[GenerationSample] | type[LikelihoodSample] | type[ScoredSample]:
     """Return the row type of a kind of suite."""
-    return GenerationSample if kind is SuiteKind.generation else LikelihoodSample
+    return ROW_TYPES[kind]
 
 
 def same_item(rows: Sequence[Sample]) -> bool:
@@ -166,13 +197,19 @@ def _row(values: Any, sample_type: type[SampleType], path: Path, number: int) ->
 
 
 def _fits(name: str, value: Any, sample_type: type[Any]) -> bool:
-    written = _TEXT if sample_type is GenerationSample else _MESSAGES
+    written = _MESSAGES if sample_type is LikelihoodSample else _TEXT
     types, nullable = (written, False) if name == "completion" else _COLUMNS[name]
     if value is None:
         return nullable
+    if name == "scores":
+        return isinstance(value, dict) and all(_is_number(score) for score in value.values())
     if types is _MESSAGES:
         return isinstance(value, list) and all(_is_message(message) for message in value)
     return isinstance(value, types) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_message(value: Any) -> bool:

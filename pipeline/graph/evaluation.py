@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.artifacts.manifest import ArtifactKind
-from pipeline.config.evaluation import SuiteConfig
+from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.gates import gate_problems
 from pipeline.config.judges import JudgeConfig
+from pipeline.config.paths import find_file
 from pipeline.config.root import EVALUATE
 from pipeline.config.shared import ModelConfig
 from pipeline.evaluation.metric_names import metric_names
@@ -27,7 +28,7 @@ def evaluation_nodes(
     """Expand ``evaluate``: every policy on every suite, what judges say of it, then one report that joins them."""
     config, problems, stages = wiring.config, wiring.problems, wiring.stages
     consumed = next(entry for entry in stages["samples"].consumes if entry.role == "dataset")
-    own = [suite.prompts is not None for suite in suites.values()]
+    own = [suite.prompts is not None or suite.kind is SuiteKind.lm_eval for suite in suites.values()]
     without = bool(own) and all(own)  # then no suite asks for a data set
     dataset = wiring.sources(EVALUATE, replace(consumed, optional=without))
     policies = evaluated_policies(wiring)
@@ -44,7 +45,9 @@ def evaluation_nodes(
         problems.extend(gate_problems(name, gate, config.evaluate.baseline, list(policies), known))
     limited = {name: _limited(suite, config.evaluate.limit) for name, suite in suites.items()}
     samples = [
-        _samples_node(stages["samples"], policy, suite, dataset, config.model)
+        _benchmark_node(stages["benchmark"], policy, suite)
+        if suite.kind is SuiteKind.lm_eval
+        else _samples_node(stages["samples"], policy, suite, dataset, config.model)
         for suite in limited.values()
         for policy in policies.values()
     ]
@@ -115,6 +118,26 @@ def _samples_node(
             "suite": {**drawn, "sampling": suite.sampling, "batch_size": suite.batch_size},
             **policy.identity(model),
         },
+        model=policy.model,
+        adapter=policy.adapter,
+    )
+
+
+def _benchmark_node(spec: StageSpec, policy: EvaluatedPolicy, suite: SuiteConfig) -> Node:
+    """Let lm-eval run a task on a policy; every file of the task's folder is part of the task."""
+    folder = None if suite.task_folder is None else find_file(suite.task_folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file()) if folder else []
+    kept = [path for path in paths if "__pycache__" not in path.parts]
+    asked = ("kind", "task", "num_fewshot", "chat_template", "limit", "batch_size")
+    return Node(
+        name=f"samples-{safe_name(suite.name)}-{safe_name(policy.name)}",
+        stage=EVALUATE,
+        spec=spec,
+        inputs={"policy": policy.source},
+        reads={"policy": ("policy",)},
+        files={f"task file {path.relative_to(folder).as_posix()}": str(path) for path in kept} if folder else {},
+        params={"suite": suite, "policy_name": policy.name, "is_foreign": policy.model is not None},
+        identity={"suite": {name: getattr(suite, name) for name in asked}},
         model=policy.model,
         adapter=policy.adapter,
     )

@@ -57,13 +57,16 @@ def evaluated_policies(wiring: Wiring) -> dict[str, EvaluatedPolicy]:
 
 
 def likelihood_problems(policies: Mapping[str, EvaluatedPolicy], suites: Mapping[str, SuiteConfig]) -> list[str]:
-    """Return a line for every suite that needs log-probabilities of given text, which no endpoint offers."""
+    """Return a line for every suite that needs log-probabilities of given text, which no endpoint offers.
+
+    Tasks of lm-eval are among them, because the kind alone does not tell which of them only write.
+    """
     remote = [name for name, policy in policies.items() if policy.endpoint is not None]
     return [
         f"{KEY}: {', '.join(remote)} cannot be measured on the suite `{suite.name}`: it asks for the likelihood of "
         "given text, and an HTTP endpoint only writes text. Name generation suites alone in `evaluate.suites`."
         for suite in suites.values()
-        if remote and suite.kind is SuiteKind.likelihood
+        if remote and suite.kind is not SuiteKind.generation
     ]
 
 

@@ -189,6 +189,15 @@ STAGES: dict[str, StageSpec] = {
         ),
         PPO_SPEC,
         StageSpec(
+            name="benchmark",
+            version=1,
+            kind=ArtifactKind.samples,
+            entry="pipeline.stages.benchmark:run_benchmark",
+            consumes=(Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True),),
+            libraries=(*SAMPLING_LIBRARIES, "lm_eval", "datasets"),
+            uses_base=True,
+        ),
+        StageSpec(
             name="samples",
             version=2,
             kind=ArtifactKind.samples,

@@ -59,7 +59,7 @@ def sample_policy(job: StageJob) -> StageOutcome:
     }
     return stage_samples(
         job, suite, items, done, tokenizer=job.base.tokenizer_digest, costs=costs,
-        resolved={"dtype": dtype.value, **_foreign(job)},
+        resolved={"dtype": dtype.value, **foreign_policy(job)},
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _likelihoods(model: PreTrainedModel, batch: Sequence[Item]) -> list[Result]:
     ]
 
 
-def _foreign(job: StageJob) -> dict[str, Any]:
+def foreign_policy(job: StageJob) -> dict[str, Any]:
     """Return what a policy that is neither the base nor an artifact was, for the report."""
     if job.adapter is not None:
         return {"policy": f"adapter {job.adapter.resolve().name} of {job.base.name}"}
