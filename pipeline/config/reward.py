@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.config.fields import option
-from pipeline.config.shared import LoRAConfig
 from pipeline.config.stages import TrainingConfig
 
 NUM_FOLDS = 5  # that `curate` divides prompts into
@@ -46,7 +45,6 @@ class RewardConfig(TrainingConfig):
     """A Bradley-Terry reward model on comparisons; a row is a pair."""
 
     num_epochs: int = option(1, ge=1)  # reward models overfit in the second (arXiv:2203.02155, C.2)
-    lora: LoRAConfig = option(factory=LoRAConfig)  # only where there is no policy to start from
     # Of the comparisons; what nodes learn from is part of their identity, so changing one moves no other.
     folds: list[int] = option(factory=lambda: [0, 1, 2], affects_results=False)
     gold_folds: list[int] = option(factory=lambda: [3, 4], affects_results=False)  # of the gold judge

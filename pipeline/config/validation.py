@@ -15,7 +15,8 @@ from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import find_file
 from pipeline.config.ppo import ppo_problems
-from pipeline.config.root import DATA_STAGES, Config
+from pipeline.config.reward import reward_problems
+from pipeline.config.root import DATA_STAGES, GOLD, REWARD, Config
 from pipeline.config.stages import TrainingConfig
 
 SYMBOLS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
@@ -53,14 +54,7 @@ def problems_in(config: Config | SuiteConfig | JudgeConfig | EndpointConfig) -> 
     problems.extend(_source_problems(config))
     if "curate" in config.stages and config.curate.validation_fraction + config.curate.test_fraction >= 1:
         problems.append("curate.validation_fraction and curate.test_fraction: together they leave nothing to train on.")
-    for name in config.stages:
-        section = getattr(config, name, None)
-        if isinstance(section, TrainingConfig):
-            problems.extend(_training_problems(name, section, config))
-    if "dpo" in config.stages:
-        problems.extend(dpo_problems(config.dpo))
-    if "ppo" in config.stages:
-        problems.extend(ppo_problems(config.ppo, config.model.context_length))
+    problems.extend(_stage_problems(config))
     if "evaluate" in config.stages and not config.evaluate.suites:
         problems.append("evaluate.suites: no suite is named, and `data.suites` is empty as well.")
     return problems
@@ -101,6 +95,19 @@ def _source_problems(config: Config) -> Iterator[str]:
         if not find_file(source.path).exists():
             hint = " Set `data.path`." if config.data.path == source.path else ""
             yield f"data.sources[{number}].path: there is no file {source.path}.{hint}"
+
+
+def _stage_problems(config: Config) -> Iterator[str]:
+    for name in config.stages:
+        section = getattr(config, name, None)
+        if isinstance(section, TrainingConfig):
+            yield from _training_problems(name, section, config)
+    if "dpo" in config.stages:
+        yield from dpo_problems(config.dpo)
+    if {REWARD, GOLD} & set(config.stages):
+        yield from reward_problems(config.reward, gold=GOLD in config.stages)
+    if "ppo" in config.stages:
+        yield from ppo_problems(config.ppo, config.model.context_length)
 
 
 def _training_problems(name: str, section: TrainingConfig, config: Config) -> Iterator[str]:
