@@ -11,10 +11,11 @@ import pytest
 from judged_stages import STAGES, run_judged
 from simulated_judge import quality
 
-from pipeline.config.evaluation import CriterionConfig
-from pipeline.config.judges import JudgeConfig
+from pipeline.config.evaluation import CriterionConfig, SuiteKind
+from pipeline.config.judges import JudgeConfig, VotePool
 from pipeline.config.root import Config
 from pipeline.errors import PipelineError
+from pipeline.graph.spec import STAGES as REAL
 from pipeline.graph.wiring import nodes_for
 
 PLANTED = JudgeConfig(name="planted", kind="simulated", params={"seed": 3}, batch_size=8)
@@ -138,3 +139,44 @@ def test_killed_in_the_middle_it_ends_with_the_same_bytes(
     # Four items are answered alike. The batch that died is asked again, and none of those before it.
     assert len(asked_before) == 2 * 36 + 30 % 8
     assert "going on behind 24 items" in capsys.readouterr().out
+
+
+def test_a_reward_model_judges_where_one_of_other_folds_is_asked_for(tmp_path: Path) -> None:
+    gold = {"gold": JudgeConfig(name="gold", kind="reward_model")}
+    asked = config(tmp_path, "curate", "reward", "evaluate", judges=("gold",))
+    _, problems = nodes_for(asked, fake_stages.make_suites(), {}, REAL, gold)
+    assert any("inputs.evaluate.gold=gold" in problem for problem in problems)
+    asked = config(tmp_path, "curate", "reward", "gold", "evaluate", judges=("gold",))
+    asked.inputs.evaluate.gold = "gold"
+    nodes, problems = nodes_for(asked, fake_stages.make_suites(), {}, REAL, gold)
+    assert problems == []
+    (node,) = [node for node in nodes if node.spec.name == "verdicts"]
+    assert [source.node for source in node.inputs["reward_model"]] == ["gold"]
+    assert node.spec.uses_base
+    asked.inputs.evaluate.gold = "gold-0123"
+    nodes, problems = nodes_for(asked, fake_stages.make_suites(), {}, REAL, gold)
+    assert problems == []
+    (node,) = [node for node in nodes if node.spec.name == "verdicts"]
+    assert [source.reference for source in node.inputs["reward_model"]] == ["gold-0123"]
+
+
+def test_a_reward_model_is_not_measured_on_votes_that_it_may_have_learnt_from(tmp_path: Path) -> None:
+    gold = {"gold": JudgeConfig(name="gold", kind="reward_model", params={"artifact": "gold-0123"})}
+    asked = config(tmp_path, "curate", "evaluate", judges=("gold",))
+    asked.inputs.evaluate.labels = "ingest-0123"
+    _, problems = nodes_for(asked, fake_stages.make_suites(), {}, REAL, gold)
+    assert problems == []
+    asked.evaluate.qualification.votes = VotePool.all
+    _, problems = nodes_for(asked, fake_stages.make_suites(), {}, REAL, gold)
+    assert any("judge `gold` is a reward model, which was trained on such votes" in problem for problem in problems)
+
+
+def test_a_suite_without_completions_has_nothing_to_judge(tmp_path: Path) -> None:
+    suites = fake_stages.make_suites()
+    suites["answers"].kind = SuiteKind.likelihood
+    nodes, problems = nodes_for(config(tmp_path, "curate", "evaluate"), suites, {}, STAGES, JUDGES)
+    assert problems == []
+    assert not [node for node in nodes if node.spec.name == "verdicts"]
+    suites["answers"].judges = ["planted"]
+    _, problems = nodes_for(config(tmp_path, "curate", "evaluate"), suites, {}, STAGES, JUDGES)
+    assert any("judges compare completions" in problem for problem in problems)
