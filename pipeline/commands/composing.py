@@ -93,8 +93,10 @@ def wrong_type(key: str, override: Override, schema: type) -> str | None:
     value = override.value()
     if isinstance(value, str) and "${" in value:
         return None
+    for part in reversed(key.split(".")):
+        value = {part: value}
     try:
-        OmegaConf.update(OmegaConf.structured(schema), key, value)
+        OmegaConf.merge(OmegaConf.structured(schema), value)  # `update` refuses a section below a dict of sections
     except OmegaConfBaseException as error:
         return str(error).splitlines()[0] + "."
     return None

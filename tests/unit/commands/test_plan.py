@@ -115,7 +115,7 @@ def test_tokens_and_steps_are_counted_as_the_stage_counts_them(
     nodes, problems = nodes_for(config, make_suites(), {}, STAGES)
     assert problems == []
     hashes = FileHashes(tmp_path / "hashes.json")
-    resolution = Resolution(config=config, store=store, hashes=hashes, base=lambda: base)
+    resolution = Resolution(config=config, store=store, hashes=hashes, base=lambda _: base)
     resolution.require_references(nodes)
     print_rows(dataset)
     print_sft(nodes[0], resolution)
@@ -161,7 +161,7 @@ def test_prompts_and_comparisons_are_counted_against_the_models_context(
         vocab_size=512, hidden_size=64, architecture="Llama", source="",
     )  # fmt: skip
     nodes, _ = nodes_for(config, make_suites(), {}, STAGES)
-    resolution = Resolution(config=config, store=store, hashes=FileHashes(tmp_path / "h.json"), base=lambda: base)
+    resolution = Resolution(config=config, store=store, hashes=FileHashes(tmp_path / "h.json"), base=lambda _: base)
 
     def tokens(*turns: Message, **more: bool) -> int:
         return len(tokenizer.apply_chat_template(list(turns), tokenize=True, return_dict=False, **more))
