@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import datasets
@@ -48,6 +49,7 @@ from pipeline.stages.audit import Audited, audit
 from pipeline.stages.batches import order_dataset
 from pipeline.stages.course import Milestones
 from pipeline.stages.finite import StepMeter
+from pipeline.stages.members import member_config, member_job, member_rows
 from pipeline.stages.pairs import PackedCollator, PairCollator, PairRows, load_pairs, pair_order
 from pipeline.stages.training import Training, begin_training, course_metrics, load_chosen, train
 from pipeline.tracking.job import StageJob
@@ -139,6 +141,17 @@ def pair_losses(
     return torch.where(batch["has_tie"], with_ties(difference, confidence, batch["tie"], tie), plain)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """One member after its training: its files are in the staging folder."""
+
+    training: Training
+    milestones: Milestones
+    step: int  # of the chosen checkpoint
+    base: PreTrainedModel  # without the adapter again
+    probes: Tensor  # raw scores of a few rows, as they were before saving
+
+
 def train_reward(job: StageJob) -> StageOutcome:
     """Fit a reward model to the train comparisons of its folds, audit it, and seal it with the audit card.
 
@@ -146,32 +159,51 @@ def train_reward(job: StageJob) -> StageOutcome:
     """
     config = replace(job.section(RewardConfig), folds=list(job.params["folds"]))
     rows = load_pairs(job, section=SECTION, folds=config.folds, max_length=config.max_length)
-    training = begin_training(job, config, section=SECTION)
-    base = load_base(job.base, job.section(ModelConfig), job.runtime, training.dtype)
-    model = initial_model(job, base, config)
+    base: PreTrainedModel | None = None
+    members: list[Trained] = []
+    for number, folder in enumerate(member_folders(job.staging, config.num_members)):
+        members.append(train_member(job, base, rows, config, number, folder))
+        base = members[-1].base
+        job.work.remember("dtype", members[-1].training.dtype.value)
+    count = config.num_members
+    facts = RewardFacts(
+        tail_ids=rows.chat.end_of_turn_ids, stop_ids=rows.chat.stop_ids, means=(0.0,) * count, stds=(1.0,) * count,
+        temperature=1.0, folds=tuple(config.folds),
+    )  # fmt: skip
+    facts.write(job.staging)
+    reward = load_reward(members[-1].base, job.staging)
+    after = reward.score(_probe_rows(rows), config.microbatch_size).members
+    reloaded = float((after - torch.stack([member.probes for member in members])).abs().max())
+    audited = audit(job, reward, rows, config, members[0].training.dtype, reloaded)
+    return finish(job, members, audited, rows)
+
+
+def train_member(
+    job: StageJob, base: PreTrainedModel | None, rows: PairRows, config: RewardConfig, number: int, folder: Path
+) -> Trained:
+    """Train one member on its own draw of the pairs and write its adapter and head into ``folder``."""
+    own, drawn = member_config(config, number), member_rows(rows, config, number)
+    training = begin_training(member_job(job, rows, config, number), own, section=SECTION)
+    if base is None:
+        base = load_base(job.base, job.section(ModelConfig), job.runtime, training.dtype)
+    model = initial_model(job, base, own)
     milestones = train(
         training,
-        lambda arguments, meter: make_trainer(model, rows, config, arguments, meter),
-        num_rows=len(rows.train),
+        lambda arguments, meter: make_trainer(model, drawn, own, arguments, meter),
+        num_rows=len(drawn.train),
         has_validation=bool(rows.validation),
-        measure=lambda trained: {"loss": validation_loss(trained, rows.validation, config.microbatch_size)},
+        measure=lambda trained: {"loss": validation_loss(trained, rows.validation, own.microbatch_size)},
     )
     step = load_chosen(training.attempt, model, keep_best=config.keep_best)
     head = cast("RewardHead", model.reward_head)
-    (folder,) = member_folders(job.staging, 1)
     save_adapter(model, folder / ADAPTER_FOLDER)
     save_head(head.score, folder)
-    facts = RewardFacts(
-        tail_ids=rows.chat.end_of_turn_ids, stop_ids=rows.chat.stop_ids, means=(0.0,), stds=(1.0,), temperature=1.0,
-        folds=tuple(config.folds),
-    )  # fmt: skip
-    facts.write(job.staging)
-    probe = [pair.chosen.input_ids for pair in rows.train[:NUM_PROBES]]
-    before = raw_scores(model, head.score, probe, config.microbatch_size)
-    reward = load_reward(model.unload(), job.staging)
-    after = reward.score(probe, config.microbatch_size).mean
-    audited = audit(job, reward, rows, config, training.dtype, float((after - before).abs().max()))
-    return finish(training, audited, rows, milestones, step)
+    probes = raw_scores(model, head.score, _probe_rows(rows), config.microbatch_size)
+    return Trained(training=training, milestones=milestones, step=step, base=model.unload(), probes=probes)
+
+
+def _probe_rows(rows: PairRows) -> list[list[int]]:
+    return [pair.chosen.input_ids for pair in rows.train[:NUM_PROBES]]
 
 
 def initial_model(job: StageJob, base: PreTrainedModel, config: RewardConfig) -> PeftModel:
@@ -233,30 +265,32 @@ def validation_loss(model: PeftModel, pairs: Sequence[Pair], batch_size: int) ->
     return total / len(pairs)
 
 
-def finish(training: Training, audited: Audited, rows: PairRows, milestones: Milestones, step: int) -> StageOutcome:
+def finish(job: StageJob, members: Sequence[Trained], audited: Audited, rows: PairRows) -> StageOutcome:
     """Write facts, audit card and the course of the training into the staging folder."""
-    attempt, dtype, card = training.attempt, training.dtype.value, audited.card
-    job, facts = attempt.job, audited.reward.facts
+    card, facts, dtype = audited.card, audited.reward.facts, members[0].training.dtype.value
     facts.write(job.staging)
     for gate in card.gates:
         job.run.notice(f"{gate['outcome']} {gate['name']}: {gate['reason']}")
+    courses = [{"best_step": one.step, **course_metrics(one.training.attempt, one.step)} for one in members]
     metrics = {
-        "best_step": step,
-        **course_metrics(attempt, step),
+        **courses[0],
         "accuracy": card.values["accuracy"]["estimate"],
         "calibration_error": card.values["calibration"]["ece"]["estimate"],
         "temperature": facts.temperature,
     }
+    for name in ("processed_tokens", "supervised_tokens", "skipped_steps"):  # of the whole ensemble
+        metrics[name] = sum(course[name] for course in courses)
     counts = {**rows.counts, "test": audited.counts} if audited.counts is not rows.counts["validation"] else rows.counts
-    course = {
+    content = {
         **metrics,
-        "planned_steps": milestones.num_steps,
+        "planned_steps": members[0].milestones.num_steps,
         "rows": {split: count.as_dict() for split, count in counts.items()},
-        "validations": attempt.course.validations,
+        "validations": [one.training.attempt.course.validations for one in members],
+        "members": courses,
         "folds": list(facts.folds),
         "dtype": dtype,
     }
-    write_durably(job.staging / "training.json", json.dumps(course, indent=1, sort_keys=True) + "\n")
+    write_durably(job.staging / "training.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
     write_durably(job.staging / AUDIT_FILE, json.dumps(card.values, indent=1, sort_keys=True) + "\n")
     return StageOutcome(
         parts={"reward": reward_digest(job.staging), "audit": sha256_file(job.staging / AUDIT_FILE)},

@@ -24,7 +24,7 @@ from pipeline.data.encode import encode_completion, load_chat
 from pipeline.data.pairs import Pair
 from pipeline.errors import CheckpointError, DataError
 from pipeline.models.loading import add_lora, load_base, save_adapter
-from pipeline.models.reward import RewardFacts, load_reward, reward_digest
+from pipeline.models.reward import RewardFacts, load_reward, member_folders, reward_digest
 from pipeline.stages import reward
 from pipeline.stages.pairs import PairCollator
 
@@ -166,6 +166,42 @@ def test_it_starts_from_the_policys_adapter(workshop: Workshop, tmp_path: Path) 
     ours = load_file(work.staging / "adapter/adapter_model.safetensors")
     assert same(ours, load_file(sealed.path / "adapter/adapter_model.safetensors"))
     assert json.loads((work.staging / "adapter/adapter_config.json").read_text())["r"] == 2
+
+
+def test_members_of_an_ensemble_differ_and_a_resumed_one_is_the_same(workshop: Workshop) -> None:
+    config = small_config(num_members=2, num_epochs=1)
+    outcome, work = workshop.run(config, "ensemble")
+    facts = RewardFacts.read(work.staging)
+    assert facts.num_members == 2
+    heads = [load_file(folder / "head.safetensors") for folder in member_folders(work.staging, 2)]
+    assert not same(heads[0], heads[1])
+    rows = metric_rows(work.metrics)
+    assert [row["step"] for row in rows] == list(range(14))  # six steps and the one before them, twice
+    card = json.loads((work.staging / "audit.json").read_text())
+    assert card["policy_samples"]["spread_between_members"] > 0
+    # The second member's fourth step: the first is over, and the second goes on from its own checkpoint.
+    original, begun = reward.make_trainer, []
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        trainer = original(*args, **kwargs)
+        begun.append(trainer)
+        if len(begun) == 2:
+
+            class AtStep(TrainerCallback):
+                def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                    if state.global_step == 3:
+                        raise Crash
+
+            trainer.add_callback(AtStep())
+        return trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reward, "make_trainer", make)
+        with pytest.raises(Crash):
+            workshop.run(config, "ensemble-crash")
+    again, resumed = workshop.run(config, "ensemble-crash")
+    assert again.parts == outcome.parts
+    assert [row["step"] for row in metric_rows(resumed.metrics)] == list(range(14))
 
 
 # --- labels ------------------------------------------------------------------------------------------------------
