@@ -51,6 +51,7 @@ def measure_judge(job: StageJob) -> StageOutcome:
     write_verdicts(job.staging / VERDICTS_FILE, rows)
     outcomes = {outcome.id: outcome for outcome in outcomes_of([([], rows)], [])}
     scorecard = score_judge(judge, probes, outcomes)
+    scorecard.card.update(price_per_thousand(list(answers.values())))
     text = json.dumps(scorecard.as_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_durably(job.staging / CARD_FILE, text)
     write_costs(job, list(answers.values()), time.perf_counter() - started)
@@ -62,6 +63,19 @@ def measure_judge(job: StageJob) -> StageOutcome:
         },
         metrics={name: value["estimate"] for name, value in scorecard.card.items()},
     )
+
+
+def price_per_thousand(answers: Sequence[Answer]) -> dict[str, dict[str, float | int | None]]:
+    """Return what a thousand questions take: tokens, and money where the endpoint has prices; none of it is time."""
+    totals = {
+        "tokens_per_thousand": float(sum(answer.tokens for answer in answers)),
+        "cost_per_thousand": sum(answer.cost for answer in answers),
+    }
+    return {
+        name: {"estimate": 1000 * total / len(answers), "low": None, "high": None, "n": len(answers)}
+        for name, total in totals.items()
+        if total and answers
+    }
 
 
 def load_probes(job: StageJob) -> list[Probe]:

@@ -111,6 +111,10 @@ def test_a_local_model_is_measured_killed_and_resumed_to_the_same_bytes(
     assert content["card"]["failure_rate"] == {**content["card"]["failure_rate"], "estimate": 0.0, "n": 12 + 6 + 3 + 24}
     assert 0 <= content["card"]["consistency"]["estimate"] <= 1
     assert content["reliability"]
+    asked = content["card"]["tokens_per_thousand"]
+    assert (asked["n"], asked["low"]) == (90, None)
+    assert 100_000 < asked["estimate"] < 600_000  # a question is some hundred tokens
+    assert "cost_per_thousand" not in content["card"]  # it costs nothing
     assert executed.artifact.manifest.base is not None
 
     from pipeline.models import choices
