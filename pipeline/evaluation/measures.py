@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pipeline.checks.registry import Check, CheckItem, Parts, build_check
@@ -46,7 +46,7 @@ class Measure:
         """Return the metric's value for one policy."""
         values = self.values[policy]
         if self.denominator is not None:
-            return ratio_interval(values, self.denominator, clusters, confidence)
+            return self._bounded(ratio_interval(values, self.denominator, clusters, confidence), 0.0)
         if self.unit == "share":
             return proportion_interval([value == 1 for value in values], clusters, confidence)
         return mean_interval(values, clusters, confidence)
@@ -55,11 +55,17 @@ class Measure:
         """Return the paired difference between two policies, policy minus baseline."""
         values, others = self.values[policy], self.values[baseline]
         if self.denominator is not None:
-            return paired_ratio_difference(values, others, self.denominator, clusters, confidence)
+            return self._bounded(paired_ratio_difference(values, others, self.denominator, clusters, confidence), -1.0)
         if self.unit == "share":
             passed, others_passed = [value == 1 for value in values], [value == 1 for value in others]
             return paired_proportion_difference(passed, others_passed, clusters, confidence)
         return paired_difference(values, others, clusters, confidence)
+
+    def _bounded(self, value: Estimate, lowest: float) -> Estimate:
+        """Cut the interval of a share where no share can lie."""
+        if self.unit != "share" or value.low is None or value.high is None:
+            return value
+        return replace(value, low=max(value.low, lowest), high=min(value.high, 1.0))
 
 
 def measure(suite: JoinedSuite) -> list[Measure]:

@@ -46,6 +46,8 @@ def test_strict_and_loose_by_prompt_and_by_instruction() -> None:
         assert found[metric, "tuned", None]["estimate"] == pytest.approx(other), metric
         assert found[metric, "tuned", "base"]["estimate"] == pytest.approx(other - one), metric
         assert found[metric, "base", None]["n"] == 2
+        assert 0 <= found[metric, "base", None]["low"] <= found[metric, "base", None]["high"] <= 1
+        assert -1 <= found[metric, "tuned", "base"]["low"] <= found[metric, "tuned", "base"]["high"] <= 1
     assert report["suites"][0]["primary"] == "all_checks"
     shown = {name: answer["checks"] for e in report["examples"] for name, answer in ((e["id"], e["answers"][1]),)}
     assert [entry["name"] for entry in shown["a"]] == list(NAMES)  # parts are no checks of their own
