@@ -34,4 +34,6 @@ def metric_names(suite: SuiteConfig, judges: Sequence[str]) -> list[str] | None:
         return WITHOUT_COMPLETIONS.get(suite.kind)
     checks = check_names(suite.checks)
     whole = [ALL_CHECKS] if checks else []
-    return [*whole, *checks, *(f"{name}{PARTS}" for name in checks), FINISHED, *(WIN_RATE + name for name in judges)]
+    parts = [f"{name}{PARTS}" for name in checks]
+    rated = [f"{criterion.name}/{judge}" for criterion in suite.rubric for judge in judges]
+    return [*whole, *checks, *parts, FINISHED, *(WIN_RATE + judge for judge in judges), *rated]
