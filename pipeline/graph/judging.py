@@ -281,7 +281,7 @@ def _spec(spec: StageSpec, config: JudgeConfig, judge: Judge) -> StageSpec:
     return replace(
         spec,
         uses_base=loads,
-        libraries=SAMPLING_LIBRARIES if loads else (),
+        libraries=(*spec.libraries, *SAMPLING_LIBRARIES) if loads else spec.libraries,
         runs_checks=judge.checks is None or bool(judge.checks) or is_from_plugin(config),
     )
 

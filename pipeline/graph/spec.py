@@ -238,6 +238,7 @@ STAGES: dict[str, StageSpec] = {
                 Consumes(role="reward_model", kind=ArtifactKind.reward_model, parts=("reward",), optional=True),
                 Consumes(role="members", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True),
             ),
+            libraries=("numpy", "scipy"),
         ),
         StageSpec(
             name="report",
