@@ -100,6 +100,7 @@ def test_faults_land_elsewhere(problem: Problem, fault: str, monkeypatch: pytest
     assert problem.divergence(policy) > 0.1
 
 
+@pytest.mark.integration
 def test_roles_as_adapters_on_one_backbone_find_it_too(problem: Problem, tmp_path: Path) -> None:
     """Policy, reference and value as LoRA adapters on one frozen base, which ends as it began."""
     base = make_model().requires_grad_(False)
