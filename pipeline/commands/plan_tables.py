@@ -10,6 +10,7 @@ from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.base_model import BaseModel
 from pipeline.commands.runs import print_table, size
 from pipeline.config.data import TableName
+from pipeline.config.evaluation import SuiteConfig, own_source
 from pipeline.config.root import Config
 from pipeline.data.encode import (
     Chat,
@@ -22,6 +23,7 @@ from pipeline.data.encode import (
     load_chat,
 )
 from pipeline.data.rows import Comparison, Demonstration, Prompt
+from pipeline.data.suite_rows import read_suite_rows
 from pipeline.data.tables import part_name, read_table
 from pipeline.graph.estimates import remembered_rate, sft_memory
 from pipeline.graph.fingerprint import result_config
@@ -147,13 +149,10 @@ def print_samples(nodes: Sequence[Node], states: Sequence[str], resolution: Reso
     """Print how many items each suite asks, and how long as many took before."""
     rows = []
     for node, state in zip(nodes, states, strict=True):
-        suite, base, source = node.params["suite"], resolution.base_for(node), node.inputs["dataset"][0]
-        dataset = resolution.made.get(source.node or "")
-        if source.reference is not None:
-            dataset = resolution.reference(source.reference)
-        if base is None or dataset is None:
+        suite, base = node.params["suite"], resolution.base_for(node)
+        num_rows = _num_rows(node, suite, resolution)
+        if base is None or num_rows is None:
             continue
-        num_rows = pyarrow.parquet.read_metadata(dataset.file(f"{suite.table}/{suite.split}.parquet")).num_rows
         items = min(num_rows, suite.limit or num_rows)
         same = {"suite": result_config(suite)}
         known = remembered_rate(resolution.store, node.spec.name, "items", environment(), base.digest, same)
@@ -161,6 +160,19 @@ def print_samples(nodes: Sequence[Node], states: Sequence[str], resolution: Reso
         rows.append([suite.name, node.params["policy_name"], f"{items:,}", state, "-" if state == "cached" else time])
     if rows:
         print_table("SUITE POLICY ITEMS STATE TIME", rows)
+
+
+def _num_rows(node: Node, suite: SuiteConfig, resolution: Resolution) -> int | None:
+    """Return how many rows a suite chooses its items from; None where only running it can tell."""
+    if (own := own_source(suite)) is not None:
+        return len(read_suite_rows(own, suite.name))
+    for source in node.inputs.get("dataset", ()):
+        dataset = resolution.made.get(source.node or "")
+        if source.reference is not None:
+            dataset = resolution.reference(source.reference)
+        if dataset is not None:
+            return int(pyarrow.parquet.read_metadata(dataset.file(f"{suite.table}/{suite.split}.parquet")).num_rows)
+    return None
 
 
 def _time_of_tokens(node: Node, resolution: Resolution, base: BaseModel, tokens: float) -> str:

@@ -16,6 +16,8 @@ from pipeline.artifacts.store import Store
 from pipeline.commands import plan_tables
 from pipeline.commands.plan import Planned, walk
 from pipeline.commands.plan_tables import print_other_tables, print_rows, print_samples, print_sft, span
+from pipeline.config.data import TableName
+from pipeline.config.evaluation import SuiteKind
 from pipeline.config.root import Config
 from pipeline.config.shared import ModelConfig
 from pipeline.data.rows import Comparison, Demonstration, Message, Prompt
@@ -129,6 +131,19 @@ def test_tokens_and_steps_are_counted_as_the_stage_counts_them(
     assert any(line.startswith("sft: 5 optimizer steps of 4 rows; base 0.1 M parameters") for line in lines)  # 18 / 4
     assert any(line.startswith("sft: time unknown for") for line in lines)
     assert ["answers", "base", "3", "to", "run", "unknown"] in cells
+    suites = make_suites("mine", "task", "short")
+    own = tmp_path / "mine.jsonl"
+    own.write_text("".join(f'{{"prompt": "Number {number}"}}\n' for number in range(7)))
+    suites["mine"].prompts = suites["short"].prompts = str(own)
+    suites["mine"].table = suites["short"].table = TableName.prompts
+    suites["short"].limit = 2
+    suites["task"].kind, suites["task"].task = SuiteKind.lm_eval, "arc_easy"
+    nodes, problems = nodes_for(config, suites, {}, STAGES)
+    assert problems == []
+    samples = [node for node in nodes if node.name.startswith("samples-") and node.name.endswith("-base")]
+    print_samples(samples, ["to run"] * 3, resolution)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [["mine", "base", "7"], ["short", "base", "2"]]
 
 
 def test_prompts_and_comparisons_are_counted_against_the_models_context(
