@@ -15,6 +15,7 @@ from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.base_model import resolve_base
 from pipeline.artifacts.hashing import FileHashes
 from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.commands.plan_pairs import learns_from_pairs, print_pairs
 from pipeline.commands.plan_tables import print_other_tables, print_rows, print_samples, print_sft
 from pipeline.commands.runs import print_table
 from pipeline.config.shared import TrackingMode
@@ -65,6 +66,8 @@ def plan(prepared: Prepared) -> int:
     for entry in planned:
         if SFTConfig in entry.node.spec.sections:
             print_sft(entry.node, resolution)
+        if learns_from_pairs(entry.node):
+            print_pairs(entry.node, resolution)
     asked = [entry for entry in planned if entry.node.spec.kind == ArtifactKind.samples]
     print_samples([entry.node for entry in asked], [entry.state for entry in asked], resolution)
     return 0

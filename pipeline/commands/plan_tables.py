@@ -12,6 +12,7 @@ from pipeline.commands.runs import print_table, size
 from pipeline.config.data import TableName
 from pipeline.config.evaluation import SuiteConfig, own_source
 from pipeline.config.root import Config
+from pipeline.config.stages import TrainingConfig
 from pipeline.data.encode import (
     Chat,
     Dropped,
@@ -22,10 +23,11 @@ from pipeline.data.encode import (
     encode_rows,
     load_chat,
 )
+from pipeline.data.pairs import PairCounts
 from pipeline.data.rows import Comparison, Demonstration, Prompt
 from pipeline.data.suite_rows import read_suite_rows
 from pipeline.data.tables import part_name, read_table
-from pipeline.graph.estimates import remembered_rate, sft_memory
+from pipeline.graph.estimates import remembered_rate, training_memory
 from pipeline.graph.fingerprint import result_config
 from pipeline.graph.nodes import Node
 from pipeline.graph.resolution import Resolution
@@ -61,19 +63,35 @@ def print_sft(node: Node, resolution: Resolution) -> None:
     if not train.encoded:
         print(f"{node.name}: no train row is left; raise sft.max_length or set sft.overlength=truncate\n")
         return
+    print_training(node, resolution, base, sft, train, sides=1)
+
+
+def print_training(
+    node: Node,
+    resolution: Resolution,
+    base: BaseModel,
+    section: TrainingConfig,
+    train: EncodingCounts | PairCounts,
+    *,
+    sides: int,
+) -> None:
+    """Print steps, memory and time of a training; a pair has two sides."""
     steps = num_optimizer_steps(
-        train.encoded, num_epochs=sft.num_epochs, batch_size=sft.batch_size, max_steps=sft.max_steps
+        train.encoded, num_epochs=section.num_epochs, batch_size=section.batch_size, max_steps=section.max_steps
     )
-    memory = sft_memory(base.folder, sft, config.model, train.longest)
+    memory = training_memory(base.folder, section, resolution.config.model, train.longest, sides=sides)
     millions = f"base {memory.base_parameters / 1e6:.1f} M parameters, adapter {memory.adapter_parameters / 1e6:.2f} M"
     parts = f"base {size(memory.base)}, adapter and optimizer {size(memory.adapter)}, "
     parts += f"activations {size(memory.activations)}, head {size(memory.head)}"
-    print(f"{node.name}: {steps:,} optimizer steps of {sft.batch_size} rows; {millions}")
+    print(
+        f"{node.name}: {steps:,} optimizer steps of {section.batch_size} {'pairs' if sides == 2 else 'rows'}; "
+        f"{millions}"
+    )
     print(f"{node.name}: memory about {size(memory.total)} ({parts}); right to about a half")
     if node.name in resolution.made:
         print(f"{node.name}: cached, so nothing is trained\n")
         return
-    tokens = train.total_tokens * min(steps * sft.batch_size / train.encoded, sft.num_epochs)
+    tokens = train.total_tokens * min(steps * section.batch_size / train.encoded, section.num_epochs)
     print(f"{node.name}: {_time_of_tokens(node, resolution, base, tokens)}\n")
 
 
@@ -93,7 +111,7 @@ def count_tokens(config: Config, base: BaseModel, dataset: Artifact) -> dict[str
 def print_other_tables(dataset: Artifact, nodes: Sequence[Node], resolution: Resolution) -> None:
     """Print the tokens of prompts and comparisons, against the model's context.
 
-    No stage here trains on them, so there is no `max_length` to hold them to; what does not fit into the context fits
+    What a stage that learns from comparisons keeps of them is in its own table; what does not fit into the context fits
     nowhere. Nothing is printed where no node of the run uses a model, because then there is no tokenizer either.
     """
     base = next((found for node in nodes if (found := resolution.base_for(node)) is not None), None)

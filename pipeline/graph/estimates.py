@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.store import Store
 from pipeline.config.shared import Attention, DType, LoRAConfig, ModelConfig, Quantization
-from pipeline.config.stages import SFTConfig
+from pipeline.config.stages import TrainingConfig
 from pipeline.errors import ModelError
 
 PROCESS_BYTES = 600_000_000  # interpreter and libraries
@@ -83,21 +83,23 @@ def activation_values(config: Mapping[str, Any], length: int, attention: Attenti
     return values
 
 
-def sft_memory(folder: Path, sft: SFTConfig, model: ModelConfig, longest: int) -> MemoryEstimate:
-    """Estimate the peak of supervised fine-tuning, which its batch of the longest rows decides."""
+def training_memory(
+    folder: Path, section: TrainingConfig, model: ModelConfig, longest: int, *, sides: int = 1
+) -> MemoryEstimate:
+    """Estimate the peak of a training, which its batch of the longest rows decides; a pair has two sides."""
     shapes = weight_shapes(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     base_parameters = sum(math.prod(shape) for shape in shapes.values())
-    trained = adapter_parameters(shapes, sft.lora)
+    trained = adapter_parameters(shapes, section.lora)
     # `auto` is bfloat16 or float32 by a probe of this machine; the larger is assumed.
     width = 2 if model.dtype in {DType.bfloat16, DType.float16} else 4
-    values = activation_values(config, longest, model.attention, checkpointing=sft.activation_checkpointing)
+    values = activation_values(config, longest, model.attention, checkpointing=section.activation_checkpointing)
     return MemoryEstimate(
         base_parameters=base_parameters,
         adapter_parameters=trained,
         base=base_parameters // 2 if model.quantization == Quantization.nf4 else base_parameters * width,
         adapter=trained * ADAPTER_BYTES,
-        activations=sft.microbatch_size * longest * values * width,
+        activations=sides * section.microbatch_size * longest * values * width,
         head=HEAD_CHUNK * int(config["vocab_size"]) * (width + 4),
     )
 

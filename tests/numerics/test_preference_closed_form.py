@@ -15,6 +15,7 @@ from pipeline.losses.pairs import Pairs
 from pipeline.losses.preference import preference_loss
 from pipeline.models.logprobs import supervised_logprobs
 
+pytestmark = pytest.mark.slow
 VOCABULARY, LENGTH, BETA = 6, 3, 0.5
 # Two different words as the prompt: after a single 0, attention cannot tell how many zeros have followed it.
 PROMPT = [1, 0]

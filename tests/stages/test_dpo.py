@@ -26,7 +26,7 @@ from pipeline.errors import ArtifactError, DataError
 from pipeline.stages import dpo
 from pipeline.stages.pairs import load_pairs
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")]
 LOG_2 = math.log(2)
 
 

@@ -17,7 +17,7 @@ from pipeline.graph.estimates import (
     activation_values,
     adapter_parameters,
     remembered_rate,
-    sft_memory,
+    training_memory,
     weight_shapes,
 )
 
@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_shapes_come_from_the_header(model: Path) -> None:
     shapes = weight_shapes(model)
     assert shapes["model.layers.1.mlp.down_proj.weight"] == [64, 128]
-    memory = sft_memory(model, SFTConfig(), ModelConfig(dtype=DType.float32), 100)
+    memory = training_memory(model, SFTConfig(), ModelConfig(dtype=DType.float32), 100)
     assert memory.base_parameters == PARAMETERS == 106_816
     assert memory.base == 4 * PARAMETERS
 
@@ -70,11 +70,11 @@ def test_activations_grow_with_layers_and_shrink_with_checkpointing() -> None:
 
 def test_memory_follows_its_parts(model: Path) -> None:
     sft = SFTConfig(microbatch_size=8)
-    wide = sft_memory(model, sft, ModelConfig(), 100)
-    narrow = sft_memory(model, sft, ModelConfig(dtype=DType.bfloat16), 100)
+    wide = training_memory(model, sft, ModelConfig(), 100)
+    narrow = training_memory(model, sft, ModelConfig(dtype=DType.bfloat16), 100)
     assert (narrow.base, narrow.activations) == (wide.base // 2, wide.activations // 2)
     assert narrow.adapter == wide.adapter == 16 * 2 * INS_AND_OUTS * 16
-    half = sft_memory(model, replace(sft, microbatch_size=4), ModelConfig(dtype=DType.bfloat16), 100)
+    half = training_memory(model, replace(sft, microbatch_size=4), ModelConfig(dtype=DType.bfloat16), 100)
     assert half.activations == narrow.activations // 2
     assert half.total < narrow.total
 
