@@ -143,7 +143,7 @@ def test_tokens_and_steps_are_counted_as_the_stage_counts_them(
     samples = [node for node in nodes if node.name.startswith("samples-") and node.name.endswith("-base")]
     print_samples(samples, ["to run"] * 3, resolution)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:3] for line in lines[1:]] == [["mine", "base", "7"], ["short", "base", "2"]]
+    assert [line.split()[:3] for line in lines[1:] if line] == [["mine", "base", "7"], ["short", "base", "2"]]
 
 
 def test_prompts_and_comparisons_are_counted_against_the_models_context(
