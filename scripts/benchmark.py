@@ -29,13 +29,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from benchmarks import curate, dpo, ppo, sft  # noqa: E402  (the path is set above)
+from benchmarks import curate, dpo, ppo, reward, sft  # noqa: E402  (the path is set above)
 from benchmarks.benchmark import Benchmark, Measurement  # noqa: E402
 
 BENCHMARKS: dict[str, Benchmark] = {
     "curate": curate.BENCHMARK,
     "dpo": dpo.BENCHMARK,
     "ppo": ppo.BENCHMARK,
+    "reward": reward.BENCHMARK,
     "sft": sft.BENCHMARK,
 }
 RESULT = "benchmark-result: "  # a child's last line begins with this; libraries print lines of their own
