@@ -2,12 +2,15 @@
 
 ``python scripts/benchmark.py sft --repetitions 3 --rows 64 --json``
 ``python scripts/benchmark.py dpo --repetitions 3 --rows 64 --json``
+``python scripts/benchmark.py evaluate --repetitions 3 --rows 64 --batch-size 16 --json`` (pip install lm-eval==0.4.13)
 ``python scripts/benchmark.py curate --repetitions 1 --rows 100000 --peers datasketch datatrove``
 
 Prints every repetition and the medians. With ``--json`` the last line is one JSON object with ``name``, ``ratio`` (our
 speed over the peer's as it comes; of several peers, over the fastest), ``best_ratio`` (over the fastest setting of any
 peer) and ``memory_ratio`` (our peak memory over that of the peer as it comes). `sft` and `dpo` add
-``max_loss_difference`` (per step, on the same batches in float32), `curate` the recall and precision of each.
+``max_loss_difference`` (per step, on the same batches in float32), `curate` the recall and precision of each,
+`evaluate` (whose ``ratio`` is generation's) ``likelihood_ratio``, the largest relative difference of two scores and the
+share of equal completions.
 
 A benchmark is a `Benchmark` in `BENCHMARKS`: the names of its variants, a function that measures one of them, and a
 function that turns all measurements into the final object.
@@ -29,12 +32,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from benchmarks import curate, dpo, ppo, reward, sft  # noqa: E402  (the path is set above)
+from benchmarks import curate, dpo, evaluate, ppo, reward, sft  # noqa: E402  (the path is set above)
 from benchmarks.benchmark import Benchmark, Measurement  # noqa: E402
 
 BENCHMARKS: dict[str, Benchmark] = {
     "curate": curate.BENCHMARK,
     "dpo": dpo.BENCHMARK,
+    "evaluate": evaluate.BENCHMARK,
     "ppo": ppo.BENCHMARK,
     "reward": reward.BENCHMARK,
     "sft": sft.BENCHMARK,
@@ -48,7 +52,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("name", choices=sorted(BENCHMARKS))
     parser.add_argument("--repetitions", type=int, default=3, help="of each variant; the median counts")
     parser.add_argument("--rows", type=int, default=None, help="rows of work; each benchmark has a default")
-    parser.add_argument("--batch-size", type=int, default=8, help="rows of one optimizer step")
+    parser.add_argument("--batch-size", type=int, default=8, help="rows of one optimizer step, or decoded together")
     parser.add_argument("--model", type=Path, default=None, help="folder of a causal model; default: the embedded one")
     parser.add_argument("--variants", nargs="*", default=None, help="measure only these, for a quick look")
     parser.add_argument(

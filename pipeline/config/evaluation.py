@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from pipeline.config.costs import CostsConfig
 from pipeline.config.data import SourceConfig, SourceSplit, TableName
 from pipeline.config.fields import option
 from pipeline.config.gates import GateConfig
@@ -92,6 +93,7 @@ class EvaluateConfig:
     judges: list[str] = option(factory=list)  # of every generation suite, beside its own; files in `configs/judge/`
     votes: str | None = option(None, affects_results=False)  # export with people's verdicts, for judges of kind `human`
     qualification: QualificationConfig = option(factory=QualificationConfig)
+    costs: CostsConfig = option(factory=CostsConfig)
     baseline: str = "base"  # the policy that the others are compared with
     confidence: float = option(0.95, gt=0.5, lt=1)  # of the intervals
     limit: int | None = option(None, ge=1)  # items per suite, for a quick look

@@ -35,6 +35,7 @@ def build_report(
     judges: Sequence[Mapping[str, Any]] = (),
     ratings: Sequence[Mapping[str, Any]] = (),
     reward_models: Sequence[Mapping[str, Any]] = (),
+    costs: Mapping[str, Any] | None = None,
     contamination: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """Join the samples and measure every policy and its difference from the baseline.
@@ -47,6 +48,7 @@ def build_report(
         win_rates: What judges said of pairs of policies; where one is the baseline, it is the opponent.
         judges: The judges with their scorecards.
         ratings: Metrics by which judges rated single completions.
+        costs: What ways to run one policy change, without what they take; None where that was not asked for.
         reward_models: The audit of each reward model that the policies were made with.
         contamination: Per suite, how many of its items were found in what policies were trained on.
 
@@ -69,6 +71,7 @@ def build_report(
         "win_rates": list(win_rates),
         "judges": list(judges),
         "reward_models": list(reward_models),
+        "costs": costs,
         "counts": [entry for suite in joined for entry in suite.counts],
         "contamination": list(contamination),
         "examples": [entry for suite in joined for entry in choose_examples(suite, measures[suite.name], evaluate)],

@@ -14,6 +14,7 @@ from pipeline.config.root import EVALUATE
 from pipeline.config.shared import ModelConfig
 from pipeline.evaluation.metric_names import metric_names
 from pipeline.graph.chain import Wiring
+from pipeline.graph.costing import costs_node
 from pipeline.graph.judging import Judging
 from pipeline.graph.nodes import Node, Source, safe_name
 from pipeline.graph.policies import EvaluatedPolicy, evaluated_policies, likelihood_problems
@@ -60,11 +61,12 @@ def evaluation_nodes(
                 for name in limited}  # fmt: skip
     for suite in limited.values():
         judging.add_suite(suite, by_suite[suite.name])
+    costs = costs_node(wiring, policies, limited, samples)
     report = Node(
         name="report",
         stage=EVALUATE,
         spec=stages["report"],
-        inputs={"samples": joined, "dataset": dataset, **judging.sources(), **_reward_models(wiring)},
+        inputs={"samples": joined, "dataset": dataset, **judging.sources(), **_reward_models(wiring), **_costs(costs)},
         reads={
             "samples": ("*",),
             "dataset": ("*/*",),
@@ -72,11 +74,17 @@ def evaluation_nodes(
             "scorecards": ("card",),
             "ratings": ("verdicts",),
             "reward_models": ("audit",),
+            "costs": ("costs",),
         },
         params={"suites": limited, "policies": list(policies), "samples": pairs, **judging.params()},
         identity={"policies": list(policies), "samples": pairs, "suite": dict(limited), **judging.identity()},
     )
-    return [*samples, *judging.nodes, report]
+    return [*samples, *judging.nodes, *([costs] if costs else []), report]
+
+
+def _costs(node: Node | None) -> dict[str, tuple[Source, ...]]:
+    """Return the measured costs as an input of the report; nothing where they were not asked for."""
+    return {} if node is None else {"costs": (Source(label=node.name, node=node.name),)}
 
 
 def _reward_models(wiring: Wiring) -> dict[str, tuple[Source, ...]]:

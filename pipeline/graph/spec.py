@@ -241,6 +241,19 @@ STAGES: dict[str, StageSpec] = {
             libraries=("numpy", "scipy"),
         ),
         StageSpec(
+            name="costs",
+            version=1,
+            kind=ArtifactKind.samples,
+            entry="pipeline.stages.costs:measure_costs",
+            consumes=(
+                Consumes(role="dataset", kind=ArtifactKind.dataset, parts=(), default=("curate",)),
+                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True),
+            ),
+            libraries=(*SAMPLING_LIBRARIES, "numpy", "scipy"),
+            uses_base=True,
+            runs_checks=True,
+        ),
+        StageSpec(
             name="report",
             version=2,
             kind=ArtifactKind.report,
@@ -254,6 +267,7 @@ STAGES: dict[str, StageSpec] = {
                 Consumes(role="scorecards", kind=ArtifactKind.verdicts, parts=("card",), optional=True),
                 Consumes(role="ratings", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True),
                 Consumes(role="reward_models", kind=ArtifactKind.reward_model, parts=("audit",), optional=True),
+                Consumes(role="costs", kind=ArtifactKind.samples, parts=("costs",), optional=True),
             ),
             libraries=("numpy", "scipy"),
             runs_checks=True,

@@ -21,7 +21,7 @@ from pipeline.graph.preference import with_reference
 from pipeline.graph.spec import STAGES, StageSpec
 
 # What `evaluate` consists of, and what `dpo` brings along.
-INTERNAL = frozenset({"samples", "benchmark", "verdicts", "scorecard", "report", "reference_logprobs"})
+INTERNAL = frozenset({"samples", "benchmark", "verdicts", "scorecard", "costs", "report", "reference_logprobs"})
 
 
 def skipped_stages(config: Config) -> dict[str, str]:

@@ -48,7 +48,7 @@ def generate(
     keys: Sequence[str] | None = None,
     *,
     with_logprobs: bool = False,
-    between_steps: Callable[[], None] | None = None,
+    on_step: Callable[[Sequence[int]], None] | None = None,
 ) -> list[Completion]:
     """Draw one completion for each prompt, the longest prompts first.
 
@@ -64,7 +64,7 @@ def generate(
         batch_size: Prompts decoded together, at most.
         keys: Names the random stream of each prompt; its position where None.
         with_logprobs: Fill ``logprobs``: under the distribution that was drawn from; greedy, at temperature 1.
-        between_steps: Called between two steps; what it raises ends the work.
+        on_step: Called after each step with the places of the prompts that it finished; what it raises ends the work.
 
     Returns:
         Completions in the order of the prompts.
@@ -72,7 +72,7 @@ def generate(
     names = list(keys) if keys is not None else [str(number) for number in range(len(prompts))]
     writer = _Writer(model, chat, prompts, sampling, names, with_logprobs=with_logprobs)
     with torch.inference_mode(), compute_context(model):
-        writer.run(batch_size, between_steps)
+        writer.run(batch_size, on_step)
     return [_completion(chat, ids, logprobs) for ids, logprobs in zip(writer.written, writer.logprobs, strict=True)]
 
 
@@ -128,11 +128,12 @@ class _Writer:
         self.written: list[list[int]] = [[] for _ in prompts]
         self.logprobs: list[list[float] | None] = [[] if with_logprobs else None for _ in prompts]
         self.finished: set[int] = set()
+        self.just_finished: list[int] = []  # since `on_step` was called last
         self.joins = can_be_joined(make_cache(self._config()))
         self.num_shared = _num_shared(prompts) if self.joins else 0
         self.shared: DynamicCache | None = None
 
-    def run(self, batch_size: int, between_steps: Callable[[], None] | None) -> None:
+    def run(self, batch_size: int, on_step: Callable[[Sequence[int]], None] | None) -> None:
         """Write until every prompt has its completion."""
         waiting = deque(sorted(range(len(self.prompts)), key=lambda number: (-len(self.prompts[number]), number)))
         rows: _Rows | None = None
@@ -152,8 +153,9 @@ class _Writer:
                 if len(rows.numbers) - len(stay) >= SHARE_WORTH_COMPACTING * len(rows.numbers):
                     rows.keep(stay)
                 self._step(rows)
-            if between_steps is not None:
-                between_steps()
+            if on_step is not None:
+                on_step(self.just_finished)
+            self.just_finished = []
 
     def _begin(self, numbers: list[int]) -> _Rows:
         """Read some prompts and draw their first tokens."""
@@ -201,6 +203,7 @@ class _Writer:
                 known.append(value)
             if token in self.stop_ids or len(self.written[number]) == self.sampling.max_new_tokens:
                 self.finished.add(number)
+                self.just_finished.append(number)
         return tokens
 
     def _config(self) -> PreTrainedConfig:

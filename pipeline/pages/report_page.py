@@ -45,6 +45,7 @@ def report_page(
     curves: Sequence[StageCurves] = (),
     monitors: Sequence[PolicyMonitor] = (),
     costs: Sequence[StageCosts] = (),
+    variants: Sequence[Mapping[str, Any]] = (),
     policy_costs: Sequence[PolicyCosts] = (),
     lineage: Sequence[LineageEntry] = (),
 ) -> str:
@@ -74,6 +75,7 @@ def report_page(
         curves=[(entry, curve_charts(entry.rows)) for entry in curves if entry.rows],
         monitors=[monitor_view(entry) for entry in monitors],
         costs=costs,
+        variants=variants,
         policy_costs=policy_costs,
         lineage=lineage,
         changes=CHANGES,

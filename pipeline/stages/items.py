@@ -167,7 +167,7 @@ def stage_samples(
         costs: Timings, which are no part of the content.
         resolved: What open choices came to.
     """
-    write_samples(job.staging / SAMPLES_FILE, [_sample(suite, item, done.get(item.row.id)) for item in items])
+    write_samples(job.staging / SAMPLES_FILE, [sample_row(suite, item, done.get(item.row.id)) for item in items])
     write_durably(job.staging / "costs.json", json.dumps(dict(costs), indent=1, sort_keys=True) + "\n")
     unscored = sum(item.unscored is not None for item in items)
     return StageOutcome(
@@ -177,7 +177,8 @@ def stage_samples(
     )
 
 
-def _sample(suite: SuiteConfig, item: Item, result: dict[str, Any] | None) -> Sample:
+def sample_row(suite: SuiteConfig, item: Item, result: dict[str, Any] | None) -> Sample:
+    """Return the row of an item; without a result it says why there is none."""
     row = item.row
     prompt = [{"role": message["role"], "content": message["content"]} for message in row.prompt]
     common: dict[str, Any] = {

@@ -10,6 +10,7 @@ from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.evaluation.metric_names import COMPLETION_TOKENS
+from pipeline.evaluation.variants import VARIANTS_FILE, cost_per_1000
 from pipeline.pages.report_inputs import LineageEntry, PolicyCosts, PolicyMonitor, StageCosts, StageCurves
 
 COSTS_FILE, METRICS_FILE, MONITOR_FILE = "costs.json", "metrics.jsonl", "monitor.json"
@@ -107,6 +108,29 @@ def read_costs(artifact: Artifact) -> dict[str, Any]:
     return values
 
 
+def read_variants(artifact: Artifact | None) -> dict[str, Any] | None:
+    """Return what ways to run one policy change, if they were measured."""
+    if artifact is None:
+        return None
+    content: dict[str, Any] = json.loads(artifact.file(VARIANTS_FILE).read_text(encoding="utf-8"))
+    return content
+
+
+def variant_rows(
+    content: Mapping[str, Any] | None, artifact: Artifact | None, price_per_hour: float
+) -> list[dict[str, Any]]:
+    """Return one row per way to run the policy: what it changes, what it takes, and what a thousand answers cost."""
+    if content is None or artifact is None:
+        return []
+    times = {entry["name"]: entry for entry in read_costs(artifact)["variants"]}
+    rows = []
+    for entry in content["variants"]:
+        taken = times.get(entry["name"])
+        cost = cost_per_1000(taken["seconds_per_1000"], price_per_hour) if taken and price_per_hour else None
+        rows.append({**entry, "times": taken, "cost_per_1000": cost})
+    return rows
+
+
 def _costs(pairs: Pairs, ancestors: Sequence[Artifact]) -> list[StageCosts]:
     """Return what making each artifact took."""
     labels: dict[str, list[str]] = {}
@@ -116,7 +140,7 @@ def _costs(pairs: Pairs, ancestors: Sequence[Artifact]) -> list[StageCosts]:
         StageCosts(
             label="; ".join(labels.get(artifact.id, [artifact.manifest.stage])),
             artifact=artifact.id,
-            costs=read_costs(artifact),
+            costs={name: value for name, value in read_costs(artifact).items() if not isinstance(value, list)},
         )
         for artifact in ancestors
     ]

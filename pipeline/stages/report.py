@@ -20,7 +20,7 @@ from pipeline.evaluation.reward_card import AUDIT_FILE
 from pipeline.evaluation.samples import SAMPLES_FILE, read_samples, row_type
 from pipeline.pages.report_page import report_page
 from pipeline.stages.judged import read_judges
-from pipeline.stages.page_inputs import COSTS_FILE, lineage, page_inputs
+from pipeline.stages.page_inputs import COSTS_FILE, lineage, page_inputs, read_variants, variant_rows
 from pipeline.stages.report_tables import log_tables
 from pipeline.tracking.job import StageJob
 
@@ -40,7 +40,7 @@ def write_report(job: StageJob) -> StageOutcome:
             suite=suite,
             artifact=artifact.id,
             rows=read_samples(artifact.file(SAMPLES_FILE), row_type(suites[suite].kind)),
-            tokenizer=artifact.manifest.parts["tokenizer"],
+            tokenizer=artifact.manifest.parts.get("tokenizer", ""),
         )
         for policy, suite, artifact in pairs
     ]
@@ -55,11 +55,13 @@ def write_report(job: StageJob) -> StageOutcome:
         _provenance(pairs),
         contamination=found,
         reward_models=audits,
+        costs=read_variants(job.one("costs")),
         **read_judges(job, samples),
     )
     report_file = job.staging / REPORT_FILE
     report_file.write_text(to_json(report), encoding="utf-8", newline="\n")
-    page = report_page(report, **page_inputs(pairs, suites, report, ancestors))
+    variants = variant_rows(report["costs"], job.one("costs"), evaluate.costs.price_per_hour)
+    page = report_page(report, variants=variants, **page_inputs(pairs, suites, report, ancestors))
     (job.staging / PAGE_FILE).write_text(page, encoding="utf-8", newline="\n")
     log_tables(job.run, report)
     for line in [report["headline"]["text"], *(_contaminated(entry) for entry in found if entry["contaminated"])]:

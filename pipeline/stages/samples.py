@@ -77,7 +77,7 @@ def answers(
     chat: Chat,
     suite: SuiteConfig,
     batch: Sequence[Item],
-    between_steps: Callable[[], None] | None = None,
+    end_if_asked: Callable[[], None],
 ) -> list[Result]:
     """Let the model write a completion for every item."""
     completions = generate(
@@ -87,7 +87,7 @@ def answers(
         suite.sampling,
         suite.batch_size,
         keys=[item.row.id for item in batch],
-        between_steps=between_steps,
+        on_step=lambda finished: end_if_asked(),
     )
     return [
         {

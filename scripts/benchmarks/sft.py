@@ -64,20 +64,17 @@ def _trainer(variant: str, options: argparse.Namespace, folder: Path) -> tuple[A
     import transformers
 
     from pipeline.artifacts.base_model import cache_folder, resolve_base
-    from pipeline.config.shared import ModelConfig, ModelSource, RuntimeConfig
+    from pipeline.config.shared import RuntimeConfig
     from pipeline.config.stages import OverlengthPolicy
     from pipeline.data.encode import encode_rows, load_chat
     from pipeline.runtime.allocator import keep_memory
 
     transformers.utils.logging.set_verbosity_error()
-    if options.model is None:
-        model = ModelConfig(source=ModelSource.embedded, id="SmolLM2-135M-Instruct")
-    else:
-        model = ModelConfig(source=ModelSource.hub, id=str(options.model.resolve()))
+    model = benchmark_model(options)
     runtime = RuntimeConfig()
     base = resolve_base(model, cache_folder(runtime))
     chat = load_chat(base.folder, model)
-    encoded = encode_rows(_demonstrations(options.rows), chat, MAX_LENGTH, OverlengthPolicy["drop"])
+    encoded = encode_rows(demonstrations(options.rows), chat, MAX_LENGTH, OverlengthPolicy["drop"])
     if len(encoded.rows) < 2 * options.batch_size:
         raise SystemExit(f"{len(encoded.rows)} rows are left, and at least {2 * options.batch_size} are needed")
     if variant.startswith("ours"):
@@ -179,7 +176,16 @@ def _trl(
     return trainer, None, "bfloat16 autocast" if peer.bf16 else "float32", {}
 
 
-def _demonstrations(num_rows: int) -> list[Any]:
+def benchmark_model(options: argparse.Namespace) -> Any:
+    """Return the model that the command line names, else the embedded one."""
+    from pipeline.config.shared import ModelConfig, ModelSource
+
+    if options.model is None:
+        return ModelConfig(source=ModelSource.embedded, id="SmolLM2-135M-Instruct")
+    return ModelConfig(source=ModelSource.hub, id=str(options.model.resolve()))
+
+
+def demonstrations(num_rows: int) -> list[Any]:
     """Return real rows: GSM8K where `PIPELINE_REAL_DATA` names it, else the project's own help desk."""
     from pipeline.data.rows import Demonstration, Message
 
