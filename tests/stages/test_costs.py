@@ -10,8 +10,7 @@ import pytest
 from test_policies import evaluate, folder, home, last_report  # noqa: F401  (fixtures)
 
 VARIANTS = (
-    "evaluate.costs.variants=[{name: fp32, batch_size: 4}, "
-    "{name: int8, int8: true, merged: true, batch_size: 1}]"
+    "evaluate.costs.variants=[{name: fp32, batch_size: 4}, {name: int8, int8: true, merged: true, batch_size: 1}]"
 )
 
 
