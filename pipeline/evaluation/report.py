@@ -75,19 +75,21 @@ def build_report(
         "counts": [entry for suite in joined for entry in suite.counts],
         "contamination": list(contamination),
         "examples": [entry for suite in joined for entry in choose_examples(suite, measures[suite.name], evaluate)],
-        "provenance": {
-            **provenance,
-            "samples": [
-                {"policy": entry.policy, "suite": entry.suite, "artifact": entry.artifact} for entry in samples
-            ],
-            "suites": {suite.name: suite_digest(suite.config) for suite in joined},
-        },
+        "provenance": {**provenance, **_own_provenance(samples, joined)},
     }
     report["headline"] = headline(_counting(report), report["policies"])
     asked = asked_by_gates(evaluate.gates, joined, measures, evaluate.confidence)
     report["gates"] = decide_gates(evaluate.gates, report, [*metrics, *judged, *asked])
     rounded: Report = round_floats(report)
     return rounded
+
+
+def _own_provenance(samples: Sequence[PolicySamples], joined: Sequence[JoinedSuite]) -> dict[str, Any]:
+    """Return which artifact each policy's samples are, and what each suite asked."""
+    return {
+        "samples": [{"policy": entry.policy, "suite": entry.suite, "artifact": entry.artifact} for entry in samples],
+        "suites": {suite.name: suite_digest(suite.config) for suite in joined},
+    }
 
 
 def _counting(report: Report) -> list[dict[str, Any]]:
