@@ -291,18 +291,18 @@ KINDS: dict[str, Kind] = {
     "first-slot bias": Kind(first_slot, **PSEUDO, shortcut_fails=(50, 200, 1000)),
     "corrected rate": Kind(corrected, **PSEUDO),
     "prediction-powered mean": Kind(prediction_powered, **T),
-    "bootstrap": Kind(totals, (0.82, 1.0), FITTED["many"], 500),
+    "bootstrap": Kind(totals, (0.82, 1.0), FITTED["many"], 1000),
     "length-controlled win rate": Kind(length_controlled(0.7), **FITTED, replications=1000, sizes=(2, 4, 6),
                                        shortcut_fails=(50, 200, 1000)),
     "length-controlled win rate of 90 %": Kind(length_controlled(2.2), **FITTED, replications=1000, sizes=(2, 4, 6),
                                                shortcut_fails=(200, 1000)),
-    "length control beside the published error": Kind(published_length_control, **FITTED, replications=500,
+    "length control beside the published error": Kind(published_length_control, **FITTED, replications=1000,
                                                       sizes=(1,)),
-    "kappa": Kind(kappa, **FITTED, replications=500, shortcut_fails=(50, 200, 1000)),
-    "AC1": Kind(agreement_ac1, **FITTED, replications=500),
+    "kappa": Kind(kappa, **FITTED, replications=1000, shortcut_fails=(50, 200, 1000)),
+    "AC1": Kind(agreement_ac1, **FITTED, replications=2000),
     "calibration error": Kind(calibration_error, (0.9, 1.0), (0.93, 1.0), 500, shortcut_fails=(12, 50)),
-    "temperature": Kind(temperature, **FITTED, replications=500, shortcut_fails=(50, 200, 1000)),
-    "rating": Kind(rating, **FITTED, replications=500, sizes=SMALL, shortcut_fails=(50, 200)),
+    "temperature": Kind(temperature, **FITTED, replications=3000, shortcut_fails=(50, 200, 1000)),
+    "rating": Kind(rating, **FITTED, replications=1000, sizes=SMALL, shortcut_fails=(50, 200)),
 }  # fmt: skip
 
 
@@ -339,8 +339,7 @@ def test_intervals_reach_what_they_promise(name: str) -> None:
 def test_intervals_cover_what_they_promise_and_shortcuts_do_not(name: str, num_clusters: int) -> None:
     kind = KINDS[name]
     bounds = kind.few if num_clusters == 12 else kind.many
-    halved = num_clusters == 1000 and kind.replications == 1000
-    ours, shortcut = measure(name, num_clusters, 500 if halved else kind.replications)
+    ours, shortcut = measure(name, num_clusters, kind.replications)
     assert bounds[0] <= ours[0]
     assert ours[1] <= bounds[1] or bounds[1] >= 0.995  # a coverage of 100 % has an interval that ends at 1
     if num_clusters in kind.shortcut_fails:
