@@ -12,7 +12,7 @@ from pipeline.config.evaluation import SamplingConfig
 from pipeline.config.shared import LoRAConfig, ModelConfig
 from pipeline.data.encode import Chat, Encoded, encode_prompt, load_chat
 from pipeline.data.rows import Message
-from pipeline.models.generation import Completion, generate
+from pipeline.models.generation import Completion, _num_shared, generate
 from pipeline.models.loading import add_lora
 from pipeline.models.scoring import score
 
@@ -178,3 +178,42 @@ def test_scores_are_sums_by_row_in_the_order_given(
         assert [one.tokens for one in scores] == [one.num_tokens for one in drawn]
         assert [one.nats for one in scores] == pytest.approx(expected, abs=1e-4)
     assert max(expected) - min(expected) > 1.0, "rows with like scores could change places unseen"
+
+
+SYSTEM = "You are a support agent. Answer in one short paragraph. Open the settings page, choose Security."
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_a_beginning_that_all_prompts_share_is_read_once_and_changes_nothing(
+    model: PreTrainedModel, chat: Chat, batch_size: int
+) -> None:
+    turns = [[Message(role="system", content=SYSTEM), Message(role="user", content=text)] for text in QUESTIONS]
+    prompts = [encode_prompt(messages, chat) for messages in turns]
+    assert _num_shared(prompts) > 20
+    assert _num_shared([*prompts, [1, 2, 3]]) == 0
+    drawn = generate(model, chat, prompts, GREEDY, batch_size)
+    assert [one.ids for one in drawn] == [by_definition(model, prompt, 12, chat.stop_ids) for prompt in prompts]
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7}, {"temperature": 1.0, "top_k": 4}])
+def test_log_probabilities_are_those_of_the_distribution_that_was_drawn_from(
+    model: PreTrainedModel, chat: Chat, prompts: list[list[int]], options: dict[str, float]
+) -> None:
+    sampling = SamplingConfig(max_new_tokens=6, **options)  # type: ignore[arg-type]
+    for prompt, one in zip(prompts, generate(model, chat, prompts, sampling, 3, with_logprobs=True), strict=True):
+        assert one.logprobs is not None
+        assert len(one.logprobs) == one.num_tokens
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + one.ids])).logits[0, len(prompt) - 1 : -1].double()
+        logits = logits / (sampling.temperature or 1.0)
+        if sampling.top_k:
+            logits[logits < logits.topk(4, dim=-1).values[:, -1:]] = -torch.inf
+        expected = logits.log_softmax(dim=-1).gather(1, torch.tensor(one.ids)[:, None])[:, 0]
+        assert one.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+    assert generate(model, chat, prompts[:1], sampling, 1)[0].logprobs is None
+
+
+def test_every_prompt_is_reported_finished_once(model: PreTrainedModel, chat: Chat, prompts: list[list[int]]) -> None:
+    finished: list[int] = []
+    generate(model, chat, prompts, GREEDY, 2, on_step=finished.extend)
+    assert sorted(finished) == list(range(len(prompts)))
