@@ -36,7 +36,7 @@ def walked(config: Config) -> dict[str, Planned]:
         config=config,
         store=Store(outputs),
         hashes=FileHashes(outputs / "hashes.json"),
-        base=lambda: pytest.fail("no fake stage uses a base"),
+        base=lambda _: pytest.fail("no fake stage uses a base"),
         say=lambda text: None,
     )
     return {entry.node.name: entry for entry in walk(nodes, resolution)}
