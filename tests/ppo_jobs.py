@@ -16,7 +16,7 @@ from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Store
 from pipeline.artifacts.work import WorkFolder
-from pipeline.config.ppo import MonitorConfig, NamedReward, PPOConfig
+from pipeline.config.ppo import MonitorConfig, NamedReward, PPOConfig, ValueModel
 from pipeline.config.shared import (
     DType,
     LoRAConfig,
@@ -62,6 +62,7 @@ def small_config(**changes: Any) -> PPOConfig:
         "minibatch_size": 4,
         "microbatch_size": 2,
         "max_new_tokens": 12,
+        "value_model": ValueModel.adapter,
         "value_warmup": 1,
         "save_every": 2,
         "monitor": MonitorConfig(every=2, num_prompts=4, gold=[NamedReward(name="word_count", params={"target": 5})]),

@@ -100,7 +100,7 @@ class PPOConfig:
     dual_clip: float | None = option(None, gt=1)  # arXiv:1912.09729; null is off
     update_kl_target: float | None = option(0.1, gt=0)  # nats per token; a rollout's update ends beyond 1.5 times it
 
-    value_model: ValueModel = ValueModel.adapter
+    value_model: ValueModel = ValueModel.head
     value_init: ValueInit = ValueInit.zero
     value_warmup: int = option(2, ge=0)  # rollouts of which only the value model learns
     value_clip_range: float | None = option(0.2, gt=0)  # in units of the score; null is off

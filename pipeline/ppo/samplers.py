@@ -25,7 +25,9 @@ class BatchSampler:
         self, model: nn.Module, prompts: Sequence[PromptItem], sampling: SamplingConfig, keys: Sequence[str]
     ) -> list[Completion]:
         """Sample one completion for each prompt."""
-        return generate(model, self.chat, [prompt.ids for prompt in prompts], sampling, self.batch_size, keys)
+        return generate(
+            model, self.chat, [prompt.ids for prompt in prompts], sampling, self.batch_size, keys, with_logprobs=True
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,106 @@
+"""What every engine that samples must do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from ppo_jobs import make_workshop
+
+from pipeline.checks.registry import CheckItem
+from pipeline.config.evaluation import SamplingConfig
+from pipeline.config.shared import DType, LoRAConfig, RuntimeConfig
+from pipeline.data.encode import Chat, load_chat
+from pipeline.models.loading import add_lora, load_base
+from pipeline.models.roles import POLICY, enter_role, role_parameters
+from pipeline.ppo.experience import make_microbatches, states_of
+from pipeline.ppo.rollout import PromptItem, Rollout, Sampler
+from pipeline.ppo.samplers import BatchSampler, ContinuousSampler
+
+PROMPTS = [
+    PromptItem(id=str(number), ids=[5 + number, 6, 7, *range(30, 30 + 3 * number)], item=CheckItem(prompt=[]))
+    for number in range(5)
+]
+KEYS = [f"k/{number}" for number in range(5)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[PeftModel, Chat]:
+    workshop = make_workshop(tmp_path_factory.mktemp("samplers"))
+    base = load_base(workshop.base, workshop.model, RuntimeConfig(), DType.float32)
+    policy = add_lora(base, LoRAConfig(rank=4), seed=3).eval()
+    return policy, load_chat(Path(workshop.base.folder), workshop.model)
+
+
+@pytest.fixture(params=["hf", "continuous"])
+def sampler(request: pytest.FixtureRequest, made: tuple[PeftModel, Chat]) -> Sampler:
+    return BatchSampler(chat=made[1], batch_size=3) if request.param == "hf" else ContinuousSampler(chat=made[1])
+
+
+def sample(sampler: Sampler, model: PeftModel, *, seed: int = 0, temperature: float = 1.0, tokens: int = 12) -> Rollout:
+    sampling = SamplingConfig(max_new_tokens=tokens, temperature=temperature, seed=seed)
+    with enter_role(model, POLICY):
+        return Rollout(prompts=PROMPTS, completions=sampler.sample(model, PROMPTS, sampling, KEYS))
+
+
+def test_greedy_completions_are_those_of_the_other_engine_and_in_order(
+    sampler: Sampler, made: tuple[PeftModel, Chat]
+) -> None:
+    model, chat = made
+    ours = sample(sampler, model, temperature=0.0)
+    one_by_one = BatchSampler(chat=chat, batch_size=1)
+    assert [c.ids for c in ours.completions] == [c.ids for c in sample(one_by_one, model, temperature=0.0).completions]
+
+
+def test_the_same_keys_and_seed_draw_the_same(sampler: Sampler, made: tuple[PeftModel, Chat]) -> None:
+    first, again, other = (sample(sampler, made[0], seed=seed) for seed in (1, 1, 2))
+    assert [c.ids for c in first.completions] == [c.ids for c in again.completions]
+    assert [c.ids for c in first.completions] != [c.ids for c in other.completions]
+
+
+def test_finish_reasons_and_stop_tokens(sampler: Sampler, made: tuple[PeftModel, Chat]) -> None:
+    model, chat = made
+    rollouts = [sample(sampler, model, seed=seed, temperature=3.0, tokens=100) for seed in range(3)]
+    completions = [completion for rollout in rollouts for completion in rollout.completions]
+    assert {completion.finish_reason for completion in completions} == {"stop", "length"}
+    for completion in completions:
+        stops = [place for place, token in enumerate(completion.ids) if token in chat.stop_ids]
+        stopped = completion.finish_reason == "stop"
+        assert stops == ([len(completion.ids) - 1] if stopped else [])
+        assert stopped or len(completion.ids) == 100
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_engines_log_probabilities_are_those_of_the_forward_pass_that_trains(
+    sampler: Sampler, made: tuple[PeftModel, Chat], temperature: float
+) -> None:
+    model = made[0]
+    rollout = sample(sampler, model, temperature=temperature)
+    for batch in make_microbatches(rollout, 5, torch.device("cpu")):
+        with enter_role(model, POLICY), torch.no_grad():
+            ours = states_of(model, batch).logprobs(model, temperature=temperature)
+            other = states_of(model, batch).logprobs(model, temperature=1.3)
+        assert batch.engine_logprobs is not None
+        torch.testing.assert_close(batch.engine_logprobs, ours, atol=1e-4, rtol=0)
+        assert (batch.engine_logprobs - other).abs().max() > 1e-2, "at another temperature they would differ"
+
+
+def test_a_changed_adapter_changes_what_is_sampled_and_nothing_else_changes(
+    sampler: Sampler, made: tuple[PeftModel, Chat]
+) -> None:
+    model = made[0]
+    before = sample(sampler, model, temperature=0.0)
+    weights = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    saved = {name: parameter.clone() for name, parameter in role_parameters(model, POLICY).items()}
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in role_parameters(model, POLICY).values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+        after = sample(sampler, model, temperature=0.0)
+        for name, parameter in role_parameters(model, POLICY).items():
+            parameter.copy_(saved[name])
+    assert [c.ids for c in after.completions] != [c.ids for c in before.completions]
+    assert all(torch.equal(parameter, weights[name]) for name, parameter in model.named_parameters())
+    assert [c.ids for c in sample(sampler, model, temperature=0.0).completions] == [c.ids for c in before.completions]
