@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[PeftModel, Chat]:
     return policy, load_chat(Path(workshop.base.folder), workshop.model)
 
 
-@pytest.fixture(params=["hf", "continuous"])
+@pytest.fixture(params=["hf", pytest.param("continuous", marks=pytest.mark.integration)])
 def sampler(request: pytest.FixtureRequest, made: tuple[PeftModel, Chat]) -> Sampler:
     return BatchSampler(chat=made[1], batch_size=3) if request.param == "hf" else ContinuousSampler(chat=made[1])
 
