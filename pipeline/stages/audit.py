@@ -103,16 +103,16 @@ def prompt_ids(pair: Pair) -> list[int]:
 def _normalise(job: StageJob, reward: RewardModel, rows: PairRows, config: RewardConfig) -> dict[str, Any]:
     """Put mean and standard deviation of the scores of the starting policy's own samples into the facts."""
     firsts = {pair.cluster: pair for pair in reversed(rows.train)}
-    chosen = [firsts[cluster] for cluster in sorted(firsts)][: config.audit.num_samples]  # by hash: a fair sample
+    by_hash = [firsts[cluster] for cluster in sorted(firsts)]  # a fair sample; few prompts are asked several times
+    chosen = [by_hash[number % len(by_hash)] for number in range(config.audit.num_samples)]
+    keys = [f"{pair.id}/{number // len(by_hash)}" for number, pair in enumerate(chosen)]
     prompts = [prompt_ids(pair) for pair in chosen]
     policy = job.one("policy")
     if policy is not None:
         load_role(reward.model, POLICY, policy.path / ADAPTER_FOLDER)
     sampling = SamplingConfig(max_new_tokens=config.audit.max_new_tokens, temperature=1.0, seed=config.seed)
     with enter_role(reward.model, POLICY if policy is not None else None):
-        written = generate(
-            reward.model, rows.chat, prompts, sampling, 4 * config.microbatch_size, [pair.id for pair in chosen]
-        )
+        written = generate(reward.model, rows.chat, prompts, sampling, 4 * config.microbatch_size, keys)
     rows_written = [[*prompt, *completion.ids] for prompt, completion in zip(prompts, written, strict=True)]
     scores = reward.score(rows_written, 2 * config.microbatch_size)
     means = scores.members.double().mean(dim=1).tolist()
