@@ -156,10 +156,7 @@ def test_an_adapter_of_another_base_is_refused(
     (tmp_path / "adapter_config.json").write_text((folder / "adapter_config.json").read_text())
     stray = {name.replace("layers.1.", "layers.7."): value for name, value in tensors.items()}
     save_file(stray, tmp_path / "adapter_model.safetensors", {"format": "pt"})
-    with (
-        pytest.warns(UserWarning, match="missing adapter keys"),
-        pytest.raises(ModelError, match=r"of its tensors have no place"),
-    ):
+    with pytest.raises(ModelError, match=r"of its tensors have no place"):
         load_adapter(load(base, config), tmp_path)
 
 
