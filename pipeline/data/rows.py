@@ -239,7 +239,12 @@ def prompt_key(messages: Sequence[Message]) -> str:
 
 def prompt_hash(messages: Sequence[Message], seed: int = 0) -> str:
     """Hex sha256 of the seed and the prompt's normalised text; it decides the split."""
-    return hashlib.sha256(f"{seed}\n{prompt_key(messages)}".encode()).hexdigest()
+    return key_hash(prompt_key(messages), seed)
+
+
+def key_hash(key: str, seed: int = 0) -> str:
+    """Return `prompt_hash` of the prompt that has this key."""
+    return hashlib.sha256(f"{seed}\n{key}".encode()).hexdigest()
 
 
 def content_key(row: Row) -> str:

@@ -8,6 +8,7 @@ All but the third run in parallel. The same sources give the same bytes, however
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,11 @@ def curate_sources(
     with storage_errors(work):
         folder.mkdir(parents=True)
     try:
-        with storage_errors(folder), open_executor(config.engine, config.num_workers, _num_bytes(sources)) as executor:
-            spill = _read(shards, data, config, folder, executor)
+        with (
+            storage_errors(folder),
+            open_executor(config.engine, config.num_workers, _num_bytes(sources)) as executor,
+            closing(_read(shards, data, config, folder, executor)) as spill,
+        ):
             accounting = Accounting(spill, sources, config, reporting.bad_row, reporting.removed, reporting.account)
             accounting.refuse_early()
             placed = Placing(spill, look_for_duplicates(spill, sources, config, executor), config, executor).place_all(

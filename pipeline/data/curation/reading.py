@@ -32,7 +32,7 @@ from pipeline.data.rows import (
     Reason,
     Row,
     content_key,
-    prompt_hash,
+    key_hash,
     prompt_key,
 )
 from pipeline.data.sources import read_source
@@ -187,12 +187,13 @@ class _Writer:
         """Write a row, and remember its texts until the batch is full."""
         line, tail = _as_line(row)
         self._files["rows"].write(line + b"\n")
-        asked, given = _turns_of(row.prompt)
+        key = prompt_key(row.prompt)
+        asked, given = _turns_of(row.prompt, key)
         self._texts.append(f"{asked}\n{given}" if given else asked)
         self._texts += [_text(getattr(row, name)) for name in self._fields[1:]]
         characters = [sum([len(turn["content"]) for turn in getattr(row, name)]) for name in self._fields]
         self._contents += bytes.fromhex(content_key(row))[:24]
-        self._places += bytes.fromhex(prompt_hash(row.prompt, self._task.config.seed))[:16]
+        self._places += bytes.fromhex(key_hash(key, self._task.config.seed))[:16]
         self._ids += _short_hash(row.id.encode())
         self._integers.append(
             (
@@ -257,11 +258,11 @@ class _Writer:
         self._files["contents"].write(minhash.bands(minima.min(axis=2)).tobytes())
 
 
-def _turns_of(prompt: list[Message]) -> tuple[str, str]:
-    """Return what the user and what the assistant said."""
-    given = [turn for turn in prompt if turn["role"] == "assistant"]
+def _turns_of(prompt: list[Message], key: str) -> tuple[str, str]:
+    """Return what the user and what the assistant said; of a prompt of one turn that is its key."""
+    given = [turn for turn in prompt if turn["role"] == "assistant"] if len(prompt) > 1 else []
     if not given:
-        return prompt_key(prompt), ""
+        return key, ""
     return prompt_key([turn for turn in prompt if turn["role"] == "user"]), prompt_key(given)
 
 

@@ -46,6 +46,7 @@ NUMBERS = np.dtype(
     ]
 )
 KINDS = ("prompts", "contents")  # of bands
+MAX_OPEN = 64  # files of rows that are kept open
 MERGE_ROWS = 1 << 16  # that are held at a time while files are joined
 Numbers = npt.NDArray[Any]
 
@@ -80,6 +81,7 @@ class Spill:
     words: Words
     num_bands: int  # 0 where near-duplicates are not looked for
     first_rows: list[int]  # of each shard, and the number of all rows
+    _open: dict[int, IO[bytes]] = field(default_factory=dict)  # the rows of shards that were asked about
 
     def rows_of(self, shard: int) -> range:
         """Return the numbers of a shard's rows."""
@@ -88,10 +90,19 @@ class Spill:
     def row(self, number: int) -> dict[str, Any]:
         """Read one row back."""
         entry = self.numbers[number]
-        with shard_file(self.folder, int(entry["shard"]), "rows").open("rb") as file:
-            file.seek(int(entry["begin"]))
-            found: dict[str, Any] = json.loads(file.read(int(entry["size"])))
+        shard = int(entry["shard"])
+        if shard not in self._open:
+            if len(self._open) == MAX_OPEN:
+                self.close()
+            self._open[shard] = shard_file(self.folder, shard, "rows").open("rb")
+        self._open[shard].seek(int(entry["begin"]))
+        found: dict[str, Any] = json.loads(self._open[shard].read(int(entry["size"])))
         return found
+
+    def close(self) -> None:
+        """Close the files that `row` has opened."""
+        while self._open:
+            self._open.popitem()[1].close()
 
     def events(self, shard: int, kind: str) -> Iterator[dict[str, Any]]:
         """Read what was set aside (`bad`) or dropped by a filter (`filtered`), with line numbers of the source."""
