@@ -32,7 +32,7 @@ setup: .venv/ready  ## .venv with what a run needs: torch first, then the lock, 
 demo: .venv/ready  ## fine-tune the embedded model on the embedded data and evaluate it
 	$(RUN) $(BIN)/python -m pipeline train +experiment=sft
 
-check: .venv/test-ready  ## lint, types and the quick unit tests, under a minute
+check: .venv/test-ready  ## lint, types and the quick unit tests, about a minute
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint unit
 
 # The two halves of `check`, which run side by side.
