@@ -13,6 +13,7 @@ from pipeline.config.evaluation import SamplingConfig
 from pipeline.config.ppo import PPOConfig
 from pipeline.ppo.divergence import KLController, effective_sample_share, k3
 from pipeline.ppo.experience import Experience, make_experience
+from pipeline.ppo.processes import sum_over_processes
 from pipeline.ppo.roles import ActorCritic
 from pipeline.ppo.rollout import PromptItem, Rollout, Sampler
 from pipeline.ppo.update import Learner, UpdateRecord, update
@@ -64,7 +65,7 @@ class Loop:
         experience = make_experience(rollout, scores.total, self.models, config, kl_coef)
         scored = time.perf_counter()
         record = update(self.learner, experience, rollout=number, train_policy=number >= config.value_warmup)
-        self.controller.update(float(experience.kl.mean()), len(rollout.prompts))
+        self.controller.update(*_over_processes(experience.kl))
         updated = time.perf_counter()
         return {
             **_sampled(rollout, scores, experience, kl_coef),
@@ -76,6 +77,13 @@ class Loop:
             "seconds_scoring": scored - sampled,
             "seconds_update": updated - scored,
         }
+
+
+def _over_processes(kl: Tensor) -> tuple[float, int]:
+    """Return mean and number of completions over all processes, which must all follow the same coefficient."""
+    sums = torch.stack([kl.double().sum(), kl.new_tensor(len(kl), dtype=torch.float64)])
+    total, count = sum_over_processes(sums).tolist()
+    return total / count, int(count)
 
 
 def _sampled(rollout: Rollout, scores: Scores, experience: Experience, kl_coef: float) -> Row:

@@ -1,0 +1,112 @@
+"""A rollout that is spread over two processes gives the advantages, gradients and steps that it gives in one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed
+import torch.multiprocessing
+from enumerable import PROMPT, SENTENCES, make_config, make_loop, make_problem, sentence_logprobs, separate_models
+from torch import Tensor
+
+from pipeline.models.generation import Completion
+from pipeline.ppo.loop import Loop, Scores
+from pipeline.ppo.rollout import Rollout
+
+pytestmark = pytest.mark.slow
+NUM_COMPLETIONS, EPOCHS, KL_TARGET = 12, 3, 0.05
+
+
+class FixedSampler:
+    """Hands out its share of completions that were drawn beforehand, of one to three tokens."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        generator = random.Random(8)
+        drawn = [generator.choice(SENTENCES.tolist())[: 1 + number % 3] for number in range(NUM_COMPLETIONS)]
+        self.completions = [Completion(ids=drawn[row], text="", finish_reason="stop", logprobs=None) for row in rows]
+
+    def sample(self, *_: object) -> list[Completion]:
+        """Return them whatever is asked."""
+        return self.completions
+
+
+def score(rollout: Rollout) -> Scores:
+    """Any function of the tokens."""
+    total = [sum((place + 1) * token for place, token in enumerate(c.ids)) / 4 for c in rollout.completions]
+    return Scores(total=torch.tensor(total, dtype=torch.float64), by_name={})
+
+
+def learn(rows: Sequence[int], microbatch_size: int, *, shares_trunk: bool) -> dict[str, Tensor]:
+    """Learn from a share of the rollout; returns the gradient of every optimizer step and what came of them."""
+    config = make_config(
+        rollout_size=len(rows), minibatch_size=len(rows), microbatch_size=microbatch_size, ppo_epochs=EPOCHS,
+        num_rollouts=1, kl_target=KL_TARGET, kl_horizon=NUM_COMPLETIONS,
+    )  # fmt: skip
+    config.optimizer.max_grad_norm = 1e9  # the gradients are compared, and clipping would hide their scale
+    models = separate_models(shares_trunk=shares_trunk)
+    with torch.no_grad():  # off the reference, so that there is a KL
+        for parameter in models.policy_model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(9)))
+    loop: Loop = make_loop(models, config, make_problem())
+    loop.sampler, loop.scorer, loop.prompts = FixedSampler(rows), score, lambda number: [PROMPT] * len(rows)
+    seen: dict[str, Tensor] = {}
+
+    def note(*_: Any) -> None:
+        step = len(seen)
+        gradients = [p.grad.flatten() for group in loop.learner.groups for p in group.values() if p.grad is not None]
+        seen[f"gradient-{step}"] = torch.cat(gradients).clone()
+
+    loop.learner.optimizer.register_step_pre_hook(note)
+    loop.iterate(0)
+    seen["policy"] = sentence_logprobs(models.policy_model)
+    seen["kl_coef"] = torch.tensor(loop.controller.coef, dtype=torch.float64)
+    return seen
+
+
+def share(rank: int) -> list[int]:
+    """Five completions of nine tokens in all, and seven of fifteen."""
+    return [row for row in range(NUM_COMPLETIONS) if (row in (0, 1, 3, 5, 6)) == (rank == 0)]
+
+
+def _learn_in_process(rank: int, folder: str, shares_trunk: bool) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    torch.save(learn(share(rank), 1, shares_trunk=shares_trunk), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "shares_trunk",
+    [pytest.param(True, id="head"), pytest.param(False, id="own model", marks=pytest.mark.integration)],
+)
+def test_two_processes_learn_as_one(tmp_path: Path, shares_trunk: bool) -> None:
+    torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
+        _learn_in_process, (str(tmp_path), shares_trunk), nprocs=2
+    )
+    one = learn(range(NUM_COMPLETIONS), NUM_COMPLETIONS, shares_trunk=shares_trunk)
+    assert sum(name.startswith("gradient") for name in one) == EPOCHS
+    for rank in range(2):
+        both = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert both.keys() == one.keys()
+        for name, wanted in one.items():
+            torch.testing.assert_close(both[name], wanted, rtol=1e-4, atol=2e-6)
+
+
+def test_each_with_its_own_counts_and_whitening_would_learn_something_else() -> None:
+    """The control: the mean of what two processes compute that know nothing of each other."""
+    one = learn(range(NUM_COMPLETIONS), NUM_COMPLETIONS, shares_trunk=True)["gradient-0"]
+    halves = [learn(share(rank), 1, shares_trunk=True)["gradient-0"] for rank in range(2)]
+    assert (torch.stack(halves).mean(dim=0) - one).norm() > 0.05 * one.norm()
+
+
+def test_microbatches_of_any_size_learn_as_one() -> None:
+    one = learn(range(NUM_COMPLETIONS), NUM_COMPLETIONS, shares_trunk=True)
+    for size in (1, 4):
+        small = learn(range(NUM_COMPLETIONS), size, shares_trunk=True)
+        for name, wanted in one.items():
+            torch.testing.assert_close(small[name], wanted, rtol=1e-4, atol=2e-6)
