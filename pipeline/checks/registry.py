@@ -90,6 +90,11 @@ def is_from_plugin(name: str, *, where: str = "checks") -> bool:
     return _registry.is_from_plugin(name, where=where)
 
 
+def plugin_digest(name: str, *, where: str = "checks") -> str | None:
+    """Return the beginning of the sha256 of the plugin that registered the check; None for a built-in one."""
+    return _registry.plugin_digest(name, where=where)
+
+
 def files_read(name: str, params: Mapping[str, Any], *, where: str = "checks") -> list[Path]:
     """Return the files that a check reads: whoever caches its verdicts must hash them."""
     return _registry.files_read(name, params, where=where)

@@ -18,6 +18,11 @@ def is_from_plugin(value: Any) -> bool:
     return str(getattr(value, "__module__", "")).startswith(PREFIX)
 
 
+def plugin_digest(value: Any) -> str | None:
+    """Return the beginning of the sha256 of the plugin that defined a function; None where none did."""
+    return str(value.__module__).removeprefix(PREFIX) if is_from_plugin(value) else None
+
+
 def loaded_plugins() -> tuple[str, ...]:
     """Return the files of the plugins that this process has imported, for processes that it starts."""
     return tuple(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pipeline.config.paths import find_file
-from pipeline.config.plugins import is_from_plugin
+from pipeline.config.plugins import is_from_plugin, plugin_digest
 from pipeline.config.suggestions import near_miss
 from pipeline.errors import ConfigError
 
@@ -98,6 +98,10 @@ class Registry(Generic[Product]):
     def is_from_plugin(self, name: str, *, where: str) -> bool:
         """Whether a plugin registered the name, so that the plugin's content is part of every result."""
         return is_from_plugin(self._find(name, where))
+
+    def plugin_digest(self, name: str, *, where: str) -> str | None:
+        """Return the beginning of the sha256 of the plugin that registered the name; None where none did."""
+        return plugin_digest(self._find(name, where))
 
     def _load_built_ins(self) -> None:
         for module in self.built_in_modules:

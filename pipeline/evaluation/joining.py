@@ -31,7 +31,7 @@ class JoinedSuite:
 
     config: SuiteConfig
     rows: dict[str, list[Sample]]  # policy -> items that every policy has a result for; the baseline comes first
-    num_items: int  # with those that lack a result
+    items: list[Sample]  # every item as the baseline has it, with those that lack a result
     counts: list[dict[str, Any]]  # one entry per policy: what became of the items
     one_tokenizer: bool = True  # whether all policies count tokens alike
 
@@ -39,6 +39,11 @@ class JoinedSuite:
     def name(self) -> str:
         """Return the suite's name."""
         return self.config.name
+
+    @property
+    def num_items(self) -> int:
+        """Return how many items there are, with those that lack a result."""
+        return len(self.items)
 
     @property
     def policies(self) -> list[str]:
@@ -96,7 +101,8 @@ def _join_suite(config: SuiteConfig, policies: list[str], samples: Sequence[Poli
     kept = {policy: [by_policy[policy][i] for i in ids if i not in excluded] for policy in policies}
     counts = [_counts(config, policy, list(by_policy[policy].values()), kept[policy]) for policy in policies]
     one = len({entry.tokenizer for entry in samples}) == 1
-    return JoinedSuite(config=config, rows=kept, num_items=len(ids), counts=counts, one_tokenizer=one)
+    items = [by_policy[policies[0]][i] for i in ids]
+    return JoinedSuite(config=config, rows=kept, items=items, counts=counts, one_tokenizer=one)
 
 
 def _by_id(entry: PolicySamples, config: SuiteConfig) -> dict[str, Sample]:

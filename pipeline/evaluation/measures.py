@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pipeline.checks.registry import Check, CheckItem, Parts, build_check
-from pipeline.config.evaluation import SuiteKind
+from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
 from pipeline.errors import DataError
-from pipeline.evaluation.joining import JoinedSuite
+from pipeline.evaluation.joining import JoinedSuite, PolicySamples, join
 from pipeline.evaluation.metric_names import (
     ALL_CHECKS,
     BITS_PER_BYTE,
@@ -76,6 +76,13 @@ def measure(suite: JoinedSuite) -> list[Measure]:
         DataError: An item lacks what a check needs.
     """
     return MEASURES[suite.config.kind](suite)
+
+
+def measure_suites(
+    samples: Sequence[PolicySamples], suites: Mapping[str, SuiteConfig], evaluate: EvaluateConfig
+) -> list[tuple[JoinedSuite, list[Measure]]]:
+    """Join the samples and measure every suite, in the order of `suites`; raises what `join` and `measure` raise."""
+    return [(suite, measure(suite)) for suite in join(samples, suites, evaluate)]
 
 
 def estimates(suite: JoinedSuite, measures: Sequence[Measure], confidence: float) -> list[dict[str, Any]]:

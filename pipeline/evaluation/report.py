@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.artifacts.hashing import sha256_file, sha256_json
-from pipeline.checks.registry import files_read
+from pipeline.checks.registry import files_read, plugin_digest
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
 from pipeline.config.gates import WIN_RATE
 from pipeline.config.paths import find_file
@@ -16,8 +16,8 @@ from pipeline.evaluation.comparisons import asked_by_gates, win_rate_rows
 from pipeline.evaluation.examples import choose_examples
 from pipeline.evaluation.gates import decide_gates
 from pipeline.evaluation.headline import headline
-from pipeline.evaluation.joining import JoinedSuite, PolicySamples, join
-from pipeline.evaluation.measures import Measure, estimates, measure, notes
+from pipeline.evaluation.joining import JoinedSuite, PolicySamples
+from pipeline.evaluation.measures import Measure, estimates, measure_suites, notes
 from pipeline.evaluation.metric_names import check_names
 from pipeline.evaluation.summary import FORMAT_VERSION
 
@@ -37,6 +37,7 @@ def build_report(
     reward_models: Sequence[Mapping[str, Any]] = (),
     costs: Mapping[str, Any] | None = None,
     contamination: Sequence[Mapping[str, Any]] = (),
+    measured: Sequence[tuple[JoinedSuite, Sequence[Measure]]] | None = None,
 ) -> Report:
     """Join the samples and measure every policy and its difference from the baseline.
 
@@ -51,12 +52,14 @@ def build_report(
         costs: What ways to run one policy change, without what they take; None where that was not asked for.
         reward_models: The audit of each reward model that the policies were made with.
         contamination: Per suite, how many of its items were found in what policies were trained on.
+        measured: What `measure_suites` makes of the samples, where the caller has it already.
 
     Returns:
         JSON values only; the same samples give the same report to the last byte of `to_json`.
     """
-    joined = join(samples, suites, evaluate)
-    measures = {suite.name: measure(suite) for suite in joined}
+    if measured is None:
+        measured = measure_suites(samples, suites, evaluate)
+    joined, measures = [suite for suite, _ in measured], {suite.name: own for suite, own in measured}
     judged = win_rate_rows(win_rates)
     metrics = [entry for suite in joined for entry in estimates(suite, measures[suite.name], evaluate.confidence)]
     metrics += [dict(entry) for entry in ratings]
@@ -88,7 +91,7 @@ def _own_provenance(samples: Sequence[PolicySamples], joined: Sequence[JoinedSui
     """Return which artifact each policy's samples are, and what each suite asked."""
     return {
         "samples": [{"policy": entry.policy, "suite": entry.suite, "artifact": entry.artifact} for entry in samples],
-        "suites": {suite.name: suite_digest(suite.config) for suite in joined},
+        "suites": {suite.name: sha256_json(suite_definition(suite.config)) for suite in joined},
     }
 
 
@@ -121,29 +124,28 @@ def round_floats(value: Any) -> Any:
     return value
 
 
-def suite_digest(suite: SuiteConfig) -> str:
-    """Return the digest of what a suite asks and how it is judged, with the files that its checks read."""
+def suite_definition(suite: SuiteConfig) -> dict[str, Any]:
+    """Return what a suite asks and how it is judged, with digests of the files and plugins that its checks go by."""
     sampling = suite.sampling if suite.kind is SuiteKind.generation else None
-    return sha256_json(
-        {
-            "kind": str(suite.kind),
-            "table": str(suite.table),
-            "split": suite.split,
-            "prompts": None if suite.prompts is None else sha256_file(find_file(suite.prompts)),
-            "task": [suite.task, suite.num_fewshot, suite.chat_template],
-            "rubric": [vars(criterion) for criterion in suite.rubric],
-            "limit": suite.limit,
-            "checks": [
-                {
-                    "name": check.name,
-                    "params": check.params,
-                    "files": [sha256_file(path) for path in files_read(check.name, check.params)],
-                }
-                for check in suite.checks
-            ],
-            "sampling": vars(sampling) if sampling else None,
-        }
-    )
+    return {
+        "kind": str(suite.kind),
+        "table": str(suite.table),
+        "split": suite.split,
+        "prompts": None if suite.prompts is None else sha256_file(find_file(suite.prompts)),
+        "task": [suite.task, suite.num_fewshot, suite.chat_template],
+        "rubric": [vars(criterion) for criterion in suite.rubric],
+        "limit": suite.limit,
+        "checks": [
+            {
+                "name": check.name,
+                "params": check.params,
+                "files": [sha256_file(path) for path in files_read(check.name, check.params)],
+                "plugin": plugin_digest(check.name),
+            }
+            for check in suite.checks
+        ],
+        "sampling": vars(sampling) if sampling else None,
+    }
 
 
 def headline_metrics(report: Report) -> dict[str, float]:

@@ -5,6 +5,7 @@ An item without a result keeps its line and says why in ``unscored``, so the lin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from pipeline.errors import ArtifactError, DataError
 
 SAMPLES_FILE = "samples.jsonl"
 FINISH_REASONS = ("stop", "length")
+ITEM_DIGITS = 16  # of an item's digest: among a million items two are alike by chance once in 10^7
 
 Messages = list[dict[str, str]]
 
@@ -177,6 +179,11 @@ def row_type(kind: SuiteKind) -> type[GenerationSample] | type[LikelihoodSample]
 def same_item(rows: Sequence[Sample]) -> bool:
     """Whether rows of several policies are about the same item."""
     return all(_question(row) == _question(rows[0]) for row in rows)
+
+
+def item_digest(row: Sample) -> str:
+    """Return a digest of what the item is: rows of two evaluations with the same one are about the same item."""
+    return hashlib.sha256(json.dumps(_question(row), sort_keys=True).encode("ascii")).hexdigest()[:ITEM_DIGITS]
 
 
 def _question(row: Sample) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from pipeline.artifacts.manifest import ArtifactKind
 ARTIFACT_LIST = "artifacts.json"
 DATA_PAGE = "data.html"
 COPIES = {  # kind -> file of the artifact -> its name in the run folder
-    ArtifactKind.report: {"report.json": "report.json", "report.html": "report.html"},
+    ArtifactKind.report: {name: name for name in ("report.json", "items.json", "report.html")},
     ArtifactKind.dataset: {"report.html": DATA_PAGE},
 }
 

@@ -255,7 +255,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="report",
-            version=2,
+            version=3,
             kind=ArtifactKind.report,
             entry="pipeline.stages.report:write_report",
             sections=(EvaluateConfig,),

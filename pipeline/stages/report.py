@@ -14,7 +14,10 @@ from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.contamination import contamination
+from pipeline.evaluation.item_file import ITEMS_FILE
+from pipeline.evaluation.items import items_json
 from pipeline.evaluation.joining import PolicySamples
+from pipeline.evaluation.measures import measure_suites
 from pipeline.evaluation.report import Report, build_report, headline_metrics, to_json
 from pipeline.evaluation.reward_card import AUDIT_FILE
 from pipeline.evaluation.samples import SAMPLES_FILE, read_samples, row_type
@@ -29,7 +32,7 @@ NAMED_ITEMS = 5  # contaminated ones that a notice names
 
 
 def write_report(job: StageJob) -> StageOutcome:
-    """Write ``report.json``, the same bytes for the same samples, and the page that shows it."""
+    """Write ``report.json`` and ``items.json``, the same bytes for the same samples, and the page that shows them."""
     started = time.monotonic()
     suites: Mapping[str, SuiteConfig] = job.params["suites"]
     artifacts = job.inputs["samples"]
@@ -48,6 +51,7 @@ def write_report(job: StageJob) -> StageOutcome:
     audits = [_audit(artifact) for artifact in ancestors if artifact.kind is ArtifactKind.reward_model]
     evaluate = job.section(EvaluateConfig)
     found = _contamination(job, samples, suites, evaluate)
+    measured = measure_suites(samples, suites, evaluate)
     report = build_report(
         samples,
         suites,
@@ -56,10 +60,12 @@ def write_report(job: StageJob) -> StageOutcome:
         contamination=found,
         reward_models=audits,
         costs=read_variants(job.one("costs")),
+        measured=measured,
         **read_judges(job, samples),
     )
     report_file = job.staging / REPORT_FILE
     report_file.write_text(to_json(report), encoding="utf-8", newline="\n")
+    (job.staging / ITEMS_FILE).write_text(items_json(measured), encoding="ascii", newline="\n")
     variants = variant_rows(report["costs"], job.one("costs"), evaluate.costs.price_per_hour)
     page = report_page(report, variants=variants, **page_inputs(pairs, suites, report, ancestors))
     (job.staging / PAGE_FILE).write_text(page, encoding="utf-8", newline="\n")

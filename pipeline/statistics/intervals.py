@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from pipeline.statistics.clusters import Codes, Vector, cluster_codes, finite_vector, t_quantile, t_words, too_few
 
@@ -60,7 +60,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
         raise ValueError(f"successes must lie between 0 and n: got {successes} of {n}")
     if n == 0:
         return Estimate.unknown(None, 0, 0, too_few(0))
-    low, high = _score_interval(successes / n, n, float(stats.norm.ppf(0.5 + confidence / 2)))
+    low, high = _score_interval(successes / n, n, float(special.ndtri(0.5 + confidence / 2)))
     return Estimate(estimate=successes / n, low=low, high=high, n=n, clusters=n, method="Wilson score interval")
 
 
@@ -98,7 +98,7 @@ def effective_items(passed: Sequence[bool], clusters: Sequence[Hashable], confid
     """
     values = np.asarray(passed, dtype=np.float64)
     codes, num_clusters = cluster_codes(clusters, len(values))
-    normal = float(stats.norm.ppf(0.5 + confidence / 2))
+    normal = float(special.ndtri(0.5 + confidence / 2))
     if num_clusters == 0:
         return EffectiveItems(None, None, normal, 0)
     share = float(values.mean())

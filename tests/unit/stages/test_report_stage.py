@@ -93,7 +93,8 @@ def job(tmp_path: Path) -> StageJob:
 
 def test_the_stage_writes_report_page_and_costs(job: StageJob) -> None:
     outcome = write_report(job)
-    assert sorted(path.name for path in job.staging.iterdir()) == ["costs.json", "report.html", "report.json"]
+    written = ["costs.json", "items.json", "report.html", "report.json"]
+    assert sorted(path.name for path in job.staging.iterdir()) == written
     assert outcome.parts == {"report": sha256_file(job.staging / "report.json")}
     assert outcome.metrics["form/all_checks/tuned_minus_base"] == 0.5
     report = json.loads((job.staging / "report.json").read_text(encoding="utf-8"))
@@ -127,7 +128,7 @@ def test_gates_costs_audits_and_monitors_are_found_behind_the_policies(job: Stag
 
 def test_the_report_repeats_to_the_byte_and_names_no_path(job: StageJob) -> None:
     write_report(job)
-    first = {name: (job.staging / name).read_bytes() for name in ("report.json", "report.html")}
+    first = {name: (job.staging / name).read_bytes() for name in ("report.json", "items.json", "report.html")}
     write_report(job)
     assert {name: (job.staging / name).read_bytes() for name in first} == first
     for content in first.values():
