@@ -16,8 +16,10 @@ from pipeline.artifacts.base_model import resolve_base
 from pipeline.artifacts.hashing import FileHashes
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.commands.plan_pairs import learns_from_pairs, print_pairs
+from pipeline.commands.plan_prompts import print_prompts
 from pipeline.commands.plan_tables import print_other_tables, print_rows, print_samples, print_sft
 from pipeline.commands.runs import print_table
+from pipeline.config.ppo import PPOConfig
 from pipeline.config.shared import TrackingMode
 from pipeline.config.stages import SFTConfig
 from pipeline.graph.execution import Execution
@@ -68,6 +70,8 @@ def plan(prepared: Prepared) -> int:
             print_sft(entry.node, resolution)
         if learns_from_pairs(entry.node):
             print_pairs(entry.node, resolution)
+        if PPOConfig in entry.node.spec.sections:
+            print_prompts(entry.node, resolution)
     asked = [entry for entry in planned if entry.node.spec.kind == ArtifactKind.samples]
     print_samples([entry.node for entry in asked], [entry.state for entry in asked], resolution)
     return 0

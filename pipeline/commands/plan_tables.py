@@ -27,7 +27,7 @@ from pipeline.data.pairs import PairCounts
 from pipeline.data.rows import Comparison, Demonstration, Prompt
 from pipeline.data.suite_rows import read_suite_rows
 from pipeline.data.tables import part_name, read_table
-from pipeline.graph.estimates import remembered_rate, training_memory
+from pipeline.graph.estimates import MemoryEstimate, remembered_rate, training_memory
 from pipeline.graph.fingerprint import result_config
 from pipeline.graph.nodes import Node
 from pipeline.graph.resolution import Resolution
@@ -80,19 +80,21 @@ def print_training(
         train.encoded, num_epochs=section.num_epochs, batch_size=section.batch_size, max_steps=section.max_steps
     )
     memory = training_memory(base.folder, section, resolution.config.model, train.longest, sides=sides)
-    millions = f"base {memory.base_parameters / 1e6:.1f} M parameters, adapter {memory.adapter_parameters / 1e6:.2f} M"
-    parts = f"base {size(memory.base)}, adapter and optimizer {size(memory.adapter)}, "
-    parts += f"activations {size(memory.activations)}, head {size(memory.head)}"
-    print(
-        f"{node.name}: {steps:,} optimizer steps of {section.batch_size} {'pairs' if sides == 2 else 'rows'}; "
-        f"{millions}"
-    )
-    print(f"{node.name}: memory about {size(memory.total)} ({parts}); right to about a half")
+    print(f"{node.name}: {steps:,} optimizer steps of {section.batch_size} {'pairs' if sides == 2 else 'rows'}")
+    print_memory(node.name, memory)
     if node.name in resolution.made:
         print(f"{node.name}: cached, so nothing is trained\n")
         return
     tokens = train.total_tokens * min(steps * section.batch_size / train.encoded, section.num_epochs)
     print(f"{node.name}: {_time_of_tokens(node, resolution, base, tokens)}\n")
+
+
+def print_memory(name: str, memory: MemoryEstimate) -> None:
+    """Print parameters and bytes."""
+    millions = f"base {memory.base_parameters / 1e6:.1f} M parameters, adapter {memory.adapter_parameters / 1e6:.2f} M"
+    parts = f"base {size(memory.base)}, adapter and optimizer {size(memory.adapter)}, "
+    parts += f"activations {size(memory.activations)}, head {size(memory.head)}"
+    print(f"{name}: {millions}; memory about {size(memory.total)} ({parts}); right to about a half")
 
 
 def count_tokens(config: Config, base: BaseModel, dataset: Artifact) -> dict[str, EncodingCounts]:

@@ -112,6 +112,11 @@ class PPOConfig:
     keep_checkpoints: int = option(2, ge=2, affects_results=False)
 
 
+def longest_prompt(ppo: PPOConfig, context_length: int) -> int:
+    """Return how many tokens a prompt may have for a completion to fit behind it."""
+    return min(ppo.max_prompt_length, context_length - ppo.max_new_tokens)
+
+
 def ppo_problems(ppo: PPOConfig, context: int | None) -> Iterator[str]:
     """Yield what contradicts in the section; ``context`` is the model's length where it is configured."""
     for size, part in (("rollout_size", "minibatch_size"), ("minibatch_size", "microbatch_size")):

@@ -10,23 +10,33 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.store import Store
+from pipeline.config.ppo import PPOConfig, ValueModel
 from pipeline.config.shared import Attention, DType, LoRAConfig, ModelConfig, Quantization
-from pipeline.config.stages import TrainingConfig
 from pipeline.errors import ModelError
 
 PROCESS_BYTES = 600_000_000  # interpreter and libraries
 ADAPTER_BYTES = 16  # per trained parameter: value, gradient and two moments, each in fp32
+FROZEN_ADAPTER_BYTES = 4
+DRAWING_BYTES = 20  # per logit while a token is drawn: logits, probabilities and their running sum in fp64
 HEAD_CHUNK = 128  # positions whose logits exist at one time
 NOT_ADAPTED = ("*embed*", "*lm_head*", "*wte*", "*wpe*", "*norm*")  # what "all-linear" leaves out
 
 Shapes = Mapping[str, Sequence[int]]
+
+
+class Trained(Protocol):
+    """What the configuration of a training says about its memory."""
+
+    lora: LoRAConfig
+    microbatch_size: int
+    activation_checkpointing: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +94,7 @@ def activation_values(config: Mapping[str, Any], length: int, attention: Attenti
 
 
 def training_memory(
-    folder: Path, section: TrainingConfig, model: ModelConfig, longest: int, *, sides: int = 1
+    folder: Path, section: Trained, model: ModelConfig, longest: int, *, sides: int = 1
 ) -> MemoryEstimate:
     """Estimate the peak of a training, which its batch of the longest rows decides; a pair has two sides."""
     shapes = weight_shapes(folder)
@@ -101,6 +111,34 @@ def training_memory(
         adapter=trained * ADAPTER_BYTES,
         activations=sides * section.microbatch_size * longest * values * width,
         head=HEAD_CHUNK * int(config["vocab_size"]) * (width + 4),
+    )
+
+
+def ppo_memory(folder: Path, ppo: PPOConfig, model: ModelConfig, longest: int, *, num_frozen: int) -> MemoryEstimate:
+    """Estimate the peak of PPO: training and sampling never happen at once, so the larger of the two counts.
+
+    Args:
+        folder: Of the base.
+        ppo: Its configuration.
+        model: How the base is loaded.
+        longest: Tokens of the longest prompt.
+        num_frozen: Adapters that are there and not trained: the reference and the reward models.
+    """
+    length = longest + ppo.max_new_tokens
+    training = training_memory(folder, ppo, model, length)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    heads = config.get("num_key_value_heads") or config["num_attention_heads"]
+    head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    width = 2 if model.dtype in {DType.bfloat16, DType.float16} else 4
+    cache = 2 * config["num_hidden_layers"] * heads * head_size * length * width
+    rows = min(ppo.generation_batch_size, ppo.rollout_size)
+    trained = 2 if ppo.value_model is ValueModel.adapter else 1
+    frozen = training.adapter_parameters * FROZEN_ADAPTER_BYTES * num_frozen
+    return replace(
+        training,
+        adapter=training.adapter * trained + frozen,
+        activations=max(training.activations, rows * cache),
+        head=max(training.head, rows * int(config["vocab_size"]) * DRAWING_BYTES),
     )
 
 

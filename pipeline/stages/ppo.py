@@ -13,7 +13,7 @@ import torch
 from pipeline.artifacts.durable import write_durably
 from pipeline.artifacts.hashing import sha256_json
 from pipeline.artifacts.outcome import StageOutcome
-from pipeline.config.ppo import REWARD_MODEL, PPOConfig, RolloutEngine, ValueInit, ValueModel
+from pipeline.config.ppo import REWARD_MODEL, PPOConfig, RolloutEngine, ValueInit, ValueModel, longest_prompt
 from pipeline.config.shared import DType, ModelConfig
 from pipeline.data.encode import Chat, load_chat
 from pipeline.errors import ConfigError, DataError
@@ -136,7 +136,7 @@ def load_all_prompts(job: StageJob, chat: Chat, config: PPOConfig) -> Prompts:
         raise DataError("The stage ppo got no data set. Name `curate` in `stages`, or set `inputs.ppo.dataset`.")
     for notice in chat.notices:
         job.run.notice(notice)
-    longest = min(config.max_prompt_length, job.base.context_length - config.max_new_tokens)
+    longest = longest_prompt(config, job.base.context_length)
     splits, counts = {}, {}
     for split in ("train", "validation"):
         splits[split], accounted = load_prompts(dataset, split, chat, longest)

@@ -10,12 +10,14 @@ from tiny import make_tiny_model
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Provenance, Store
+from pipeline.config.ppo import PPOConfig, ValueModel
 from pipeline.config.shared import Attention, DType, LoRAConfig, ModelConfig
 from pipeline.config.stages import SFTConfig
 from pipeline.errors import ModelError
 from pipeline.graph.estimates import (
     activation_values,
     adapter_parameters,
+    ppo_memory,
     remembered_rate,
     training_memory,
     weight_shapes,
@@ -66,6 +68,20 @@ def test_activations_grow_with_layers_and_shrink_with_checkpointing() -> None:
     assert activation_values(config, 10, Attention.sdpa, checkpointing=True) == one_layer + 2 * 64
     with_scores = one_layer + 3 * 4 * 10
     assert activation_values(config, 10, Attention.eager, checkpointing=False) == 2 * with_scores
+
+
+def test_ppo_holds_frozen_adapters_and_samples_when_it_does_not_train(model: Path) -> None:
+    """Two layers of 2 key-value heads of 16: 128 values per token, in fp32 512 bytes; the vocabulary has 512 rows."""
+    ppo = PPOConfig(microbatch_size=1, rollout_size=64, generation_batch_size=32, max_new_tokens=20)
+    adapter = 2 * INS_AND_OUTS * 16
+    memory = ppo_memory(model, ppo, ModelConfig(dtype=DType.float32), 30, num_frozen=3)
+    assert memory.adapter == 16 * adapter + 3 * 4 * adapter
+    values = 2 * (16 * 64 + 4 * 128)
+    assert memory.activations == max(50 * values * 4, 32 * 50 * 512) == 32 * 50 * 512
+    assert memory.head == max(128 * 512 * 8, 32 * 512 * 20) == 128 * 512 * 8
+    own = replace(ppo, value_model=ValueModel.adapter, microbatch_size=16)
+    other = ppo_memory(model, own, ModelConfig(dtype=DType.float32), 30, num_frozen=0)
+    assert (other.adapter, other.activations) == (2 * 16 * adapter, 16 * 50 * values * 4)
 
 
 def test_memory_follows_its_parts(model: Path) -> None:

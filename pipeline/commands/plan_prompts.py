@@ -1,0 +1,74 @@
+"""What `plan` says about the stages that learn from rewards on what the policy writes itself."""
+
+from __future__ import annotations
+
+from pipeline.artifacts.base_model import BaseModel
+from pipeline.commands.plan_tables import count_part, print_memory, span
+from pipeline.commands.runs import print_table
+from pipeline.config.data import TableName
+from pipeline.config.ppo import REWARD_MODEL, PPOConfig, longest_prompt
+from pipeline.data.encode import EncodingCounts, load_chat
+from pipeline.data.tables import part_name
+from pipeline.graph.estimates import ppo_memory, remembered_rate
+from pipeline.graph.nodes import Node
+from pipeline.graph.resolution import Resolution
+from pipeline.runtime.environment import environment
+
+
+def print_prompts(node: Node, resolution: Resolution) -> None:
+    """Print prompts, episodes, optimizer steps, memory and time of PPO."""
+    config, base = resolution.config, resolution.base_for(node)
+    if base is None or any(source.node and source.node not in resolution.made for source in node.inputs["dataset"]):
+        return
+    ppo, source = config.ppo, node.inputs["dataset"][0]
+    dataset = resolution.reference(source.reference) if source.reference else resolution.made[source.node or ""]
+    chat, counts = load_chat(base.folder, config.model), {}
+    for split in ("train", "validation"):
+        if part_name(TableName.prompts, split) in dataset.manifest.parts:
+            longest = longest_prompt(ppo, base.context_length)
+            step, parts = count_part(dataset, TableName.prompts, split, chat, longest)
+            counts[split] = parts["prompts"]
+            if step > 1:
+                print(f"{node.name}: one prompt in {step} of {split} was counted")
+    cells = [
+        [node.name, split, f"{count.given:,}", f"{count.encoded:,}", f"{count.total_tokens:,}", f"{count.longest:,}"]
+        for split, count in counts.items()
+    ]
+    print_table("STAGE SPLIT PROMPTS KEPT TOKENS LONGEST", cells)
+    for split, count in counts.items():
+        if count.dropped:
+            reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(count.dropped.items()))
+            print(f"{node.name}: dropped of {split}: {reasons}")
+    train = counts.get("train")
+    if train is None or not train.encoded:
+        print(f"{node.name}: no train prompt is left; raise ppo.max_prompt_length\n")
+        return
+    _print_course(node, ppo, train)
+    frozen = sum(bool(node.inputs.get(role)) for role in ("policy", "reward_model", "gold"))
+    print_memory(node.name, ppo_memory(base.folder, ppo, config.model, train.longest, num_frozen=frozen))
+    print(f"{node.name}: {_time(node, ppo, base, resolution)}\n")
+
+
+def _print_course(node: Node, ppo: PPOConfig, train: EncodingCounts) -> None:
+    episodes = ppo.num_rollouts * ppo.rollout_size
+    steps = ppo.num_rollouts * ppo.ppo_epochs * (ppo.rollout_size // ppo.minibatch_size)
+    rewards = ", ".join(entry.name for entry in ppo.rewards) or REWARD_MODEL
+    print(
+        f"{node.name}: {episodes:,} episodes of at most {ppo.max_new_tokens} tokens in {ppo.num_rollouts:,} rollouts, "
+        f"each prompt about {episodes / train.encoded:.1f} times; at most {steps:,} optimizer steps of "
+        f"{ppo.minibatch_size} episodes; scored by {rewards}"
+    )
+
+
+def _time(node: Node, ppo: PPOConfig, base: BaseModel, resolution: Resolution) -> str:
+    if node.name in resolution.made:
+        return "cached, so nothing is trained"
+    episodes = ppo.num_rollouts * ppo.rollout_size
+    known = remembered_rate(resolution.store, node.spec.name, "episodes", environment(), base.digest, {})
+    if known is None:
+        return f"time unknown for {episodes:,} episodes: this machine has sealed no such run with this base yet"
+    rate, artifact = known
+    return (
+        f"about {span(episodes / rate)} for {episodes:,} episodes at {60 * rate:,.1f} a minute, measuring and loading "
+        f"included, as {artifact.id} took"
+    )
