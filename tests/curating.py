@@ -12,13 +12,16 @@ from typing import Any
 from pipeline.config.data import CurateConfig, DataConfig, SourceConfig, SourceSplit, TableName
 from pipeline.data.accounts import SourceAccount
 from pipeline.data.curation import Curated, Reporting, curate_sources
-from pipeline.data.rows import Comparison, Demonstration, Prompt
+from pipeline.data.rows import Comparison, Demonstration, Prompt, Unpaired
 from pipeline.data.tables import read_table
 
 PROMPTS, DEMONSTRATIONS, COMPARISONS = TableName.prompts, TableName.demonstrations, TableName.comparisons
+UNPAIRED = TableName.unpaired
 SPLITS = ("train", "validation", "test")
 HALVES = {"test_fraction": 0.5, "validation_fraction": 0.0}
-TYPES: dict[TableName, Any] = {PROMPTS: Prompt, DEMONSTRATIONS: Demonstration, COMPARISONS: Comparison}
+TYPES: dict[TableName, Any] = {
+    PROMPTS: Prompt, DEMONSTRATIONS: Demonstration, COMPARISONS: Comparison, UNPAIRED: Unpaired,
+}  # fmt: skip
 
 
 def pair(prompt: Any, completion: str = "So.", **more: Any) -> dict[str, Any]:

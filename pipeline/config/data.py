@@ -17,6 +17,7 @@ class TableName(StrEnum):
     demonstrations = "demonstrations"
     comparisons = "comparisons"
     prompts = "prompts"
+    unpaired = "unpaired"  # completions that are good or bad by themselves; `ingest` makes it of votes
     exports = "exports"  # annotation exports, read by `ingest`
 
 

@@ -1,7 +1,8 @@
-"""How votes become comparisons."""
+"""How votes become comparisons and labelled completions."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,15 +44,28 @@ class QualityConfig:
 
 @dataclass(kw_only=True)
 class IngestConfig:
-    """How annotation exports become comparisons with a confidence."""
+    """How annotation exports become comparisons, and completions that are good or bad, with a confidence."""
 
     seed: int = option(0, ge=0)
     aggregation: Aggregation = Aggregation.majority
     ties: Ties = Ties.half
-    min_votes: int = option(1, ge=1)  # a pair with fewer votes is no comparison
+    min_votes: int = option(1, ge=1)  # a pair, or a completion by itself, with fewer votes makes no row
     min_rating_gap: float = option(0.0, ge=0)  # a smaller difference between two ratings is a tie
+    # Ratings that make a completion good or bad by itself, in the file's own unit; between the two it is neither. Null:
+    # only thumbs do.
+    min_good_rating: float | None = None
+    max_bad_rating: float | None = None
     questions: list[str] = option(factory=list)  # of exports that ask several; empty is all of them
     quality: QualityConfig = option(factory=QualityConfig)
     max_votes_per_annotator: int | None = option(None, ge=1)  # chosen by hash
     # Bad records are set aside with a reason; more than this share of a source stops the run.
     max_quarantined_fraction: float = option(0.02, ge=0, le=1, affects_results=False)
+
+
+def ingest_problems(ingest: IngestConfig) -> Iterator[str]:
+    """Yield what contradicts in the section."""
+    good, bad = ingest.min_good_rating, ingest.max_bad_rating
+    if (good is None) != (bad is None):
+        yield f"ingest.min_good_rating={good} and ingest.max_bad_rating={bad} go together. Set both, or none."
+    elif good is not None and bad is not None and good <= bad:
+        yield f"ingest.min_good_rating={good:g} must be above ingest.max_bad_rating={bad:g}."

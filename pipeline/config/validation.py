@@ -12,6 +12,7 @@ from pipeline.config.data import SourceFormat, SourceSplit, TableName
 from pipeline.config.dpo import dpo_problems
 from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
+from pipeline.config.ingest import ingest_problems
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import find_file
 from pipeline.config.ppo import ppo_problems
@@ -88,6 +89,8 @@ def _source_problems(config: Config) -> Iterator[str]:
     if not config.data.sources:
         yield "data.sources: the data set names no source."
     for number, source in enumerate(config.data.sources):
+        if source.table is TableName.unpaired:
+            yield f"data.sources[{number}].table=unpaired: thumbs are votes. Write `table: exports`."
         if source.table is TableName.exports and source.split is SourceSplit.guard:
             yield f"data.sources[{number}].split=guard: exports are votes to learn from; write `split: test`."
         if source.format is SourceFormat.hub:
@@ -104,6 +107,8 @@ def _stage_problems(config: Config) -> Iterator[str]:
             yield from _training_problems(name, section, config)
     if "dpo" in config.stages:
         yield from dpo_problems(config.dpo)
+    if "ingest" in config.stages:
+        yield from ingest_problems(config.ingest)
     if {REWARD, GOLD} & set(config.stages):
         yield from reward_problems(config.reward, gold=GOLD in config.stages)
     if "ppo" in config.stages:

@@ -115,7 +115,22 @@ class Comparison:
     topic: str | None = None
 
 
-Row = Demonstration | Prompt | Comparison
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unpaired:
+    """One completion by itself, on which ``label`` is right with probability ``confidence``."""
+
+    id: str
+    source: str
+    licence: str | None
+    prompt: list[Message]
+    completion: list[Message]
+    label: bool  # True: good, False: bad
+    confidence: float  # in [0.5, 1]; a judgement that it is neither counts half
+    num_votes: int  # whose result this is
+    topic: str | None = None
+
+
+Row = Demonstration | Prompt | Comparison | Unpaired
 
 
 def is_blank(text: str) -> bool:
@@ -250,11 +265,11 @@ def key_hash(key: str, seed: int = 0) -> str:
 def content_key(row: Row) -> str:
     """Hex sha256 of a row's normalised content without its id and origin; equal for exact duplicates."""
     parts = [_normalised(row.prompt)]
-    if isinstance(row, Demonstration):
+    if isinstance(row, Demonstration | Unpaired):  # a completion has one label, so that it is no part of the content
         parts.append(_normalised(row.completion))
     if isinstance(row, Comparison):
         parts += [_normalised(row.chosen), _normalised(row.rejected)]
-    elif row.reference is not None:
+    elif not isinstance(row, Unpaired) and row.reference is not None:
         parts.append(f"reference\0{normalise(row.reference)}")
     # No text holds a NUL, so nothing can look like the end of what it stands in.
     return hashlib.sha256("\0\0".join(parts).encode()).hexdigest()

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.hashing import canonical_json
-from pipeline.data.rows import Comparison, Demonstration, Prompt
+from pipeline.data.rows import Comparison, Demonstration, Prompt, Unpaired
 from pipeline.errors import DataError
 
-Row = TypeVar("Row", Demonstration, Prompt, Comparison)
+Row = TypeVar("Row", Demonstration, Prompt, Comparison, Unpaired)
 ROW_GROUP_ROWS = 16384
 
 MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)]))
@@ -40,6 +40,16 @@ SCHEMAS: dict[type, pa.Schema] = {
             pa.field("margin", pa.float64()),
             pa.field("tie", pa.float64()),
             pa.field("fold", pa.int8()),
+            pa.field("topic", pa.string()),
+        ]
+    ),
+    Unpaired: pa.schema(
+        [
+            *_COMMON,
+            pa.field("completion", MESSAGES, False),
+            pa.field("label", pa.bool_(), False),
+            pa.field("confidence", pa.float64(), False),
+            pa.field("num_votes", pa.int64(), False),
             pa.field("topic", pa.string()),
         ]
     ),
@@ -103,7 +113,7 @@ def read_table(dataset: Artifact | Path, name: str, split: str, row_type: type[R
     return [row_type(**values) for values in table.to_pylist()]
 
 
-def rows_digest(rows: Sequence[Demonstration | Prompt | Comparison]) -> str:
+def rows_digest(rows: Sequence[Demonstration | Prompt | Comparison | Unpaired]) -> str:
     """Hex sha256 over the rows as canonical JSON, one line each, in order: what a table is, whatever its bytes."""
     digest = hashlib.sha256()
     for row in rows:

@@ -25,7 +25,7 @@ from pipeline.evaluation.measures import estimates, measure
 from pipeline.evaluation.samples import Sample
 
 NGRAM = 13
-TRAINED_TABLES = ("demonstrations", "comparisons", "prompts")
+TRAINED_TABLES = ("demonstrations", "comparisons", "prompts", "unpaired")
 BATCH_ROWS = 4096
 EXACT, SHARED, WHOLE = "exact", "ngram", "whole"  # the rules, as `curate` names them
 

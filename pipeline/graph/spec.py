@@ -105,7 +105,7 @@ STAGES: dict[str, StageSpec] = {
     for spec in (
         StageSpec(
             name="ingest",
-            version=1,
+            version=2,
             kind=ArtifactKind.labels,
             entry="pipeline.stages.ingest:ingest",
             sections=(DataConfig, IngestConfig),
@@ -124,7 +124,7 @@ STAGES: dict[str, StageSpec] = {
                 Consumes(
                     role="labels",
                     kind=ArtifactKind.labels,
-                    parts=("comparisons/*", "demonstrations/*", "quality"),
+                    parts=("comparisons/*", "unpaired/*", "demonstrations/*", "quality"),
                     default=("ingest",),
                     optional=True,
                 ),

@@ -28,11 +28,18 @@ import numpy as np
 
 from pipeline.config.ingest import Aggregation, IngestConfig, Ties
 from pipeline.data.rows import Comparison, Reason
-from pipeline.labels.probabilities import Flags, Shares, mean_margins, reliable_shares, strength_shares, vote_shares
+from pipeline.labels.probabilities import (
+    UNDECIDED,
+    Flags,
+    Shares,
+    mean_margins,
+    reliable_shares,
+    strength_shares,
+    vote_shares,
+)
+from pipeline.labels.thumbs import AggregatedThumb, aggregate_thumbs
 from pipeline.labels.verdicts import Fate, Pair, Vector, Verdicts, read_verdicts, select_questions
 from pipeline.labels.votes import Item, Status, Vote, says_nothing
-
-UNDECIDED = 1e-9  # a confidence nearer to one half than this is no preference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,10 +54,12 @@ class AggregatedPair:
 class Aggregated:
     """What the votes say together, and what became of each of them.
 
-    In ``counts``, the parts of ``votes`` and of ``pairs`` each sum to their first entry.
+    In ``counts``, the parts of ``votes`` and of ``pairs`` each sum to their first entry, and so do those of ``thumbs``
+    and of ``completions``, which are there where completions were judged by themselves.
     """
 
     comparisons: list[AggregatedPair] = field(default_factory=list)
+    unpaired: list[AggregatedThumb] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
     # Dawid-Skene only: how reliable each annotator proved to be; "" is the crowd of those without a name.
     annotators: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -60,7 +69,7 @@ class Aggregated:
 def aggregate(
     items: Mapping[str, Item], votes: Sequence[Vote], config: IngestConfig, set_aside: Collection[str]
 ) -> Aggregated:
-    """Return the comparisons that votes amount to.
+    """Return the comparisons and the labelled completions that votes amount to.
 
     Args:
         items: What was judged, by id.
@@ -100,12 +109,16 @@ def aggregate(
     found["same_pair"] = len(verdicts.same_pairs)
     result.problems += [_same_pair_problem(pair, ids) for pair, ids in verdicts.same_pairs.items()]
     protected = sum(entry.protected for entry in result.comparisons)
+    thumbs = aggregate_thumbs(items, counting, config)
+    result.unpaired = thumbs.rows
+    result.problems += thumbs.problems
     result.counts = {
         "votes": {"given": len(votes), **fates},
         "pairs": {"judged": sum(found.values()), **found},
         "comparisons": {"auto": len(result.comparisons) - protected, "test": protected},
         "verdicts": {"decided": int((verdicts.outcome != 0).sum()), "ties": int((verdicts.outcome == 0).sum())},
         **({"fit": fit} if fit else {}),
+        **({"thumbs": thumbs.votes, "completions": thumbs.completions} if thumbs.votes else {}),
     }
     return result
 

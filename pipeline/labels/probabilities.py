@@ -13,6 +13,7 @@ from pipeline.statistics.bradley_terry import bradley_terry, win_probability
 from pipeline.statistics.dawid_skene import dawid_skene
 
 Flags = npt.NDArray[np.bool_]
+UNDECIDED = 1e-9  # a confidence nearer to one half than this is no preference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

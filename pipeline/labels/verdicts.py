@@ -32,7 +32,7 @@ class Fate(StrEnum):
     """What became of a vote in terms of pairs."""
 
     counted = "counted"
-    single_candidate = "single_candidate"  # one completion alone, as thumbs are: there is nothing to compare it with
+    single_candidate = "single_candidate"  # one completion alone: it says nothing of pairs (see `thumbs`)
     no_verdict = "no_verdict"  # fewer than two completions were placed or rated
     same_pair = "same_pair"  # completions that say the same
 

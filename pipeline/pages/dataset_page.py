@@ -39,7 +39,8 @@ COLOURS = {
     "leaks": 1,
     "over a limit": 0,
 }
-TOTALS = {"votes": "given", "pairs": "judged"}  # of what aggregation counted; the others add up to it
+# Of what aggregation counted; the others add up to it.
+TOTALS = {"votes": "given", "pairs": "judged", "thumbs": "given", "completions": "judged"}
 NUM_OPEN = 2  # pairs of near-duplicates that are shown without a click
 PANELS = (
     Panel("agreement", "Agrees with others"),
@@ -102,6 +103,11 @@ def dataset_page(
         max_listed=MAX_LISTED,
         num_open=NUM_OPEN,
     )
+
+
+def account_lines(aggregated: Mapping[str, Any]) -> dict[str, str]:
+    """Write each account of aggregation as a sum; thumbs have one only where completions were judged by themselves."""
+    return {name: summed(aggregated[name], total) for name, total in TOTALS.items() if name in aggregated}
 
 
 def share_text(value: Mapping[str, Any] | None) -> str:
@@ -215,6 +221,6 @@ def _quality(quality: Mapping[str, Any]) -> dict[str, Any]:
         "people": shown,
         "num_people": len(people),
         "plot": scorecard_plot(shown, panels, "Scorecards of the annotators") if shown and panels else None,
-        "sums": [summed(quality["aggregated"][name], total) for name, total in TOTALS.items()],
+        "sums": [f"{name}: {line}" for name, line in account_lines(quality["aggregated"]).items()],
         "bound": compact(100 * quality.get("bound_confidence", 0.95)),
     }

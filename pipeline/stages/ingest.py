@@ -1,4 +1,4 @@
-"""Ingest: annotation exports in, votes and comparisons with a confidence out."""
+"""Ingest: annotation exports in, votes out, and comparisons and labelled completions with a confidence."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from pipeline.labels.aggregation import Aggregated, aggregate
 from pipeline.labels.collecting import Collected, ExportAccount, Reporting, collect, require_something
 from pipeline.labels.quality import Quality, assess
 from pipeline.labels.tables import write_items, write_votes
-from pipeline.pages.dataset_page import TOTALS
-from pipeline.pages.numbers import summed
+from pipeline.pages.dataset_page import account_lines
 from pipeline.tracking.job import StageJob
 
 QUALITY_FILE = "quality.json"
@@ -29,11 +28,11 @@ SCORECARD = ("annotator", "votes", "ties", "skipped", "agreement", "gold", "firs
 
 
 def ingest(job: StageJob) -> StageOutcome:
-    """Read the exports of ``data``, judge the annotators, and join their votes into comparisons.
+    """Read the exports of ``data``, judge the annotators, and join their votes into rows.
 
-    Writes ``votes.parquet`` and ``items.parquet`` (every vote of whatever status), ``comparisons/<side>.parquet`` and
-    ``demonstrations/<side>.parquet`` (side is ``auto``, or ``test`` for protected exports), ``quality.json``,
-    ``counts.json`` and ``quarantine.jsonl``. The same exports give the same bytes.
+    Writes ``votes.parquet`` and ``items.parquet`` (every vote of whatever status), ``comparisons/<side>.parquet``,
+    ``unpaired/<side>.parquet`` and ``demonstrations/<side>.parquet`` (side is ``auto``, or ``test`` for protected
+    exports), ``quality.json``, ``counts.json`` and ``quarantine.jsonl``. The same exports give the same bytes.
     """
     config = job.section(IngestConfig)
     collected = _collect(job, config)
@@ -50,6 +49,8 @@ def ingest(job: StageJob) -> StageOutcome:
         protected = side == "test"
         comparisons = [pair.row for pair in aggregated.comparisons if pair.protected is protected]
         parts |= _write(job, TableName.comparisons, side, comparisons)
+        unpaired = [thumb.row for thumb in aggregated.unpaired if thumb.protected is protected]
+        parts |= _write(job, TableName.unpaired, side, unpaired)
         parts |= _write(job, TableName.demonstrations, side, collected.demonstrations[side])
     judged = {
         **quality.as_dict(),
@@ -108,11 +109,11 @@ def _counts(collected: Collected, aggregated: Aggregated) -> dict[str, Any]:
 
 
 def _said(quality: Quality, aggregated: Aggregated) -> list[str]:
-    """Say what became of the annotators and of the pairs."""
+    """Say what became of the annotators, of the pairs and of single completions."""
     lines = [f"set aside: annotator {name}: {'; '.join(why)}" for name, why in sorted(quality.set_aside.items())]
     if lines:
         lines.append("  ingest.quality.keep=[NAME] brings one back")
-    return [*lines, *(f"{name}: {summed(aggregated.counts[name], total)}" for name, total in TOTALS.items())]
+    return [*lines, *(f"{name}: {line}" for name, line in account_lines(aggregated.counts).items())]
 
 
 def _scorecard(entry: dict[str, Any]) -> list[str | int | float | None]:

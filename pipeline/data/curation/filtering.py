@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.config.data import CurateConfig, FilterConfig, TableName
 from pipeline.data.filters.registry import Drop, build_filter
-from pipeline.data.rows import Comparison, Demonstration, Row
+from pipeline.data.rows import Comparison, Demonstration, Row, Unpaired
 from pipeline.errors import ConfigError
 
 NUM_EXAMPLES = 10  # of each kind
@@ -96,7 +96,7 @@ def shown_text(row: Row | dict[str, Any]) -> str:
         turns = [row["prompt"], *(row[name] for name in ("completion", "chosen", "rejected") if name in row)]
     else:
         turns = [row.prompt]
-        if isinstance(row, Demonstration):
+        if isinstance(row, Demonstration | Unpaired):
             turns.append(row.completion)
         if isinstance(row, Comparison):
             turns += [row.chosen, row.rejected]

@@ -1,8 +1,8 @@
 """The third pass: rows in order, each given its split or the reason why it has none. It sees numbers, never texts.
 
-Tables are placed in the order protected, demonstrations, prompts, comparisons, and what is placed stays: a row's fate
-depends on rows before it alone, so new comparisons never move demonstrations. The one thing that comes later, rows that
-hold a test prompt, never takes away from an earlier table because of a later one.
+Tables are placed in the order protected, demonstrations, prompts, comparisons, unpaired, and what is placed stays: a
+row's fate depends on rows before it alone, so new comparisons never move demonstrations. The one thing that comes
+later, rows that hold a test prompt, never takes away from an earlier table because of a later one.
 """
 
 from __future__ import annotations

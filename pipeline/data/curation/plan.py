@@ -14,17 +14,19 @@ from pipeline.data.sources import read_source, source_name, source_path
 from pipeline.errors import ConfigError
 
 SPLITS = ("train", "validation", "test")
-TABLES = (TableName.demonstrations, TableName.prompts, TableName.comparisons)  # in the order in which they are placed
+# In the order in which they are placed.
+TABLES = (TableName.demonstrations, TableName.prompts, TableName.comparisons, TableName.unpaired)
 FIELDS = {
     TableName.demonstrations: ("prompt", "completion"),
     TableName.prompts: ("prompt",),
     TableName.comparisons: ("prompt", "chosen", "rejected"),
+    TableName.unpaired: ("prompt", "completion"),
 }
 NUM_LOOKED_AT = (
     100  # rows that can be read, whose column names count, because not every row of JSON Lines has every key
 )
 SHARD_BYTES = 8 << 20  # of a file that is cut; whatever the number of workers, so that it changes no result
-LABEL_TABLES = (TableName.demonstrations, TableName.comparisons)  # that a labels artifact may hold
+LABEL_TABLES = (TableName.demonstrations, TableName.comparisons, TableName.unpaired)  # that a labels artifact may hold
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from pipeline.data.rows import (
     Message,
     Reason,
     Row,
+    Unpaired,
     content_key,
     key_hash,
     prompt_key,
@@ -38,9 +39,10 @@ from pipeline.data.rows import (
 from pipeline.data.sources import read_source
 
 BATCH_ROWS = 4096  # whose words are in memory at a time
-ROW_TYPES: dict[TableName, type[Demonstration] | type[Comparison]] = {
+ROW_TYPES: dict[TableName, type[Demonstration] | type[Comparison] | type[Unpaired]] = {
     TableName.demonstrations: Demonstration,
     TableName.comparisons: Comparison,
+    TableName.unpaired: Unpaired,
 }
 # Fields of `NUMBERS` that are known when a row is written, in the order in which they are noted.
 _INTEGERS = ("ordinal", "line", "begin", "size", "tail", "asked", "changed", "origin", "licence")

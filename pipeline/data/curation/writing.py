@@ -19,13 +19,14 @@ from pipeline.artifacts.hashing import canonical_json
 from pipeline.config.data import TableName
 from pipeline.data.curation.plan import SPLITS
 from pipeline.data.curation.spill import NUMBERS, mapped, shard_file
-from pipeline.data.rows import Comparison, Demonstration, Prompt
+from pipeline.data.rows import Comparison, Demonstration, Prompt, Unpaired
 from pipeline.data.tables import ROW_GROUP_ROWS, SCHEMAS, table_file, table_writer
 
-ROW_TYPES: dict[TableName, type[Demonstration] | type[Prompt] | type[Comparison]] = {
+ROW_TYPES: dict[TableName, type[Demonstration] | type[Prompt] | type[Comparison] | type[Unpaired]] = {
     TableName.demonstrations: Demonstration,
     TableName.prompts: Prompt,
     TableName.comparisons: Comparison,
+    TableName.unpaired: Unpaired,
 }
 BLOCK_BYTES = 8 << 20  # of rows that are turned into columns at a time
 

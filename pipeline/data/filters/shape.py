@@ -7,7 +7,7 @@ from typing import Literal
 
 from pipeline.data.filters.registry import Drop, Filter, register_filter
 from pipeline.data.filters.texts import completions, learned_replies
-from pipeline.data.rows import Comparison, Demonstration, Message, Reason, Row, normalise
+from pipeline.data.rows import Comparison, Demonstration, Message, Reason, Row, Unpaired, normalise
 from pipeline.errors import ConfigError
 
 MIN_ECHO = 20  # characters; a short reply such as "Good morning!" may rightly be what the user said
@@ -103,7 +103,7 @@ def identical_completions() -> Filter:
         if isinstance(row, Comparison):
             if _plain(row.chosen) == _plain(row.rejected):
                 return Drop(Reason.same_pair, "both completions say the same")
-        elif isinstance(row, Demonstration) and len(row.completion[0]["content"]) >= MIN_ECHO:
+        elif isinstance(row, Demonstration | Unpaired) and len(row.completion[0]["content"]) >= MIN_ECHO:
             reply = _plain(row.completion[:1])
             if reply == _plain(row.prompt[-1:]):
                 return Drop("repeats_prompt", "the reply is the prompt over again")

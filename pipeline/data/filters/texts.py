@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from pipeline.data.rows import Comparison, Demonstration, Message, Row
+from pipeline.data.rows import Comparison, Demonstration, Message, Row, Unpaired
 
 
 def all_texts(row: Row) -> list[str]:
@@ -15,22 +15,24 @@ def all_texts(row: Row) -> list[str]:
         texts += [message["content"] for message in row.chosen]
         texts += [message["content"] for message in row.rejected]
         return texts
-    if isinstance(row, Demonstration):
+    if isinstance(row, Demonstration | Unpaired):
         texts += [message["content"] for message in row.completion]
-    if row.reference is not None:
+    if not isinstance(row, Unpaired) and row.reference is not None:
         texts.append(row.reference)
     return texts
 
 
 def completions(row: Row) -> list[list[Message]]:
     """Return what answers the prompt: nothing, one completion, or the chosen and the rejected one."""
-    if isinstance(row, Demonstration):
+    if isinstance(row, Demonstration | Unpaired):
         return [row.completion]
     return [row.chosen, row.rejected] if isinstance(row, Comparison) else []
 
 
 def learned_replies(row: Row) -> list[str]:
-    """Return the assistant turns that training makes more likely: a completion's, or the chosen one's."""
+    """Return the assistant turns that training makes more likely: a good completion's, or the chosen one's."""
+    if isinstance(row, Unpaired) and not row.label:
+        return []
     return [message["content"] for turns in completions(row)[:1] for message in turns if message["role"] == "assistant"]
 
 
@@ -44,6 +46,8 @@ def with_texts(row: Row, change: Callable[[str], str]) -> Row:
 
     if isinstance(row, Comparison):
         return replace(row, prompt=changed(row.prompt), chosen=changed(row.chosen), rejected=changed(row.rejected))
+    if isinstance(row, Unpaired):
+        return replace(row, prompt=changed(row.prompt), completion=changed(row.completion))
     reference = None if row.reference is None else change(row.reference)
     if isinstance(row, Demonstration):
         return replace(row, prompt=changed(row.prompt), completion=changed(row.completion), reference=reference)

@@ -10,7 +10,7 @@ takes the keys of the task's data (the names of columns in CSV):
 ``items``                    the list of candidates of a Ranker, objects with ``id`` and ``body`` or ``text``
 ``chat``                     a whole conversation that was rated
 ``topic``                    kept on the item
-``verdict``                  the Choices control that says which candidate is better
+``verdict``                  the Choices control that says which candidate is better, or whether the only one is good
 ``completion``               the TextArea control in which annotators wrote a completion of their own
 ``buckets``                  names of a Ranker's buckets, best first, with commas between them
 ============================ ==========================================================================================
@@ -27,6 +27,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.labels.importers.label_studio_interface import Control, Interface
 from pipeline.labels.importers.label_studio_wording import (
     VERDICTS,
+    asks_for_thumbs,
     candidate_families,
     marked_families,
     read_choice,
@@ -75,7 +76,7 @@ class Layout:
     items: str | None = None
     chat: str | None = None
     objects: Mapping[str, str]  # name of what is shown -> key of the data
-    verdicts: frozenset[str] = frozenset()  # Choices controls that say which candidate is better
+    verdicts: frozenset[str] = frozenset()  # Choices controls that judge the candidates
     completion: str | None = None  # the TextArea control whose texts are demonstrations; else all, if nothing is judged
     buckets: tuple[str, ...] = ()  # best first
     graded: bool = False  # whether the verdicts say how clearly one is better
@@ -186,7 +187,7 @@ def _candidates(
     families = candidate_families(data_keys)
     if len(families) == 1:
         return tuple(families[0])
-    ratings = [control for control in controls if control.kind == "rating"]
+    ratings = [control for control in controls if control.kind == "rating" or _gives_thumbs(control)]
     rated = [interface.objects.get(target, target) for control in ratings for target in control.targets]
     rated = [name for name in dict.fromkeys(rated) if name in data_keys and name not in PROMPTS]
     if rated:
@@ -215,11 +216,14 @@ def _prompt(keys: Iterable[str], taken: Collection[str], shown: Sequence[str]) -
 
 
 def _verdicts(given: Mapping[str, str], interface: Interface, candidates: Sequence[str]) -> list[str]:
-    """Return the Choices controls whose every choice says which candidate is better, and those named like it."""
+    """Return the Choices controls whose every choice says which candidate is better, and those named like it.
+
+    Where there is one candidate they are those that call it good or bad.
+    """
     if "verdict" in given:
         return [given["verdict"]]
     if len(candidates) < 2:
-        return []
+        return [control.name for control in interface.controls.values() if candidates and _gives_thumbs(control)]
     verdicts = []
     for control in interface.controls.values():
         about = {interface.objects.get(target, target) for target in control.targets}
@@ -232,6 +236,10 @@ def _verdicts(given: Mapping[str, str], interface: Interface, candidates: Sequen
         if control.name.lower() in VERDICTS or (understood and any(w and not w.skipped for w in wordings)):
             verdicts.append(control.name)
     return verdicts
+
+
+def _gives_thumbs(control: Control) -> bool:
+    return control.kind == "choices" and asks_for_thumbs(control.choices)
 
 
 def _questions(interface: Interface, verdicts: Collection[str], num_candidates: int) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.data.rows import Reason
 from pipeline.labels.importers.label_studio_layout import Layout
 from pipeline.labels.importers.label_studio_records import VALUE_KEYS, Annotation, Region
-from pipeline.labels.importers.label_studio_wording import PLAIN_GRADE, VERDICTS, read_choice
+from pipeline.labels.importers.label_studio_wording import PLAIN_GRADE, VERDICTS, read_choice, read_thumb
 from pipeline.labels.votes import Item, Scale, Status
 
 UNANSWERED = "submitted without an answer"
@@ -126,6 +126,8 @@ def _choice(region: Region, question: str, layout: Layout, judged: Judged) -> Ve
     if len(choices) != 1 or not isinstance(choices[0], str):
         return _invalid(scale, question, f"{choices!r} of `{region.control}` is not one choice")
     name = choices[0].strip()
+    if number == 1:
+        return _thumb(name, region, question)
     wording = read_choice(name)
     key = layout.objects.get(name, name)
     side = layout.candidates.index(key) if key in layout.candidates else wording.side if wording else None
@@ -144,6 +146,16 @@ def _choice(region: Region, question: str, layout: Layout, judged: Judged) -> Ve
     ranks = tuple(1 if index == side else 2 for index in range(number))
     strength = grade if grade is not None else PLAIN_GRADE if layout.graded else None
     return Verdict(scale=scale, question=question, ranks=ranks, strength=strength)
+
+
+def _thumb(name: str, region: Region, question: str) -> Verdict:
+    """Read a choice that calls the only candidate good or bad."""
+    thumb, wording = read_thumb(name), read_choice(name)
+    if thumb is not None:
+        return Verdict(scale=Scale.thumbs, question=question, ranks=(1,), ratings=(thumb,))
+    if wording is not None and wording.skipped:
+        return Verdict(scale=Scale.thumbs, question=question, skipped=True, note=f"{region.control}: {name}")
+    return _invalid(Scale.thumbs, question, f"{name!r} of `{region.control}` says neither good nor bad")
 
 
 def _ranker(region: Region, question: str, layout: Layout, judged: Judged) -> Verdict:

@@ -1,4 +1,4 @@
-"""What a choice says in words: which side is better and how clearly, that neither is, or nothing at all."""
+"""What a choice says in words: which side is better and how clearly, that neither is, or that one is good or bad."""
 
 from __future__ import annotations
 
@@ -36,6 +36,16 @@ _NO_VERDICT = {
     "n/a", "not applicable", "cannot judge", "can't judge", "unclear",
 }  # fmt: skip
 
+_THUMBS = {
+    **dict.fromkeys(
+        ("good", "thumbs up", "thumb up", "up", "like", "yes", "accept", "accepted", "desirable", "correct", "👍"), 1.0
+    ),
+    **dict.fromkeys(
+        ("bad", "thumbs down", "thumb down", "down", "dislike", "no", "reject", "rejected", "undesirable", "incorrect",
+         "👎"), 0.0
+    ),
+}  # fmt: skip
+
 _GRADE = "|".join(sorted(GRADES, key=len, reverse=True))
 _STEM = "|".join((*CANDIDATE_STEMS, "model", "side", "item"))
 _SIDE = "|".join(sorted(SIDES, key=len, reverse=True))
@@ -63,7 +73,7 @@ class Wording:
 
 def read_choice(text: str) -> Wording | None:
     """Return what a choice says, or None if its words are no verdict on two candidates."""
-    words = " ".join(text.casefold().replace("’", "'").strip(" .!:").split())
+    words = _words(text)
     if words in _TIES or re.fullmatch(r"(?:it is )?(?:a|an) (?:tie|draw|equal)", words):
         return Wording(tie=True)
     if words in _NO_VERDICT:
@@ -76,6 +86,22 @@ def read_choice(text: str) -> Wording | None:
         grade_word = found["before"] or found["grade"]
         return Wording(side=SIDES[found["side"]], grade=GRADES[grade_word] if grade_word else None)
     return None
+
+
+def read_thumb(text: str) -> float | None:
+    """Return 1 where a choice calls one completion good, 0 where bad, and None if its words are neither."""
+    return _THUMBS.get(_words(text).replace("_", " ").replace("-", " "))
+
+
+def asks_for_thumbs(choices: Iterable[str]) -> bool:
+    """Whether every choice calls one completion good or bad, or passes over it."""
+    kinds = [(read_thumb(choice), read_choice(choice)) for choice in choices]
+    known = all(thumb is not None or (wording is not None and wording.skipped) for thumb, wording in kinds)
+    return known and any(thumb is not None for thumb, _ in kinds)
+
+
+def _words(text: str) -> str:
+    return " ".join(text.casefold().replace("’", "'").strip(" .!:").split())
 
 
 def split_mark(name: str) -> tuple[str, int] | None:
