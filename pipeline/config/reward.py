@@ -53,6 +53,8 @@ class RewardConfig(TrainingConfig):
     use_margin: bool = False  # the difference of scores must exceed the strength of the preference (arXiv:2307.09288)
     label_smoothing: float = option(0.0, ge=0, lt=0.5)  # share of labels that is taken for wrong
     centring_coef: float = option(0.01, ge=0)  # pulls the scores of a pair to opposite sides of zero
+    # Only the adapters of so many last layers learn; what lies below them is computed once per pair and kept in memory.
+    upper_layers: int | None = option(None, ge=1)
     num_members: int = option(1, ge=1, le=16)  # adapters with seeds and bootstrap samples of their own
     audit: AuditConfig = option(factory=AuditConfig)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.models.head import backbone, underlying_model
 from pipeline.models.logprobs import compute_context
+from pipeline.models.lower_layers import LowerLayers
 
 SHARED, CHOSEN, REJECTED, PADDING = 0, 1, 2, 3  # segments of a row
 
@@ -23,7 +24,9 @@ def can_pack(model: nn.Module) -> bool:
     return underlying_model(model).config._attn_implementation in {"sdpa", "eager"}
 
 
-def packed_states(model: nn.Module, input_ids: Tensor, position_ids: Tensor, segments: Tensor) -> Tensor:
+def packed_states(
+    model: nn.Module, input_ids: Tensor, position_ids: Tensor, segments: Tensor, lower: LowerLayers | None = None
+) -> Tensor:
     """Return the last hidden states ``[B, L, H]`` of packed rows.
 
     Args:
@@ -31,12 +34,15 @@ def packed_states(model: nn.Module, input_ids: Tensor, position_ids: Tensor, seg
         input_ids: ``[B, L]`` int64.
         position_ids: ``[B, L]`` int64: each side goes on counting where the beginning ends.
         segments: ``[B, L]`` int64, of `SHARED`, `CHOSEN`, `REJECTED` and `PADDING`.
+        lower: Frozen layers whose states are computed once for each row and kept.
     """
     mask = _visible(segments)
     if underlying_model(model).config._attn_implementation == "eager":  # it adds the mask to its scores
         hidden = torch.finfo(torch.float32).min
         mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, hidden)
     with compute_context(model):
+        if lower is not None:
+            return lower.states(model, input_ids, segments, mask, position_ids, PADDING)
         states = backbone(model)(
             input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state

@@ -25,6 +25,7 @@ from pipeline.errors import ModelError
 from pipeline.models.head import backbone, underlying_model
 from pipeline.models.loading import ADAPTER_FOLDER, adapter_digest, load_adapter
 from pipeline.models.logprobs import compute_context
+from pipeline.models.lower_layers import LowerLayers
 from pipeline.models.packing import packed_states
 from pipeline.models.roles import enter_role, load_role
 from pipeline.models.value import ValueHead
@@ -160,14 +161,20 @@ def last_scores(
 
 
 def packed_scores(
-    model: nn.Module, head: ScoreHead, input_ids: Tensor, position_ids: Tensor, segments: Tensor, last_index: Tensor
+    model: nn.Module,
+    head: ScoreHead,
+    input_ids: Tensor,
+    position_ids: Tensor,
+    segments: Tensor,
+    last_index: Tensor,
+    lower: LowerLayers | None = None,
 ) -> Tensor:
     """Raw scores of both sides of ``B`` packed pairs (`models.packing`): what `last_scores` gives, to rounding.
 
     Returns:
         ``[2B]`` fp32: the chosen sides and then the rejected ones, as in ``last_index``.
     """
-    states = packed_states(model, input_ids, position_ids, segments)
+    states = packed_states(model, input_ids, position_ids, segments, lower)
     rows = torch.arange(len(input_ids), device=states.device).repeat(2)
     return cast("Tensor", head(states[rows, last_index]))
 

@@ -85,14 +85,16 @@ def score_pairs(reward: RewardModel, pairs: Sequence[Pair], batch_size: int) -> 
         return []
     rows = [pair.chosen.input_ids for pair in pairs] + [pair.rejected.input_ids for pair in pairs]
     chosen, rejected = reward.score(rows, batch_size).mean.chunk(2)
-    return [
-        ScoredPair(
-            id=pair.id, source=pair.source, cluster=pair.cluster, confidence=pair.confidence, chosen=first,
-            rejected=second, chosen_length=pair.chosen.num_supervised, rejected_length=pair.rejected.num_supervised,
-            prompt_length=len(prompt_ids(pair)),
-        )
-        for pair, first, second in zip(pairs, chosen.tolist(), rejected.tolist(), strict=True)
-    ]  # fmt: skip
+    return [scored_pair(*scored) for scored in zip(pairs, chosen.tolist(), rejected.tolist(), strict=True)]
+
+
+def scored_pair(pair: Pair, chosen: float, rejected: float) -> ScoredPair:
+    """Return what the card asks of a pair, with the scores of its sides."""
+    return ScoredPair(
+        id=pair.id, source=pair.source, cluster=pair.cluster, confidence=pair.confidence, chosen=chosen,
+        rejected=rejected, chosen_length=pair.chosen.num_supervised, rejected_length=pair.rejected.num_supervised,
+        prompt_length=len(prompt_ids(pair)),
+    )  # fmt: skip
 
 
 def prompt_ids(pair: Pair) -> list[int]:

@@ -71,7 +71,7 @@ def _ours(
     from pipeline.stages.arguments import trainer_arguments
     from pipeline.stages.finite import StepMeter
     from pipeline.stages.pairs import PairRows
-    from pipeline.stages.reward import RewardHead, make_trainer
+    from pipeline.stages.reward_trainer import RewardHead, make_trainer
 
     runtime = RuntimeConfig()
     device = choose_device(runtime)

@@ -16,6 +16,7 @@ from pipeline.artifacts.store import Store
 from pipeline.data.rows import Comparison
 from pipeline.data.tables import part_name, read_table, rows_digest, write_table
 from pipeline.evaluation.reward_card import ScoredPair
+from pipeline.models.lower_layers import LowerLayers
 from pipeline.statistics.dawid_skene import dawid_skene
 from pipeline.statistics.intervals import mean_interval, paired_difference, proportion_interval
 from reward.runs import compose, held_out_pairs, make_dataset, train_and_score
@@ -33,18 +34,20 @@ def run(name: str, data: Path, output: Path, folds: Sequence[int], changes: Sequ
     """Train one reward model for each way of joining votes and held-out fold; the folds' likelihoods are pooled."""
     output = output / name
     original = make_dataset("hh", data, output)
+    lower: LowerLayers | None = None
     found: dict[str, list[ScoredPair]] = {arm: [] for arm in ARMS}
     nats: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for fold in folds:
         others = [other for other in range(5) if other != fold]
         for arm, use in ARMS.items():
             config = compose([*changes, use])
+            if lower is None and config.reward.upper_layers is not None:
+                lower = LowerLayers(config.reward.upper_layers)  # the base is the same for all
             pairs = held_out_pairs(original, fold, config)  # with their original labels
             dataset = vote(original, output, arm)
-            scored, facts = train_and_score(dataset, others, pairs, output, f"{arm}-{fold}", config)
+            scored, _ = train_and_score(dataset, others, pairs, output, f"{arm}-{fold}", config, lower)
             found[arm] += scored
-            # What the model itself says, in its own units: -log of the probability of the original label.
-            nats[arm] += [float(np.logaddexp(0.0, -pair.difference * facts["std"])) for pair in scored]
+            nats[arm] += [float(np.logaddexp(0.0, -pair.difference)) for pair in scored]
             print(f"{arm}, fold {fold}: {np.mean(nats[arm]):.4f} nats so far", flush=True)
     clusters = [pair.cluster for pair in found["majority"]]
     return {

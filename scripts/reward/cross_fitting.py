@@ -11,6 +11,7 @@ from scipy.special import expit
 
 from pipeline.config.reward import NUM_FOLDS
 from pipeline.evaluation.reward_card import CHANCE, ScoredPair, length_rule
+from pipeline.models.lower_layers import LowerLayers
 from pipeline.statistics.calibration import calibration
 from pipeline.statistics.decisions import better
 from pipeline.statistics.intervals import Estimate, mean_interval, paired_difference, proportion_interval
@@ -22,13 +23,14 @@ def run(name: str, data: Path, output: Path, folds: Sequence[int], changes: Sequ
     """Train one reward model for each fold that is held out, and pool what they say of it."""
     output = output / name
     dataset, config = make_dataset(name, data, output), compose(changes)
+    lower = None if config.reward.upper_layers is None else LowerLayers(config.reward.upper_layers)
     by_fold = {fold: held_out_pairs(dataset, fold, config) for fold in range(NUM_FOLDS)}
     scored: list[ScoredPair] = []
     by_length: list[float] = []  # of the rule that is better on the train folds
     temperatures: list[float] = []
     for fold in folds:
         others = [other for other in range(NUM_FOLDS) if other != fold]
-        found, facts = train_and_score(dataset, others, by_fold[fold], output, f"fold-{fold}", config)
+        found, temperature = train_and_score(dataset, others, by_fold[fold], output, f"fold-{fold}", config, lower)
         rule = length_rule(
             [
                 (pair.chosen.num_supervised, pair.rejected.num_supervised, pair.confidence)
@@ -38,10 +40,10 @@ def run(name: str, data: Path, output: Path, folds: Sequence[int], changes: Sequ
         )
         scored += found
         by_length += [pair.by_length(rule) for pair in found]
-        temperatures += [facts["temperature"]] * len(found)
+        temperatures += [temperature] * len(found)
         decided = [pair for pair in found if pair.confidence != CHANCE]
         right = sum(pair.right for pair in decided) / len(decided)
-        print(f"fold {fold}: accuracy {right:.3f} on {len(decided)} pairs, {facts['gates']}", flush=True)
+        print(f"fold {fold}: accuracy {right:.3f} on {len(decided)} pairs", flush=True)
     return summarise(scored, by_length, temperatures)
 
 

@@ -18,7 +18,7 @@ from pipeline.models.loading import add_lora, load_base
 from pipeline.models.packing import CHOSEN, PADDING, REJECTED, SHARED
 from pipeline.models.reward import ScoreHead
 from pipeline.stages.pairs import PackedCollator, PairCollator
-from pipeline.stages.reward import batch_scores
+from pipeline.stages.reward_trainer import batch_scores
 
 ENTRIES = [{"row": 0}, {"row": 1}, {"row": 2}]
 

@@ -17,7 +17,7 @@ from pipeline.config.shared import DType, LoRAConfig, OptimizerConfig, RuntimeCo
 from pipeline.data.encode import load_chat
 from pipeline.data.pairs import Pair, encode_pairs
 from pipeline.models.loading import add_lora, load_base
-from pipeline.stages import reward
+from pipeline.stages import reward_trainer
 from pipeline.stages.arguments import trainer_arguments
 from pipeline.stages.finite import StepMeter
 from pipeline.stages.pairs import PairRows, pair_order
@@ -61,7 +61,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
 
 
 def ours(model: Any, pairs: list[Pair], chat: Any, config: Any, folder: Path) -> list[float]:
-    model.reward_head = reward.RewardHead(64, config.ties)
+    model.reward_head = reward_trainer.RewardHead(64, config.ties)
     model.get_base_model().config.num_labels = 1
     arguments = trainer_arguments(
         config, section="reward", output_dir=folder, num_steps=NUM_STEPS, device=torch.device("cpu"),
@@ -69,7 +69,7 @@ def ours(model: Any, pairs: list[Pair], chat: Any, config: Any, folder: Path) ->
     )  # fmt: skip
     meter = StepMeter()
     rows = PairRows(chat=chat, train=pairs, validation=[], counts={})
-    trainer = reward.make_trainer(model, rows, config, arguments, meter)
+    trainer = reward_trainer.make_trainer(model, rows, config, arguments, meter)
     losses = Losses(meter)
     trainer.add_callback(losses)
     trainer.train()

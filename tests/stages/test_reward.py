@@ -25,7 +25,7 @@ from pipeline.data.pairs import Pair
 from pipeline.errors import CheckpointError, DataError
 from pipeline.models.loading import add_lora, load_base, save_adapter
 from pipeline.models.reward import RewardFacts, load_reward, member_folders, reward_digest
-from pipeline.stages import reward
+from pipeline.stages import reward, reward_trainer
 from pipeline.stages.pairs import PairCollator
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -236,7 +236,7 @@ def test_each_key_reaches_the_loss(
     batch, _ = batch_of(workshop, **row)
     settings = small_config(**config)
     tie = None if settings.ties is TieModel.half else torch.tensor(0.0)
-    loss = reward.pair_losses(torch.tensor([1.5]), torch.tensor([0.5]), batch, settings, tie)
+    loss = reward_trainer.pair_losses(torch.tensor([1.5]), torch.tensor([0.5]), batch, settings, tie)
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
