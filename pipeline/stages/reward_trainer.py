@@ -81,7 +81,7 @@ def batch_scores(model: nn.Module, head: ScoreHead, batch: dict[str, Any], lower
     """Return ``[2B]`` raw scores, chosen sides first, of a batch of either collator."""
     if "segments" in batch:
         names = ("input_ids", "position_ids", "segments", "last_index")
-        return packed_scores(model, head, *(batch[name] for name in names), lower)
+        return packed_scores(model, head, *(batch[name] for name in names), lower=lower)
     return last_scores(model, head, batch["input_ids"], batch["attention_mask"], batch["last_index"])
 
 
