@@ -80,8 +80,8 @@ class RewardTrainer(trl.RewardTrainer):  # type: ignore[misc]  # untyped upstrea
 def batch_scores(model: nn.Module, head: ScoreHead, batch: dict[str, Any], lower: LowerLayers | None = None) -> Tensor:
     """Return ``[2B]`` raw scores, chosen sides first, of a batch of either collator."""
     if "segments" in batch:
-        names = ("input_ids", "position_ids", "segments", "last_index")
-        return packed_scores(model, head, *(batch[name] for name in names), lower=lower)
+        ids, positions, segments = batch["input_ids"], batch["position_ids"], batch["segments"]
+        return packed_scores(model, head, ids, positions, segments, batch["last_index"], lower)
     return last_scores(model, head, batch["input_ids"], batch["attention_mask"], batch["last_index"])
 
 
