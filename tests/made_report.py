@@ -15,7 +15,7 @@ from help_desk import FIT, of, scored
 
 from pipeline.config.data import TableName
 from pipeline.config.evaluation import CheckConfig, EvaluateConfig, SuiteConfig, SuiteKind
-from pipeline.config.gates import GateConfig, GateKind
+from pipeline.config.gates import GateConfig, GateKind, WaiverConfig
 from pipeline.evaluation.joining import PolicySamples
 from pipeline.evaluation.report import Report, build_report
 from pipeline.evaluation.samples import GenerationSample
@@ -55,6 +55,9 @@ GATES = {
     "clean": GateConfig(kind=GateKind.at_most, metric="contaminated_items", bound=0.0),
     "panel_qualified": GateConfig(kind=GateKind.at_least, metric="judge_qualified/panel", bound=1.0),
 }
+
+
+WAIVERS = {"first_release": WaiverConfig(gate="style_floor", reason="The floor is for release two.", by="A. Kern")}
 
 
 def completion(random_: random.Random, question: int, skill: float) -> str:
@@ -116,6 +119,9 @@ def win_rates() -> list[dict[str, Any]]:
                     {
                         **raw, "suite": "house_style", "judge": judge, "qualified": judge == "panel", "policy": policy,
                         "opponent": opponent, "clusters": 80, "method": "cluster-robust mean of both orders",
+                        "p": 0.0004 if rate > 0.6 else 0.21, "p_test": "sign flips of whole clusters", "p_holm": None,
+                        "corrected": {**interval(min(1.0, 0.5 + 1.5 * (raw["estimate"] - 0.5)), 70),
+                                      "method": "Rogan-Gladen"} if judge == "panel" else None,
                         "length_controlled": {**controlled, "method": "logistic, studentised bootstrap"},
                         "consistency": 0.91 - noise, "first_slot_bias": 0.02 + noise / 3, "identical": 0,
                         "length_ratio": 1.24 if policy == "ppo" else 0.97,
@@ -153,6 +159,21 @@ def judges() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def rankings() -> list[dict[str, Any]]:
+    ratings = {"ppo": 1104.0, "dpo": 1071.0, "sft": 1022.0, "base": 803.0}
+    return [
+        {
+            "suite": "house_style", "judge": judge, "qualified": judge == "panel", "n": 948, "clusters": 80,
+            "method": "Bradley-Terry, fitted in every draw, cluster bootstrap of 400 draws",
+            "policies": [{"policy": policy, "estimate": value, "low": value - half, "high": value + half}
+                         for policy, value in ratings.items()],
+            "styles": [{"style": "length", "estimate": 0.31, "low": 0.12, "high": 0.5},
+                       {"style": "highlights", "estimate": -0.02, "low": -0.16, "high": 0.12}],
+        }
+        for judge, half in (("panel", 38.0), ("small_llm", 71.0))
+    ]  # fmt: skip
+
+
 def reward_models() -> list[dict[str, Any]]:
     return [
         {
@@ -183,9 +204,10 @@ def report() -> Report:
     return build_report(
         samples(),
         {"house_style": STYLE, "heldout": FIT_ON_HELDOUT},
-        EvaluateConfig(suites=["house_style", "heldout"], gates=GATES, num_examples=6),
+        EvaluateConfig(suites=["house_style", "heldout"], gates=GATES, waivers=WAIVERS, num_examples=6),
         {"base": ["0" * 64], "policies": dict.fromkeys(POLICIES)},
         win_rates=win_rates(),
+        rankings=rankings(),
         judges=judges(),
         reward_models=reward_models(),
         contamination=[

@@ -144,6 +144,13 @@ def two_answers(*, separator: str = "******") -> Check:
     return check
 
 
+def count_markup(text: str) -> tuple[int, int, int]:
+    """Return how many headings, list items (bulleted or numbered) and highlighted passages a text has."""
+    prose = _prose(text)
+    items = len(BULLET.findall(prose)) + len(NUMBERED.findall(prose))
+    return len(HEADING.findall(prose)), items, len(HIGHLIGHT.findall(prose))
+
+
 def _alone(separator: str) -> str:
     return rf"(?m)^[ \t]*{re.escape(separator.strip())}[ \t]*$"
 

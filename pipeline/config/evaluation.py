@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from pipeline.config.costs import CostsConfig
 from pipeline.config.data import SourceConfig, SourceSplit, TableName
 from pipeline.config.fields import option
-from pipeline.config.gates import GateConfig
+from pipeline.config.gates import GateConfig, WaiverConfig
 from pipeline.config.judges import QualificationConfig
 
 
@@ -98,5 +98,6 @@ class EvaluateConfig:
     confidence: float = option(0.95, gt=0.5, lt=1)  # of the intervals
     limit: int | None = option(None, ge=1)  # items per suite, for a quick look
     gates: dict[str, GateConfig] = option(factory=dict)  # by name; claims that the newest policy must bear out
+    waivers: dict[str, WaiverConfig] = option(factory=dict)  # by name; gates that need not pass, why, and by whose word
     num_regressions: int = option(20, ge=0)  # items per suite shown side by side on which a policy does worst
     num_examples: int = option(12, ge=0)  # improved and unchanged items shown side by side per suite

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from omegaconf import MISSING
+
 from pipeline.config.fields import option
 from pipeline.config.suggestions import near_miss
 
@@ -20,6 +22,15 @@ class GateKind(StrEnum):
     non_inferiority = "non_inferiority"  # not worse than the baseline by as much as the margin
     at_least = "at_least"  # the policy's own value is not below the bound
     at_most = "at_most"  # the policy's own value is not above the bound
+
+
+@dataclass(kw_only=True)
+class WaiverConfig:
+    """Somebody's word that a gate need not pass for now; `evaluate.waivers.<name>`. The gate's outcome stays."""
+
+    gate: str = MISSING  # its name
+    reason: str = MISSING  # why, as readers of the report are told
+    by: str = MISSING  # who answers for it
 
 
 COMPARING = frozenset({GateKind.superiority, GateKind.non_inferiority})
@@ -83,6 +94,32 @@ def gate_problems(
         yield f"{key}.policy={gate.policy}: it is the baseline, and a policy cannot be better than itself."
     if gate.kind in COMPARING and gate.hard and len(policies) < 2:
         yield f"{key}: there is one policy, and {gate.kind} compares two. Add one to `inputs.evaluate.policy`."
+
+
+def waiver_of(gate: str, waivers: Mapping[str, WaiverConfig]) -> dict[str, str] | None:
+    """Return the waiver of a gate as a report holds it; None where there is none."""
+    for name, waiver in waivers.items():
+        if waiver.gate == gate:
+            return {"name": name, "reason": waiver.reason, "by": waiver.by}
+    return None
+
+
+def waiver_problems(waivers: Mapping[str, WaiverConfig], gates: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the waivers: each is of one gate that there is, and says why and who."""
+    seen: dict[str, str] = {}
+    for name, waiver in waivers.items():
+        key = f"evaluate.waivers.{name}"
+        if waiver.gate not in gates:
+            yield (
+                f"{key}.gate={waiver.gate}: there is no such gate.{near_miss(waiver.gate, gates)} "
+                f"Gates: {', '.join(gates) or 'none'}."
+            )
+        if waiver.gate in seen:
+            yield f"{key}.gate={waiver.gate}: {seen[waiver.gate]} waives it already."
+        seen.setdefault(waiver.gate, name)
+        for field, value in (("reason", waiver.reason), ("by", waiver.by)):
+            if not value.strip():
+                yield f"{key}.{field}: is empty; a waiver says why a gate need not pass, and who answers for it."
 
 
 def _kind_problems(key: str, gate: GateConfig) -> Iterator[str]:

@@ -17,7 +17,7 @@ def win_rate_rows(win_rates: Sequence[Row]) -> list[dict[str, Any]]:
     """Return one row of metrics per judge and ordered pair: how often the policy beats the baseline."""
     rows = []
     for entry in win_rates:
-        same = {key: entry[key] for key in ("suite", "n", "clusters", "method")}
+        same = {key: entry[key] for key in ("suite", "n", "clusters", "method", "p", "p_test", "p_holm")}
         same |= {"metric": f"{WIN_RATE}{entry['judge']}", "higher_is_better": True, "unit": numbers.WIN_RATE}
         value, low, high = entry["estimate"], entry["low"], entry["high"]
         names = (entry["policy"], entry["opponent"])

@@ -14,7 +14,7 @@ from typing import Any
 
 from scipy import special
 
-from pipeline.config.gates import COMPARING, GateConfig
+from pipeline.config.gates import COMPARING, GateConfig, WaiverConfig, waiver_of
 from pipeline.evaluation.gate_claims import Claim, Row, find_claim
 from pipeline.pages.gate_text import reason
 from pipeline.statistics.clusters import t_quantile
@@ -25,7 +25,10 @@ from pipeline.statistics.significance import holm
 
 
 def decide_gates(
-    gates: Mapping[str, GateConfig], report: Mapping[str, Any], rows: Sequence[Row]
+    gates: Mapping[str, GateConfig],
+    report: Mapping[str, Any],
+    rows: Sequence[Row],
+    waivers: Mapping[str, WaiverConfig] | None = None,
 ) -> list[dict[str, Any]]:
     """Return one row per gate, in their order.
 
@@ -33,6 +36,7 @@ def decide_gates(
         gates: By name.
         report: With all sections but `gates` and `headline`.
         rows: The report's metrics, and those of pairs of policies that only gates ask for.
+        waivers: Of gates that need not pass; an outcome stays what it is.
     """
     claims = [find_claim(name, gate, report, rows) for name, gate in gates.items()]
     decided: dict[str, dict[str, Any]] = {}
@@ -43,7 +47,10 @@ def decide_gates(
             if claim.gate.hard is hard and not claim.gate.is_counted and claim.obstacle is None
         ]
         decided |= _decide_family(family, report["confidence"])
-    return [_gate(claim, decided.get(claim.name, {})) for claim in claims]
+    return [
+        {**_gate(claim, decided.get(claim.name, {})), "waiver": waiver_of(claim.name, waivers or {})}
+        for claim in claims
+    ]
 
 
 def _gate(claim: Claim, decided: Mapping[str, Any]) -> dict[str, Any]:

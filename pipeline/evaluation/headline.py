@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.evaluation.paired_tests import stands
 from pipeline.pages.numbers import WIN_RATE, counted, estimate_text, interval_text, metric_words, verdict
 
 
-def headline(entries: Sequence[Mapping[str, Any]], policies: Sequence[str]) -> dict[str, Any]:
+def headline(entries: Sequence[Mapping[str, Any]], policies: Sequence[str], confidence: float) -> dict[str, Any]:
     """Return the answer for the newest policy, the verdict on each policy's primary metrics, and a sentence per policy.
 
     Args:
         entries: The metrics that count: of each suite the primary one, and win rates by judges that have qualified.
         policies: The baseline, then the others; the last one is the newest.
+        confidence: Of the intervals; what Holm's correction leaves is judged at the same level.
     """
     baseline, *others = policies
     if not others:
@@ -25,15 +27,17 @@ def headline(entries: Sequence[Mapping[str, Any]], policies: Sequence[str]) -> d
         compared = [entry for entry in entries if entry["policy"] == policy and entry["baseline"] == baseline]
         sentences.append("; ".join(_clause(entry, index) for index, entry in enumerate(compared)) + ".")
         verdicts += [
-            {key: entry[key] for key in ("suite", "metric", "policy", "baseline")} | {"verdict": verdict(entry)}
+            {key: entry[key] for key in ("suite", "metric", "policy", "baseline", "p", "p_holm")}
+            | {"verdict": verdict(entry), "stands": stands(entry, confidence)}
             for entry in compared
         ]
-    answer = _answer([entry["verdict"] for entry in verdicts if entry["policy"] == others[-1]], others[-1], baseline)
+    answer = _answer([entry for entry in verdicts if entry["policy"] == others[-1]], others[-1], baseline)
     return {"answer": answer, "text": " ".join(sentences), "sentences": sentences, "verdicts": verdicts}
 
 
-def _answer(verdicts: Sequence[str], policy: str, baseline: str) -> dict[str, str]:
+def _answer(entries: Sequence[Mapping[str, Any]], policy: str, baseline: str) -> dict[str, str]:
     """Say in one word and one line whether the newest policy is better; worse anywhere is never just better."""
+    verdicts = [entry["verdict"] for entry in entries]
     better, worse = verdicts.count("better"), verdicts.count("worse")
     total = counted(len(verdicts), "primary metric")
     if better and worse:
@@ -46,7 +50,19 @@ def _answer(verdicts: Sequence[str], policy: str, baseline: str) -> dict[str, st
         word, text = "not estimable", f"{policy} cannot be compared with {baseline}: no interval can be estimated"
     else:
         word, text = "no clear difference", f"{policy} cannot be told from {baseline} on any of {total}"
-    return {"policy": policy, "baseline": baseline, "verdict": word, "text": text}
+    return {"policy": policy, "baseline": baseline, "verdict": word, "text": text + _corrected(entries)}
+
+
+def _corrected(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many of the differences are left when all are looked at together, where that is not every one."""
+    told = [entry for entry in entries if entry["verdict"] in ("better", "worse", "different")]
+    left = sum(entry["stands"] for entry in told)
+    if left == len(told):
+        return ""
+    how = "an exact test" if len(entries) == 1 else f"exact tests corrected for {len(entries)} metrics"
+    if len(told) == 1:
+        return f"; by {how} the difference does not stand"
+    return f"; by {how} {left or 'none'} of the {len(told)} differences {'stand' if left > 1 else 'stands'}"
 
 
 def _clause(entry: Mapping[str, Any], index: int) -> str:

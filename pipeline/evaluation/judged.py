@@ -11,11 +11,12 @@ from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.judges import JudgeConfig
 from pipeline.evaluation.joining import PolicySamples
 from pipeline.evaluation.judges.registry import build_judge
-from pipeline.evaluation.outcomes import outcomes_of
+from pipeline.evaluation.outcomes import Outcome, outcomes_of
 from pipeline.evaluation.samples import GenerationSample
 from pipeline.evaluation.scorecards import shortcomings
 from pipeline.evaluation.verdicts import VerdictRow
 from pipeline.evaluation.win_rates import win_rate_entry
+from pipeline.statistics.judge_correction import Confusion
 
 NO_VOTES = "there are no human votes to measure it against: set `inputs.evaluate.labels`"
 PEOPLE = "people's votes are what other judges are measured against"
@@ -90,47 +91,88 @@ def is_qualified(entries: Sequence[Mapping[str, Any]], judge: str, suite: str) -
     return bool(own) and all(entry["qualified"] for entry in own)
 
 
-def win_rates(
-    judged: Sequence[JudgedPolicies],
-    samples: Sequence[PolicySamples],
-    judges: Sequence[Mapping[str, Any]],
-    evaluate: EvaluateConfig,
-) -> list[dict[str, Any]]:
-    """Return the win rate of every pair of policies by suite and judge; of a pair the later policy is named first.
+@dataclass(frozen=True, kw_only=True)
+class ComparedPair:
+    """What one judge said of two policies on one suite; the later policy is named first."""
 
-    Args:
-        judged: What judges said.
-        samples: What they said it about.
-        judges: Entries of `judge_entries`.
-        evaluate: The baseline, which is always the opponent, and the confidence of the intervals.
-    """
-    rows = {(entry.suite, entry.policy): entry.rows for entry in samples}
+    suite: str
+    judge: str
+    policy: str
+    opponent: str
+    outcomes: Sequence[Outcome]  # of the items of which both have a completion
+    own: Sequence[GenerationSample]  # all items
+    others: Sequence[GenerationSample]  # the opponent's
+
+
+def compared_pairs(
+    judged: Sequence[JudgedPolicies], samples: Sequence[PolicySamples], evaluate: EvaluateConfig
+) -> list[ComparedPair]:
+    """Return every pair of policies by suite and judge; the baseline is always the opponent."""
+    rows = {(entry.suite, entry.policy): _generated(entry.rows) for entry in samples}
     policies = list(dict.fromkeys(entry.policy for entry in samples))
     policies.sort(key=lambda policy: policy != evaluate.baseline)  # stable: the others keep their order
-    entries = []
+    pairs = []
     for suite, judge in dict.fromkeys((entry.suite, entry.judge) for entry in judged):
         parts = [(entry.policies, entry.rows) for entry in judged if (entry.suite, entry.judge) == (suite, judge)]
         for opponent, policy in combinations(policies, 2):
             about = [part for part in parts if set(part[0]) <= {policy, opponent}]
-            measured = win_rate_entry(
-                outcomes_of(about, (policy, opponent)),
-                _generated(rows[suite, policy]),
-                _generated(rows[suite, opponent]),
+            pairs.append(
+                ComparedPair(
+                    suite=suite, judge=judge, policy=policy, opponent=opponent,
+                    outcomes=outcomes_of(about, (policy, opponent)),
+                    own=rows[suite, policy], others=rows[suite, opponent],
+                )
+            )  # fmt: skip
+    return pairs
+
+
+def win_rates(
+    pairs: Sequence[ComparedPair], judges: Sequence[Mapping[str, Any]], evaluate: EvaluateConfig
+) -> list[dict[str, Any]]:
+    """Return the win rate of every pair of policies by suite and judge.
+
+    Args:
+        pairs: What judges said.
+        judges: Entries of `judge_entries`.
+        evaluate: The confidence of the intervals, and how many verdicts may be missing.
+    """
+    return [
+        {
+            "suite": pair.suite,
+            "judge": pair.judge,
+            "qualified": is_qualified(judges, pair.judge, pair.suite),
+            "policy": pair.policy,
+            "opponent": pair.opponent,
+            **win_rate_entry(
+                pair.outcomes,
+                pair.own,
+                pair.others,
                 confidence=evaluate.confidence,
                 max_failure_rate=evaluate.qualification.max_failure_rate,
-            )
-            qualified = is_qualified(judges, judge, suite)
-            entries.append(
-                {
-                    "suite": suite,
-                    "judge": judge,
-                    "qualified": qualified,
-                    "policy": policy,
-                    "opponent": opponent,
-                    **measured,
-                }
-            )
-    return entries
+                confusion=_confusion(judges, pair.judge, pair.suite),
+            ),
+        }
+        for pair in pairs
+    ]
+
+
+def _confusion(judges: Sequence[Mapping[str, Any]], judge: str, suite: str) -> Confusion | None:
+    """Return how often a judge was right on pairs that it and most people decide; None where nobody measured it.
+
+    Which completion of a voted pair stands first means nothing, so every pair is one that the first wins, and turned
+    round one that the second wins: the judge errs alike on both. Counted twice, a pair widens what is known of the
+    errors more than it should, never less.
+    """
+    measured = [
+        entry["card"]["accuracy_where_both_decide"]
+        for entry in judges
+        if entry["name"] == judge and entry["suite"] in (None, suite) and "accuracy_where_both_decide" in entry["card"]
+    ]
+    if not measured or measured[0]["estimate"] is None:
+        return None
+    n = int(measured[0]["n"])
+    right = round(n * measured[0]["estimate"])
+    return Confusion(true_positives=right, positives=n, true_negatives=right, negatives=n)
 
 
 def _generated(rows: Sequence[Any]) -> list[GenerationSample]:

@@ -20,6 +20,7 @@ from pipeline.evaluation.metric_names import (
     PARTS,
     check_names,
 )
+from pipeline.evaluation.paired_tests import UNTESTED, Chance, exact_test
 from pipeline.evaluation.samples import GenerationSample, LikelihoodSample, ScoredSample
 from pipeline.statistics.intervals import (
     Estimate,
@@ -61,6 +62,12 @@ class Measure:
             return paired_proportion_difference(passed, others_passed, clusters, confidence)
         return paired_difference(values, others, clusters, confidence)
 
+    def chance(self, policy: str, baseline: str, clusters: Sequence[str]) -> Chance:
+        """Return the exact test of that difference; of a ratio it is that of the numerators."""
+        pairs = zip(self.values[policy], self.values[baseline], strict=True)
+        yes_or_no = self.unit == "share" and self.denominator is None
+        return exact_test([value - other for value, other in pairs], clusters, yes_or_no=yes_or_no)
+
     def _bounded(self, value: Estimate, lowest: float) -> Estimate:
         """Cut the interval of a share where no share can lie."""
         if self.unit != "share" or value.low is None or value.high is None:
@@ -91,7 +98,8 @@ def estimates(suite: JoinedSuite, measures: Sequence[Measure], confidence: float
     entries = []
     for entry in measures:
         for policy in suite.policies:
-            entries.append(_entry(suite, entry, policy, None, entry.absolute(policy, suite.clusters, confidence)))
+            value = entry.absolute(policy, suite.clusters, confidence)
+            entries.append(_entry(suite, entry, policy, None, value, UNTESTED))
         for policy in others:
             entries += differences(suite, [entry], policy, baseline, confidence)
     return entries
@@ -101,13 +109,19 @@ def differences(
     suite: JoinedSuite, measures: Sequence[Measure], policy: str, baseline: str, confidence: float
 ) -> list[dict[str, Any]]:
     """Return the paired difference of every metric between two policies."""
+    clusters = suite.clusters
     return [
-        _entry(suite, entry, policy, baseline, entry.difference(policy, baseline, suite.clusters, confidence))
+        _entry(
+            suite, entry, policy, baseline, entry.difference(policy, baseline, clusters, confidence),
+            entry.chance(policy, baseline, clusters),
+        )
         for entry in measures
-    ]
+    ]  # fmt: skip
 
 
-def _entry(suite: JoinedSuite, entry: Measure, policy: str, baseline: str | None, value: Estimate) -> dict[str, Any]:
+def _entry(
+    suite: JoinedSuite, entry: Measure, policy: str, baseline: str | None, value: Estimate, chance: Chance
+) -> dict[str, Any]:
     return {
         "suite": suite.name,
         "metric": entry.name,
@@ -121,6 +135,7 @@ def _entry(suite: JoinedSuite, entry: Measure, policy: str, baseline: str | None
         "method": value.method,
         "higher_is_better": entry.higher_is_better,
         "unit": entry.unit,
+        **chance,
     }
 
 

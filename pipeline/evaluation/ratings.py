@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig
+from pipeline.evaluation.paired_tests import UNTESTED, Chance, exact_test
 from pipeline.evaluation.verdicts import VerdictRow
 from pipeline.statistics.intervals import Estimate, mean_interval, paired_difference
 
@@ -38,11 +39,11 @@ def rating_entries(
         for criterion in suites[suite].rubric:
             by_policy = {entry.policy: _of(entry.rows, criterion.name) for entry in own}
             common = {"suite": suite, "metric": f"{criterion.name}/{judge}", "higher_is_better": True, "unit": UNIT}
-            for policy, baseline, value in _estimates(by_policy, evaluate):
+            for policy, baseline, value, chance in _estimates(by_policy, evaluate):
                 numbers = {
                     name: getattr(value, name) for name in ("estimate", "low", "high", "n", "clusters", "method")
                 }
-                entries.append({**common, "policy": policy, "baseline": baseline, **numbers})
+                entries.append({**common, "policy": policy, "baseline": baseline, **numbers, **chance})
     return entries
 
 
@@ -52,8 +53,8 @@ def _of(rows: Sequence[VerdictRow], criterion: str) -> dict[str, VerdictRow]:
 
 def _estimates(
     by_policy: Mapping[str, Mapping[str, VerdictRow]], evaluate: EvaluateConfig
-) -> list[tuple[str, str | None, Estimate]]:
-    """Return (policy, baseline or None, value) of one criterion; the first policy is the baseline."""
+) -> list[tuple[str, str | None, Estimate, Chance]]:
+    """Return (policy, baseline or None, value, test) of one criterion; the first policy is the baseline."""
     baseline, *others = by_policy
     asked = sorted(set.intersection(*(set(rows) for rows in by_policy.values())))
     items = [item for item in asked if all(rows[item].score is not None for rows in by_policy.values())]
@@ -62,11 +63,16 @@ def _estimates(
     if missing > evaluate.qualification.max_failure_rate * len(asked):
         reason = f"{missing} of {len(asked)} items have no rating of every policy"
         unknown = Estimate.unknown(None, len(items), len(set(clusters)), reason)
-        return [*((policy, None, unknown) for policy in by_policy), *((policy, baseline, unknown) for policy in others)]
+        compared: list[tuple[str, str | None]] = [(policy, None) for policy in by_policy]
+        compared += [(policy, baseline) for policy in others]
+        return [(policy, other, unknown, UNTESTED) for policy, other in compared]
     scores = {policy: [rows[item].score or 0.0 for item in items] for policy, rows in by_policy.items()}
-    means = [(policy, None, mean_interval(scores[policy], clusters, evaluate.confidence)) for policy in by_policy]
-    differences = [
-        (policy, baseline, paired_difference(scores[policy], scores[baseline], clusters, evaluate.confidence))
-        for policy in others
+    level = evaluate.confidence
+    rows: list[tuple[str, str | None, Estimate, Chance]] = [
+        (policy, None, mean_interval(scores[policy], clusters, level), UNTESTED) for policy in by_policy
     ]
-    return [*means, *differences]
+    for policy in others:
+        gaps = [own - base for own, base in zip(scores[policy], scores[baseline], strict=True)]
+        value = paired_difference(scores[policy], scores[baseline], clusters, level)
+        rows.append((policy, baseline, value, exact_test(gaps, clusters)))
+    return rows

@@ -19,6 +19,7 @@ from pipeline.evaluation.headline import headline
 from pipeline.evaluation.joining import JoinedSuite, PolicySamples
 from pipeline.evaluation.measures import Measure, estimates, measure_suites, notes
 from pipeline.evaluation.metric_names import check_names
+from pipeline.evaluation.paired_tests import correct_primaries
 from pipeline.evaluation.summary import FORMAT_VERSION
 
 SIGNIFICANT_DIGITS = 10  # beyond them two machines may differ
@@ -32,6 +33,7 @@ def build_report(
     provenance: Mapping[str, Any],
     *,
     win_rates: Sequence[Mapping[str, Any]] = (),
+    rankings: Sequence[Mapping[str, Any]] = (),
     judges: Sequence[Mapping[str, Any]] = (),
     ratings: Sequence[Mapping[str, Any]] = (),
     reward_models: Sequence[Mapping[str, Any]] = (),
@@ -47,6 +49,7 @@ def build_report(
         evaluate: The baseline, the confidence of the intervals and the number of examples.
         provenance: Where the samples came from: ids and digests, no paths and no times.
         win_rates: What judges said of pairs of policies; where one is the baseline, it is the opponent.
+        rankings: The ratings of three policies or more on one scale.
         judges: The judges with their scorecards.
         ratings: Metrics by which judges rated single completions.
         costs: What ways to run one policy change, without what they take; None where that was not asked for.
@@ -62,8 +65,7 @@ def build_report(
     joined, measures = [suite for suite, _ in measured], {suite.name: own for suite, own in measured}
     judged = win_rate_rows(win_rates)
     metrics = [entry for suite in joined for entry in estimates(suite, measures[suite.name], evaluate.confidence)]
-    metrics += [dict(entry) for entry in ratings]
-    metrics += [entry for entry in judged if entry["baseline"] == evaluate.baseline]
+    metrics += [*map(dict, ratings), *(entry for entry in judged if entry["baseline"] == evaluate.baseline)]
     report: Report = {
         "format_version": FORMAT_VERSION,
         "policies": joined[0].policies if joined else [],
@@ -72,6 +74,7 @@ def build_report(
         "suites": [_suite(suite, measures[suite.name]) for suite in joined],
         "metrics": metrics,
         "win_rates": list(win_rates),
+        "rankings": list(rankings),
         "judges": list(judges),
         "reward_models": list(reward_models),
         "costs": costs,
@@ -80,9 +83,16 @@ def build_report(
         "examples": [entry for suite in joined for entry in choose_examples(suite, measures[suite.name], evaluate)],
         "provenance": {**provenance, **_own_provenance(samples, joined)},
     }
-    report["headline"] = headline(_counting(report), report["policies"])
     asked = asked_by_gates(evaluate.gates, joined, measures, evaluate.confidence)
-    report["gates"] = decide_gates(evaluate.gates, report, [*metrics, *judged, *asked])
+    return _concluded(report, evaluate, [*metrics, *judged, *asked])
+
+
+def _concluded(report: Report, evaluate: EvaluateConfig, rows: Sequence[Mapping[str, Any]]) -> Report:
+    """Add what the numbers come to, the corrected tests, the headline and the gates, and round them all."""
+    counting = _counting(report)
+    correct_primaries(counting)
+    report["headline"] = headline(counting, report["policies"], evaluate.confidence)
+    report["gates"] = decide_gates(evaluate.gates, report, rows, evaluate.waivers)
     rounded: Report = round_floats(report)
     return rounded
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from pipeline.errors import ArtifactError, GateFailedError, GateUndecidedError
 from pipeline.pages.gate_text import claim_text, gate_lines
-from pipeline.pages.numbers import WIN_RATE, counted, metric_text, share_text, summed_words, verdict
+from pipeline.pages.numbers import WIN_RATE, counted, metric_text, rating_text, share_text, summed_words, verdict
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -51,17 +51,21 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         lines += [*_aligned(rows), ""]
     if report["win_rates"]:
         lines += [f"win rates ({report['confidence']:.0%} intervals)", *_aligned(_win_rates(report)), ""]
+    if report["rankings"]:
+        lines += [f"ratings, 1000 on average ({report['confidence']:.0%} intervals)", *_aligned(_rankings(report)), ""]
     return [*lines, *gate_lines(report["gates"])] if report["gates"] else lines[:-1]
 
 
 def require_gates(report: Mapping[str, Any]) -> None:
-    """End with an exit status of its own where a hard gate does not pass.
+    """End with an exit status of its own where a hard gate does not pass and nobody waived it.
 
     Raises:
         GateFailedError: A hard gate failed.
         GateUndecidedError: None failed, and one is inconclusive.
     """
-    open_gates = [gate for gate in report["gates"] if gate["hard"] and gate["outcome"] != "PASS"]
+    open_gates = [
+        gate for gate in report["gates"] if gate["hard"] and gate["outcome"] != "PASS" and gate["waiver"] is None
+    ]
     failed = [gate for gate in open_gates if gate["outcome"] == "FAIL"]
     if failed:
         raise GateFailedError(_told(failed, "failed"))
@@ -75,14 +79,25 @@ def _told(gates: Sequence[Mapping[str, Any]], outcome: str) -> str:
 
 
 def _win_rates(report: Mapping[str, Any]) -> list[list[str]]:
-    rows = [["suite", "judge", "policy", "opponent", "wins", "length-controlled", "pairs", "without a verdict"]]
+    rows = [["suite", "judge", "policy", "opponent", "wins", "length-controlled", "corrected", "pairs",
+             "without a verdict"]]  # fmt: skip
     for entry in report["win_rates"]:
-        judge = entry["judge"] if entry["qualified"] else f"{entry['judge']} (not qualified)"
-        controlled = entry["length_controlled"]
-        cells = [share_text(entry), share_text(controlled) if controlled else "-", f"{entry['n']:,}"]
-        unscored = summed_words(entry["unscored"])
-        rows.append([entry["suite"], judge, entry["policy"], entry["opponent"], *cells, unscored])
+        others = [share_text(entry[name]) if entry[name] else "-" for name in ("length_controlled", "corrected")]
+        cells = [share_text(entry), *others, f"{entry['n']:,}", summed_words(entry["unscored"])]
+        rows.append([entry["suite"], _judge(entry), entry["policy"], entry["opponent"], *cells])
     return rows
+
+
+def _rankings(report: Mapping[str, Any]) -> list[list[str]]:
+    rows = [["suite", "judge", "policy", "rating"]]
+    for ranking in report["rankings"]:
+        for entry in ranking["policies"]:
+            rows.append([ranking["suite"], _judge(ranking), entry["policy"], rating_text(entry)])
+    return rows
+
+
+def _judge(entry: Mapping[str, Any]) -> str:
+    return str(entry["judge"]) if entry["qualified"] else f"{entry['judge']} (not qualified)"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipeline.evaluation.judges.protocol import Status
 from pipeline.evaluation.outcomes import Outcome, decided
+from pipeline.evaluation.paired_tests import UNTESTED, exact_test
 from pipeline.evaluation.samples import GenerationSample
 from pipeline.evaluation.verdicts import IDENTICAL
 from pipeline.statistics.intervals import Estimate, proportion_interval
+from pipeline.statistics.judge_correction import Confusion, corrected_rate
 from pipeline.statistics.length_control import length_controlled_win_rate
 from pipeline.statistics.win_rates import order_effects, win_rate
 
@@ -24,6 +27,7 @@ def win_rate_entry(
     *,
     confidence: float,
     max_failure_rate: float,
+    confusion: Confusion | None = None,
 ) -> dict[str, Any]:
     """Return the win rate of the first policy over the second, as a report holds it.
 
@@ -36,6 +40,7 @@ def win_rate_entry(
         second: The opponent's, the same items.
         confidence: Of the intervals.
         max_failure_rate: See above.
+        confusion: How often the judge is right where people judged; None where that was not measured.
     """
     unscored = Counter(outcome.status for outcome in outcomes if outcome.win is None)
     # Beside pairs on which nobody has voted yet, those that need no vote would be more than their share.
@@ -52,8 +57,11 @@ def win_rate_entry(
     if failed > max_failure_rate * asked:
         reason = f"{failed} of {asked} items have no verdict, more than {max_failure_rate:.0%}"
         rate = controlled = Estimate.unknown(None, len(scored), len(set(clusters)), reason)
+        chance, corrected = UNTESTED, rate
     else:
         rate = win_rate(wins, clusters, confidence)
+        chance = exact_test([win - 0.5 for win in wins], clusters)
+        corrected = corrected_win_rate(scored, confusion, confidence) if confusion else rate
         controlled = length_controlled_win_rate(wins, lengths, others, clusters, confidence=confidence)
     effects = order_measures(scored, confidence)
     return {
@@ -61,6 +69,8 @@ def win_rate_entry(
         "n": rate.n,
         "clusters": rate.clusters,
         "method": rate.method,
+        **chance,
+        "corrected": {**_interval(corrected), "method": corrected.method} if confusion else None,
         "length_controlled": {**_interval(controlled), "method": controlled.method},
         "consistency": effects["consistency"].estimate,
         "first_slot_bias": effects["first_slot_bias"].estimate,
@@ -69,6 +79,20 @@ def win_rate_entry(
         "identical": sum(outcome.identical for outcome in scored),
         "unscored": {reason: count for reason, count in sorted(unscored.items()) if count},
     }
+
+
+def corrected_win_rate(outcomes: Sequence[Outcome], confusion: Confusion, confidence: float) -> Estimate:
+    """Return the win rate that people would have given, from a judge whose mistakes were counted on people's votes.
+
+    What is corrected is the share of the pairs that the judge decides. Its ties stay half a win each: how often it ties
+    where people do not was not measured.
+    """
+    clear = [outcome for outcome in outcomes if outcome.decision in (0.0, 1.0)]
+    clusters = [outcome.cluster for outcome in clear]
+    decided_rate = corrected_rate([outcome.decision == 1.0 for outcome in clear], clusters, confusion, confidence)
+    ties = 1 - len(clear) / len(outcomes) if outcomes else 0.0
+    whole = replace(decided_rate, n=len(outcomes), clusters=len({outcome.cluster for outcome in outcomes}))
+    return whole.moved(scale=1 - ties, shift=ties / 2)
 
 
 def order_measures(outcomes: Sequence[Outcome], confidence: float) -> dict[str, Estimate]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
-from pipeline.config.gates import gate_problems
+from pipeline.config.gates import gate_problems, waiver_problems
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import find_file
 from pipeline.config.root import EVALUATE
@@ -44,6 +44,7 @@ def evaluation_nodes(
     known = {name: metric_names(suite, [*suite.judges, *config.evaluate.judges]) for name, suite in suites.items()}
     for name, gate in config.evaluate.gates.items():
         problems.extend(gate_problems(name, gate, config.evaluate.baseline, list(policies), known))
+    problems.extend(waiver_problems(config.evaluate.waivers, list(config.evaluate.gates)))
     limited = {name: _limited(suite, config.evaluate.limit) for name, suite in suites.items()}
     samples = [
         _benchmark_node(stages["benchmark"], policy, suite)

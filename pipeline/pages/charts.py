@@ -66,7 +66,7 @@ def _forest_panel(
     held = [entry[key] * factor for entry in entries for key in ("estimate", "low", "high") if entry[key] is not None]
     scale = scale_around(held, layout.start, layout.end, include=even)
     bottom = top + layout.row * len(entries)
-    parts = _axis(scale, top, bottom, AXIS_NAMES.get(unit, unit))
+    parts = horizontal_axis(scale, top, bottom, AXIS_NAMES.get(unit, unit))
     parts.append(line(scale(even), top, scale(even), bottom, "zero"))
     if higher_is_better is not None:
         x, anchor, words = (layout.end, "end", "better →") if higher_is_better else (layout.start, "start", "← better")
@@ -120,7 +120,7 @@ def bar_chart(
     end = layout.end - 120 if layout.stacked else layout.end  # the numbers stand behind the bars
     scale = Scale(0.0, 100.0, layout.start, end)
     bottom = 4 + height * len(metrics)
-    parts = _axis(scale, 4, bottom, "per cent of items")
+    parts = horizontal_axis(scale, 4, bottom, "per cent of items")
     for index, metric in enumerate(metrics):
         entries = [entry for entry in rates if entry["metric"] == metric]
         top = 4 + index * height + (26 if layout.stacked else gap / 2)
@@ -194,7 +194,7 @@ def averaged(points: Sequence[tuple[float, float]], most: int) -> list[tuple[flo
     return [(sum(x for x, _ in bucket) / len(bucket), sum(y for _, y in bucket) / len(bucket)) for bucket in buckets]
 
 
-def _axis(scale: Scale, top: float, bottom: float, name: str) -> list[Markup]:
+def horizontal_axis(scale: Scale, top: float, bottom: float, name: str) -> list[Markup]:
     """Return grid lines, ticks and the name of a horizontal axis."""
     step = tick_step(scale.high - scale.low, 6)
     parts = [text((scale.start + scale.end) / 2, bottom + 34, name, "tick", "middle")]

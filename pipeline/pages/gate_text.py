@@ -92,4 +92,13 @@ def gate_lines(gates: Sequence[Mapping[str, Any]]) -> list[str]:
         name = f"{gate['name']} ({'hard' if gate['hard'] else 'soft'})"
         measured = "" if gate["minimum_detectable"] is None else f" {metric_text(gate)}:"
         lines.append(f"  {gate['outcome']:<12}  {name}: {claim_text(gate)}.{measured} {gate['reason']}")
+        if gate["waiver"]:
+            lines.append(f"  {'':<12}  {waiver_text(gate)}")
     return lines
+
+
+def waiver_text(gate: Mapping[str, Any]) -> str:
+    """Say who waived a gate and why, and where nobody had to."""
+    waiver = gate["waiver"]
+    needed = "" if gate["outcome"] != "PASS" else ", and it was not needed"
+    return f"waived by {waiver['by']} ({waiver['name']}): {waiver['reason'].rstrip('.')}{needed}"

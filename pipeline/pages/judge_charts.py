@@ -7,9 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.pages.charts import WIDE, Layout
-from pipeline.pages.numbers import WIN_RATE, counted, interval_text, is_decided, share_text, verdict
-from pipeline.pages.svg import Scale, colour, element, line, picture, text
+from pipeline.pages.charts import WIDE, Layout, horizontal_axis, row_texts
+from pipeline.pages.numbers import WIN_RATE, counted, interval_text, is_decided, rating_text, share_text, verdict
+from pipeline.pages.svg import Scale, colour, element, line, picture, scale_around, text
 from pipeline.pages.text import typographic
 
 CELL_WIDTH, CELL_HEIGHT, NAMES = 88, 56, 104
@@ -109,6 +109,23 @@ def _share(
     if value["low"] is not None:
         parts.append(line(scale(100 * value["low"]), y, scale(100 * value["high"]), y, f"whisker {own}"))
     return [*parts, element("circle", cx=scale(100 * value["estimate"]), cy=y, r=5, class_=f"mark {style} {own}")]
+
+
+def rating_plot(entries: Sequence[Entry], colours: Mapping[str, int], title: str, layout: Layout = WIDE) -> Markup:
+    """Return the policies on one scale, the best on top; 400 apart, the better one wins ten times in eleven."""
+    known = [entry for entry in entries if entry["estimate"] is not None]
+    held = [entry[key] for entry in known for key in ("estimate", "low", "high") if entry[key] is not None]
+    scale, bottom = scale_around(held, layout.start, layout.end), 4 + layout.row * len(entries)
+    parts = horizontal_axis(scale, 4, bottom, "rating, 1,000 on average")
+    for index, entry in enumerate(entries):
+        y, own = 4 + layout.row * (index + 0.5), colour(colours[entry["policy"]])
+        parts += row_texts(layout, y, str(entry["policy"]), rating_text(entry), "number")
+        y += 9 if layout.stacked else 0
+        if entry["low"] is not None:
+            parts.append(line(scale(entry["low"]), y, scale(entry["high"]), y, f"whisker {own}"))
+        if entry["estimate"] is not None:
+            parts.append(element("circle", cx=scale(entry["estimate"]), cy=y, r=5.5, class_=f"mark filled {own}"))
+    return picture(layout.width, bottom + 44, title, parts)
 
 
 def reliability_diagram(bins: Sequence[Entry], title: str) -> Markup:

@@ -96,6 +96,16 @@ def share_text(value: Mapping[str, Any]) -> str:
     return metric_text({**value, "unit": "share", "baseline": None})
 
 
+def rating_text(value: Mapping[str, Any]) -> str:
+    """Write a rating with its interval: ``1,120 [1,050, 1,190]``."""
+    return metric_text({**value, "unit": "rating", "baseline": None})
+
+
+def p_text(p: float) -> str:
+    """Write a p-value with two digits: ``p 0.034``; what is smaller than a thousandth only as that."""
+    return "p < 0.001" if p < 0.001 else f"p {compact(p, 2)}"
+
+
 def summed_words(counts: Mapping[str, int]) -> str:
     """Write counts by reason: ``3 refused, 1 timeout``; ``0`` where nothing was counted."""
     return ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()) if number) or "0"

@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.pages.charts import NARROW, WIDE, bar_chart, forest_plot, verdict_class
 from pipeline.pages.environment import page_environment
 from pipeline.pages.gate_charts import gate_bar
-from pipeline.pages.gate_text import claim_text, outcome_counts
-from pipeline.pages.judge_charts import length_plot, reliability_diagram, win_rate_matrix
+from pipeline.pages.gate_text import claim_text, outcome_counts, waiver_text
+from pipeline.pages.judge_charts import length_plot, rating_plot, reliability_diagram, win_rate_matrix
 from pipeline.pages.measures_card import RELIABILITY, measure_groups
 from pipeline.pages.numbers import (
     WIN_RATE,
@@ -20,6 +20,8 @@ from pipeline.pages.numbers import (
     interval_text,
     metric_words,
     number_text,
+    p_text,
+    rating_text,
     share_text,
     summed_words,
     verdict,
@@ -54,7 +56,7 @@ def report_page(
     environment.filters.update(
         verdict=verdict, verdict_class=verdict_class, estimate=estimate_text, interval=interval_text,
         metric_words=metric_words, share=share_text, summed=summed_words, claim=claim_text, duration=duration_text,
-        number=number_text,
+        number=number_text, p_text=p_text, rating=rating_text, waiver=waiver_text,
     )  # fmt: skip
     newest = report["policies"][-1]
     colours = {policy: index for index, policy in enumerate(report["policies"])}
@@ -69,7 +71,9 @@ def report_page(
         colour={policy: colour(index) for policy, index in colours.items()},
         gates=[(gate, gate_bar(gate)) for gate in report["gates"]],
         outcomes=outcome_counts(report["gates"]),
+        num_waived=sum(gate["waiver"] is not None and gate["outcome"] != "PASS" for gate in report["gates"]),
         win_rates=win_rate_view(report, colours),
+        rankings=[_ranking(ranking, colours) for ranking in report["rankings"]],
         judges=[card_view(judge, {**judge["card"], "mistakes by kind": judge["kinds"]}) for judge in report["judges"]],
         reward_models=[card_view(card, card) for card in report["reward_models"]],
         curves=[(entry, curve_charts(entry.rows)) for entry in curves if entry.rows],
@@ -141,6 +145,11 @@ def win_rate_view(report: Mapping[str, Any], colours: Mapping[str, int]) -> dict
     title = "Raw and length-controlled win rates"
     lengths = [length_plot(controlled, colours, title, layout) for layout in LAYOUTS if controlled]
     return {"matrices": matrices, "lengths": lengths, "entries": entries}
+
+
+def _ranking(ranking: Mapping[str, Any], colours: Mapping[str, int]) -> dict[str, Any]:
+    words = f"{ranking['suite']}: ratings by {ranking['judge']}"
+    return {"ranking": ranking, "charts": [rating_plot(ranking["policies"], colours, words, one) for one in LAYOUTS]}
 
 
 def card_view(entry: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:

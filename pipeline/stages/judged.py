@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.judges import JudgeConfig
 from pipeline.evaluation.joining import PolicySamples
-from pipeline.evaluation.judged import JudgedPolicies, SealedCard, judge_entries, win_rates
+from pipeline.evaluation.judged import JudgedPolicies, SealedCard, compared_pairs, judge_entries, win_rates
+from pipeline.evaluation.rankings import policy_rankings
 from pipeline.evaluation.ratings import RatedPolicy, rating_entries
 from pipeline.evaluation.verdicts import VERDICTS_FILE, read_verdicts
 from pipeline.stages.scorecard import CARD_FILE
@@ -17,7 +18,7 @@ from pipeline.tracking.job import StageJob
 
 
 def read_judges(job: StageJob, samples: Sequence[PolicySamples]) -> dict[str, list[dict[str, Any]]]:
-    """Return the `win_rates`, `judges` and ratings of a report; nothing where no judge was asked."""
+    """Return the `win_rates`, `rankings`, `judges` and ratings of a report; nothing where no judge was asked."""
     judges: Mapping[str, JudgeConfig] = job.params.get("judges", {})
     evaluate = job.section(EvaluateConfig)
     judged = [
@@ -44,8 +45,10 @@ def read_judges(job: StageJob, samples: Sequence[PolicySamples]) -> dict[str, li
         RatedPolicy(**entry, rows=read_verdicts(artifact.file(VERDICTS_FILE)))
         for entry, artifact in zip(job.params.get("ratings", []), job.inputs.get("ratings", []), strict=True)
     ]
+    pairs = compared_pairs(judged, samples, evaluate)
     return {
-        "win_rates": win_rates(judged, samples, entries, evaluate),
+        "win_rates": win_rates(pairs, entries, evaluate),
+        "rankings": policy_rankings(pairs, entries, evaluate),
         "judges": entries,
         "ratings": rating_entries(rated, job.params["suites"], evaluate),
     }

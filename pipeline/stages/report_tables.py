@@ -9,25 +9,33 @@ from pipeline.tracking.run import Cell, Run
 
 METRICS = (
     *("suite", "metric", "policy", "baseline", "n", "clusters"),
-    *("estimate", "low", "high", "unit", "higher_is_better", "method"),
+    *("estimate", "low", "high", "unit", "higher_is_better", "method", "p", "p_test", "p_holm"),
 )
 WIN_RATES = (
     *("suite", "judge", "qualified", "policy", "opponent", "n", "clusters", "estimate", "low", "high", "method"),
-    *("consistency", "first_slot_bias", "length_ratio", "prefers_longer"),
+    *("consistency", "first_slot_bias", "length_ratio", "prefers_longer", "p", "p_test"),
 )
 GATES = (
     *("name", "outcome", "hard", "kind", "suite", "metric", "policy", "baseline", "margin", "bound"),
-    *("estimate", "low", "high", "n", "minimum_detectable", "items_needed", "reason"),
+    *("estimate", "low", "high", "n", "minimum_detectable", "items_needed", "reason", "waiver"),
 )
+RANKINGS = ("suite", "judge", "qualified", "policy", "estimate", "low", "high")
 EXAMPLES = ("suite", "id", "change", "prompt", "policy", "completion", "passed", "failed")
 
 
 def log_tables(run: Run, report: Mapping[str, Any]) -> None:
     """Mirror the tables that have rows."""
-    tables = {"metrics": METRICS, "win_rates": WIN_RATES, "gates": GATES}
-    for name, columns in tables.items():
-        if report[name]:
-            run.table(name, columns, [[entry[column] for column in columns] for entry in report[name]])
+    gates = [{**gate, "waiver": gate["waiver"]["reason"] if gate["waiver"] else None} for gate in report["gates"]]
+    ranked = [{**ranking, **entry} for ranking in report["rankings"] for entry in ranking["policies"]]
+    tables = {
+        "metrics": (METRICS, report["metrics"]),
+        "win_rates": (WIN_RATES, report["win_rates"]),
+        "rankings": (RANKINGS, ranked),
+        "gates": (GATES, gates),
+    }
+    for name, (columns, entries) in tables.items():
+        if entries:
+            run.table(name, columns, [[entry[column] for column in columns] for entry in entries])
     rows = [row for example in report["examples"] for row in _example_rows(example)]
     if rows:
         run.table("examples", EXAMPLES, rows)

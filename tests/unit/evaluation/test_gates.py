@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from help_desk import EVALUATE, FORM, GOOD, PLAIN, generated, of
 from scipy import stats
 
-from pipeline.config.gates import GateConfig, GateKind, gate_problems
+from pipeline.config.gates import GateConfig, GateKind, WaiverConfig, gate_problems, waiver_problems
 from pipeline.config.validation import out_of_bounds
 from pipeline.errors import GateFailedError, GateUndecidedError
 from pipeline.evaluation.comparisons import win_rate_rows
@@ -137,7 +138,8 @@ def test_a_limit_clears_its_bound_exactly_when_the_gate_says_so() -> None:
 
 def test_a_judge_that_has_not_qualified_cannot_gate() -> None:
     pair = {"suite": "form", "judge": "llm", "policy": "new", "opponent": "base", "n": 200, "clusters": MANY,
-            "estimate": 0.8, "low": 0.75, "high": 0.85, "method": "x", "unscored": {"timeout": 10}}  # fmt: skip
+            "estimate": 0.8, "low": 0.75, "high": 0.85, "method": "x", "unscored": {"timeout": 10},
+            "p": 0.001, "p_test": "x", "p_holm": None}  # fmt: skip
     gate = better(metric="win_rate/llm")
     judge = {"name": "llm", "suite": None, "qualified": True, "reasons": []}
     assert decide(gate, *win_rate_rows([pair]), judges=[judge])["outcome"] == "PASS"
@@ -297,3 +299,40 @@ def test_a_loss_of_ten_points_is_found_with_the_stated_power() -> None:
     assert low <= 0.8 <= high
     fewer, _, _ = simulated(runs, 60, 0.16, 0.06, num_gates=1, margin=0.02)
     assert bounds(sum(report == ["FAIL"] for report in fewer), runs)[1] < 0.6
+
+
+def test_a_waived_gate_keeps_its_outcome_and_moves_no_exit_status() -> None:
+    rows = range(60)
+    old = of("base", "form", [generated(f"i{k:02}", GOOD) for k in rows])
+    new = of("new", "form", [generated(f"i{k:02}", PLAIN) for k in rows])
+    gates = {"form": better(hard=True), "floor": GateConfig(kind=GateKind.at_least, suite="form", bound=0.5, hard=True)}
+    waivers = {"release": WaiverConfig(gate="form", reason="Style comes later.", by="A. Kern")}
+
+    def made(waived: dict[str, WaiverConfig]) -> dict[str, Any]:
+        return build_report([old, new], {"form": FORM}, replace(EVALUATE, gates=gates, waivers=waived), {})
+
+    first, second = made(waivers)["gates"]
+    assert (first["outcome"], second["outcome"]) == ("FAIL", "FAIL")
+    assert first["waiver"] == {"name": "release", "reason": "Style comes later.", "by": "A. Kern"}
+    assert second["waiver"] is None
+    with pytest.raises(GateFailedError) as failed:
+        require_gates(made(waivers))
+    assert "floor: " in str(failed.value)
+    assert "form: " not in str(failed.value)
+    require_gates(made({**waivers, "floor": WaiverConfig(gate="floor", reason="As above.", by="A. Kern")}))
+
+
+def test_a_waiver_names_a_gate_a_reason_and_a_person() -> None:
+    waivers = {
+        "a": WaiverConfig(gate="form", reason="Later.", by="A. Kern"),
+        "b": WaiverConfig(gate="form", reason=" ", by=""),
+        "c": WaiverConfig(gate="fom", reason="Later.", by="A. Kern"),
+    }
+    problems = list(waiver_problems(waivers, ["form"]))
+    assert [problem.split(":")[0] for problem in problems] == [
+        "evaluate.waivers.b.gate=form", "evaluate.waivers.b.reason", "evaluate.waivers.b.by",
+        "evaluate.waivers.c.gate=fom",
+    ]  # fmt: skip
+    assert "a waives it already" in problems[0]
+    assert "form" in problems[3]
+    assert list(waiver_problems({"a": waivers["a"]}, ["form"])) == []

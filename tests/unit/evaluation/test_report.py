@@ -63,7 +63,7 @@ def test_each_entry_says_its_unit_and_which_direction_is_better() -> None:
     assert said["bits_per_byte"] == ("bits/byte", False)
     assert set(report["metrics"][0]) == {
         "suite", "metric", "policy", "baseline", "n", "clusters", "estimate", "low", "high", "method",
-        "higher_is_better", "unit",
+        "higher_is_better", "unit", "p", "p_test", "p_holm",
     }  # fmt: skip
 
 
@@ -205,7 +205,11 @@ def test_two_checks_of_one_name_stay_apart() -> None:
 def test_the_summary_holds_every_metric_and_the_manifest_the_primary_ones() -> None:
     report = report_of()
     lines = summary_lines(report)
-    assert lines[0] == "tuned is better than base on 1 of 2 primary metrics and worse on none."
+    # Four items are one cluster each: of the 16 ways to flip their signs at least two are as extreme.
+    assert lines[0] == (
+        "tuned is better than base on 1 of 2 primary metrics and worse on none; "
+        "by exact tests corrected for 2 metrics the difference does not stand."
+    )
     assert lines[1] == report["headline"]["text"]
     assert [line.split()[0] for line in lines if line.startswith("  ")] == [
         "metric", "all_checks", "max_words", "regex", "finished", "completion_tokens",

@@ -100,7 +100,9 @@ def test_gates_in_words(report: dict[str, list[dict[str, object]]]) -> None:
     assert said["panel_qualified"] == "whether the judge panel has qualified"
     lines = gate_lines(report["gates"])
     assert lines[0] == "gates: 6 PASS, 2 FAIL, 1 INCONCLUSIVE"
-    assert len(lines) == 1 + len(report["gates"])
+    assert lines[6].split()[0] == "FAIL"
+    assert lines[7].strip() == "waived by A. Kern (first_release): The floor is for release two"
+    assert len(lines) == 1 + len(report["gates"]) + 1
     assert gate_lines([]) == []
 
 

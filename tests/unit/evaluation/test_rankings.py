@@ -1,0 +1,116 @@
+"""What people would have said, from a judge whose mistakes were counted, and several policies on one scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from help_desk import EVALUATE, generated
+
+from pipeline.evaluation.judged import ComparedPair, win_rates
+from pipeline.evaluation.outcomes import Outcome
+from pipeline.evaluation.rankings import policy_rankings
+from pipeline.evaluation.win_rates import corrected_win_rate
+from pipeline.statistics.intervals import Estimate
+from pipeline.statistics.judge_correction import Confusion
+from pipeline.statistics.ratings import ELO_PER_NAT
+from pipeline.statistics.win_rates import win_rate
+
+SHORT, LONG, BOLD = "one two", "one two three four five six seven eight", "one **two** three"
+
+
+def outcomes(wins: list[float | None]) -> list[Outcome]:
+    return [
+        Outcome(id=f"i{k:03}", cluster=f"c{k}", win=win, status="ok" if win is not None else "timeout")
+        for k, win in enumerate(wins)
+    ]
+
+
+def pair(policy: str, opponent: str, wins: list[float | None], texts: tuple[str, str] = (SHORT, SHORT)) -> ComparedPair:
+    own, others = ([generated(f"i{k:03}", text) for k in range(len(wins))] for text in texts)
+    return ComparedPair(
+        suite="form", judge="llm", policy=policy, opponent=opponent, outcomes=outcomes(wins), own=own, others=others
+    )
+
+
+def covers(value: Estimate, truth: float) -> bool:
+    return value.low is not None and value.high is not None and value.low <= truth <= value.high
+
+
+def judge(right: float | None, n: int = 100) -> dict[str, Any]:
+    card = {} if right is None else {"accuracy_where_both_decide": {"estimate": right, "n": n}}
+    return {"name": "llm", "suite": None, "qualified": True, "card": card}
+
+
+def test_a_judges_mistakes_are_taken_out_of_a_win_rate() -> None:
+    pairs = [pair("new", "base", [1.0] * 62 + [0.0] * 38)]
+    (found,) = win_rates(pairs, [judge(0.8)], EVALUATE)
+    assert found["estimate"] == pytest.approx(0.62)
+    # (0.62 + 0.8 - 1) / (0.8 + 0.8 - 1)
+    assert found["corrected"]["estimate"] == pytest.approx(0.7)
+    assert found["corrected"]["high"] - found["corrected"]["low"] > found["high"] - found["low"]
+    assert win_rates(pairs, [judge(None)], EVALUATE)[0]["corrected"] is None
+    guessing = win_rates(pairs, [judge(0.55)], EVALUATE)[0]["corrected"]
+    assert guessing["estimate"] is None
+    assert "0.10 is below 0.2" in guessing["method"]
+
+
+def test_ties_stay_half_a_win() -> None:
+    confusion = Confusion(true_positives=80, positives=100, true_negatives=80, negatives=100)
+    with_ties = corrected_win_rate(outcomes([1.0] * 62 + [0.0] * 38 + [0.5] * 100), confusion, 0.95)
+    assert with_ties.estimate == pytest.approx(0.5 * 0.7 + 0.5 * 0.5)
+    assert with_ties.n == 200
+    assert corrected_win_rate(outcomes([0.5, 0.5]), confusion, 0.95).estimate is None
+
+
+def test_the_corrected_interval_covers_and_the_judges_word_does_not() -> None:
+    generator, hits, raw = np.random.default_rng(3), 0, 0
+    for _ in range(300):
+        people = generator.random(200) < 0.75
+        said = np.where(generator.random(200) < 0.8, people, ~people)
+        right = int(generator.binomial(120, 0.8))
+        # Which completion of a voted pair stands first means nothing: each counts as a win and as a loss.
+        confusion = Confusion(true_positives=right, positives=120, true_negatives=right, negatives=120)
+        hits += covers(corrected_win_rate(outcomes(said.astype(float).tolist()), confusion, 0.95), 0.75)
+        raw += covers(win_rate(said.astype(float).tolist(), range(200)), 0.75)
+    assert hits / 300 >= 0.93
+    assert raw / 300 < 0.2
+
+
+def test_three_policies_stand_on_one_scale() -> None:
+    # Everybody wins as often as odds of two to one say: best over middle, middle over worst, and four to one over both.
+    pairs = [pair("middle", "worst", [1.0] * 80 + [0.0] * 40), pair("best", "middle", [1.0] * 80 + [0.0] * 40),
+             pair("best", "worst", [1.0] * 96 + [0.0] * 24)]  # fmt: skip
+    (found,) = policy_rankings(pairs, [judge(None)], EVALUATE)
+    assert [entry["policy"] for entry in found["policies"]] == ["best", "middle", "worst"]
+    best, middle, worst = (entry["estimate"] for entry in found["policies"])
+    assert middle == pytest.approx(1000, abs=0.01)
+    assert best - middle == pytest.approx(ELO_PER_NAT * np.log(2), rel=0.01)  # the prior pulls by less than 1 %
+    assert best + worst == pytest.approx(2000, abs=0.01)
+    assert all(entry["low"] < entry["estimate"] < entry["high"] for entry in found["policies"])
+    assert (found["n"], found["clusters"], found["styles"]) == (360, 120, [])  # nothing differs in style
+    assert policy_rankings(pairs[:1], [judge(None)], EVALUATE) == []  # of two the win rate says it all
+
+
+def test_what_length_won_is_not_called_better() -> None:
+    generator = np.random.default_rng(1)
+
+    def won(chance: float) -> list[float]:
+        return (generator.random(60) < chance).astype(float).tolist()
+
+    # The judge takes the longer answer nine times in ten, whoever wrote it, and each policy writes both kinds.
+    texts, wins = (LONG, SHORT), {"b": "a", "c": "a"}
+    pairs = [pair(policy, other, won(0.9), texts) for policy, other in wins.items()]
+    pairs += [pair("a", "b", won(0.9), texts), pair("c", "b", won(0.5)), pair("a", "c", won(0.5), (BOLD, BOLD))]
+    (found,) = policy_rankings(pairs, [judge(None)], EVALUATE)
+    (length,) = found["styles"]  # bold text stands on both sides alike
+    assert length["style"] == "length"
+    assert length["low"] > 0.5
+    for entry in found["policies"]:
+        assert entry["low"] < 1000 < entry["high"]
+
+
+def test_missing_verdicts_rank_nobody() -> None:
+    pairs = [pair(a, b, [1.0] * 5 + [None]) for a, b in (("b", "a"), ("c", "a"), ("c", "b"))]
+    assert policy_rankings(pairs, [judge(None)], EVALUATE) == []
