@@ -71,33 +71,27 @@ def dispatch(arguments: list[str]) -> int:
 
 
 def compose_and_run(command: str, arguments: list[str]) -> int:
-    """Compose the configuration of ``command`` with Hydra and run it, here or, in a sweep, in one child per job."""
+    """Compose the configuration of ``command`` with Hydra and run it, here or, in a sweep, in one child per trial."""
     if any(argument.startswith(("--experimental-rerun", "--exp")) for argument in arguments):
         raise ConfigError("--experimental-rerun reads a pickle and is not available. Run the command again as it was.")
-    from pipeline.commands.composing import compose
+    from pipeline.commands.composing import compose, flags_in
 
+    if {"-m", "--multirun"} & set(flags_in(arguments)):
+        from pipeline.commands.sweep import sweep
+
+        return sweep(command, arguments)
     statuses: list[int] = []
 
     def task(composed: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
 
-        job = HydraConfig.get()
-        if job.mode is RunMode.MULTIRUN:
-            from pipeline.commands.sweep import run_child
-
-            statuses.append(run_child(command, composed, job, arguments))
-            return
         from pipeline.commands.train import execute
 
-        search_path = [Path(source.path) for source in job.runtime.config_sources if source.schema == "file"]
+        sources = HydraConfig.get().runtime.config_sources
+        search_path = [Path(source.path) for source in sources if source.schema == "file"]
         statuses.append(execute(command, composed, search_path, arguments))
 
     compose(command, arguments, task)
-    if len(statuses) > 1 and any(statuses):
-        from pipeline.commands.sweep import failed_table
-
-        print(failed_table(statuses), file=sys.stderr)
     return max(statuses, default=0)
 
 

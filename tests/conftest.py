@@ -19,7 +19,7 @@ def _no_tracking_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a developer's own W&B settings and a sweep's variables out of the tests."""
     for name in list(os.environ):
         if name.startswith("WANDB_") or name in {
-            "PIPELINE_JOB_NUMBER",
+            "PIPELINE_RUN_FOLDER",
             "PIPELINE_SWEEP",
             "PIPELINE_KILL_AT",
             "PIPELINE_TRACKING_DECISION",

@@ -24,6 +24,7 @@ LAYERS: list[set[str]] = [
     {"losses"},
     {"ppo", "evaluation"},
     {"stages", "graph"},
+    {"sweeps"},
     {"commands"},
     {"__main__"},
 ]
@@ -39,6 +40,7 @@ TORCH_FREE = {
     "data",
     "labels",
     "graph",
+    "sweeps",
     "commands",
     "__main__",
 }
@@ -47,6 +49,7 @@ ALLOWED_IMPORTERS = {
     "trl": {"stages"},
     "hydra": {"config", "commands", "__main__"},
     "jinja2": {"pages", "data"},
+    "optuna": {"sweeps"},
 }
 FORBIDDEN = {
     r"(?<![\w.])eval\(": "eval",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, PipelineError
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 VALUE_FLAGS = frozenset(
     {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
 )
+
+# Groups that the root files do not list, so that Hydra wants a `+`.
+ADDED_GROUPS = {"experiment": "an experiment", "sweep": "a space to sweep over"}
 
 
 def overrides_in(arguments: list[str]) -> list[str]:
@@ -47,13 +51,10 @@ def check_overrides(arguments: list[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    from pipeline.config.paths import configs_folder
     from pipeline.config.root import Config
     from pipeline.config.suggestions import near_miss, unknown_key
 
-    root = configs_folder()
-    extra = _config_dirs(arguments)
-    groups = {folder.name for base in (root, *extra) if base.is_dir() for folder in base.iterdir() if folder.is_dir()}
+    groups = config_groups(arguments)
     parser, problems = OverridesParser.create(), []
     for text in overrides_in(arguments):
         try:
@@ -65,14 +66,14 @@ def check_overrides(arguments: list[str]) -> None:
         if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
             continue
         if key in groups:
-            choices = sorted({file.stem for base in (root, *extra) for file in (base / key).glob("*.yaml")})
+            choices = groups[key]
             value = override.value()
             if isinstance(value, str) and value not in choices:
                 problems.append(
                     f"`{text}`: {key} has no choice `{value}`.{near_miss(value, choices)} It has: {', '.join(choices)}."
                 )
-            elif key == "experiment" and not text.startswith(("+", "~")):
-                problems.append(f"`{text}`: an experiment is added, so write `+{text}`.")
+            elif key in ADDED_GROUPS and not text.startswith(("+", "~")):
+                problems.append(f"`{text}`: {ADDED_GROUPS[key]} is added, so write `+{text}`.")
             continue
         problem = unknown_key(key, Config) or wrong_type(key, override, Config)
         if problem and "." not in key:
@@ -102,9 +103,18 @@ def wrong_type(key: str, override: Override, schema: type) -> str | None:
     return None
 
 
-def _config_dirs(arguments: list[str]) -> list[Any]:
-    from pathlib import Path
+def config_groups(arguments: list[str]) -> dict[str, list[str]]:
+    """Return the folders of choices, of the project and of ``--config-dir``, with the names of their files."""
+    from pipeline.config.paths import configs_folder
 
+    files = [file for base in (configs_folder(), *_config_dirs(arguments)) for file in base.glob("*/*.yaml")]
+    groups: dict[str, list[str]] = {}
+    for file in sorted(files, key=lambda file: file.stem):
+        groups.setdefault(file.parent.name, []).append(file.stem)
+    return groups
+
+
+def _config_dirs(arguments: list[str]) -> list[Path]:
     named = [value for flag, value in zip(arguments, arguments[1:], strict=False) if flag in {"--config-dir", "-cd"}]
     named += [argument.split("=", 1)[1] for argument in arguments if argument.startswith("--config-dir=")]
     return [Path(folder) for folder in named]

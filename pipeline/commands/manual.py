@@ -36,7 +36,8 @@ keys that people change most
   runtime.outputs=DIR  seed=7  force=[sft]   where everything is written; other seed; run a stage again
 
 flags
-  -m, --multirun      sweep: -m sft.optimizer.learning_rate=1e-4,2e-4 seed=1,2
+  -m, --multirun      sweep: -m sft.optimizer.learning_rate=1e-4,2e-4 seed=1,2  sweep.parallel=2
+                      search: -m +sweep=sft sweep.trials=20; spaces in configs/sweep/, more in docs/sweeps.md
   --cfg job           print the composed configuration and stop
   --config-dir DIR    a folder with files of your own, laid out like configs/
   -sc install=bash    shell completion: eval "$(pipeline -sc install=bash)"

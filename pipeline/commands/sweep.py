@@ -1,49 +1,237 @@
-"""Multirun: every job is a process of its own, with its own folder, exit status and no state left by the one before."""
+"""Multirun: every trial is a process of its own, with its own folder and exit status; none sees the one before."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipeline.commands.composing import flags_in
-from pipeline.config.shared import TrackingConfig
+from pipeline.artifacts.hashing import sha256_json
+from pipeline.artifacts.locks import exclusive_lock
+from pipeline.commands.composing import check_overrides, compose, config_groups, flags_in, overrides_in
+from pipeline.commands.runs import print_table
+from pipeline.config.composition import Composed, load
+from pipeline.config.space import Axis, axes_and_rest, require_method, space_axes
+from pipeline.config.sweep import SweepConfig, SweepMethod
+from pipeline.errors import ArtifactError, ConfigError
+from pipeline.graph.run_folder import RunFolder
+from pipeline.sweeps.children import child_command
+from pipeline.sweeps.record import SweepRecord, TrialStatus, best_first, pareto_front, read_sweep, recorded_sweeps
+from pipeline.sweeps.running import Started, Sweep, watched_metric
+from pipeline.sweeps.search import Search
+from pipeline.tracking.progress import duration
+from pipeline.tracking.redaction import find_secrets, redact
 from pipeline.tracking.server import DECISION_VARIABLE, decide
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-JOB_NUMBER = "PIPELINE_JOB_NUMBER"
-SWEEP = "PIPELINE_SWEEP"
+MULTIRUN = frozenset({"-m", "--multirun"})
+# Of the configuration: who runs the sweep, how far and where, without being another sweep.
+NOT_IDENTITY = ("sweep", "tracking", "runtime")
+SEARCH_IDENTITY = ("method", "seed", "startup_trials", "pruner", "pruner_warmup")
 
 
-def run_child(command: str, composed: DictConfig, job: Any, arguments: list[str]) -> int:
-    """Run one job of a sweep as a subprocess and return its exit status.
+def sweep(command: str, arguments: list[str]) -> int:
+    """Run ``train`` or ``plan`` once per combination of values and return the exit status of the whole.
 
-    Args:
-        command: ``train`` or ``plan``.
-        composed: The job's configuration.
-        job: Hydra's own section of the composed configuration.
-        arguments: What the sweep was started with; its flags are passed on, its overrides replaced by the job's.
+    Raises:
+        ConfigError: The space, the objective or the method is wrong. What is wrong with one combination alone is told
+            by its own trial.
+        Interrupted: A signal stopped the sweep.
     """
-    overrides = list(job.overrides.task)
-    print(f"\n#{job.job.num}: {' '.join(overrides)}", flush=True)
-    if command == "train" and DECISION_VARIABLE not in os.environ:  # asked once, for all jobs
-        os.environ[DECISION_VARIABLE] = decide(_tracking(composed))[0].value
-    environment = {**os.environ, JOB_NUMBER: str(job.job.num), SWEEP: os.path.basename(job.sweep.dir)}
-    flags = [flag for flag in flags_in(arguments) if flag not in {"-m", "--multirun"}]
-    child = [sys.executable, "-m", "pipeline", command, *flags, *overrides]
-    return subprocess.run(child, env=environment, check=False).returncode
+    refuse_plugins(arguments)
+    check_overrides(arguments)
+    flags = [flag for flag in flags_in(arguments) if flag not in MULTIRUN]
+    axes, fixed = axes_and_rest(overrides_in(arguments), config_groups(arguments))
+    composed: list[Composed] = []
+    overrides = [*fixed, *(f"{axis.key}={axis.first}" for axis in axes)]
+
+    def take(config: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
+
+        sources = HydraConfig.get().runtime.config_sources
+        composed.append(load(config, [Path(source.path) for source in sources if source.schema == "file"]))
+
+    compose(command, [*flags, *overrides], take)
+    if not composed:  # a flag such as --cfg answered by itself
+        return 0
+    axes = joined_axes(axes, fixed, composed[0], arguments)
+    if composed[0].config.sweep.wandb_file is not None:
+        from pipeline.sweeps.wandb_file import write_wandb_file
+
+        return write_wandb_file(composed[0].config, axes, child_command([], command, flags, fixed))
+    if command == "plan":
+        return plan_each(axes, command, flags, fixed)
+    again = redact(shlex.join(["python", "-m", "pipeline", command, *arguments]))
+    return train_each(composed[0], axes, flags, fixed, again)
 
 
-def _tracking(composed: DictConfig) -> TrackingConfig:
-    from omegaconf import OmegaConf
+def refuse_plugins(arguments: Sequence[str]) -> None:
+    """Raise where one of Hydra's own launchers or sweepers is asked for."""
+    for text in overrides_in(list(arguments)):
+        if text.lstrip("+~").startswith(("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper")):
+            raise ConfigError(
+                f"`{text}`: a trial is a process of its own here, and Hydra's launchers and sweepers would call it as "
+                "a function. sweep.parallel=N runs several at a time, sweep.launch=[srun,--gpus=1] starts each "
+                "through a scheduler, sweep.method=tpe searches with Optuna. docs/sweeps.md says more."
+            )
 
-    return cast("TrackingConfig", OmegaConf.to_object(composed.tracking))
+
+def joined_axes(axes: list[Axis], fixed: Sequence[str], composed: Composed, arguments: Sequence[str]) -> list[Axis]:
+    """Return the axes of the command line and those of `sweep.space` that it leaves open.
+
+    Raises:
+        ConfigError: One report of what is wrong with the sweep.
+    """
+    from pipeline.config.root import Config
+    from pipeline.config.suggestions import unknown_key
+
+    config = composed.config
+    named = {axis.name for axis in axes} | {text.lstrip("+~").partition("=")[0] for text in fixed}
+    space = {key: values for key, values in config.sweep.space.items() if key not in named}
+    found, problems = space_axes(space, composed.resolved, {axis.name for axis in axes})
+    problems += [f"sweep.space.{key}: {text}" for key in space if (text := unknown_key(key, Config))]
+    problems += [text for text in composed.problems if text.startswith(("objective", "sweep."))]
+    problems += find_secrets(composed.resolved, list(arguments))
+    if config.sweep.method is not SweepMethod.grid and not config.objective:
+        problems.append(
+            f"sweep.method={config.sweep.method}: a search needs an objective, as in "
+            "'objective=[{metric: validation_loss, direction: minimize}]'."
+        )
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return [*axes, *found]
 
 
-def failed_table(statuses: list[int]) -> str:
-    """Return one line per job that failed, and how many did not."""
-    lines = [f"  job {number}: exit status {status}" for number, status in enumerate(statuses) if status]
-    return "\n".join([f"{len(lines)} of {len(statuses)} jobs failed:", *lines])
+def plan_each(axes: Sequence[Axis], command: str, flags: Sequence[str], fixed: Sequence[str]) -> int:
+    """Run ``plan`` once per combination, one after the other; nothing is recorded."""
+    import itertools
+
+    require_method(axes, SweepMethod.grid)
+    statuses = []
+    for number, texts in enumerate(itertools.product(*(axis.choices for axis in axes))):
+        overrides = [f"{axis.key}={text}" for axis, text in zip(axes, texts, strict=True)]
+        print(f"\n#{number}: {' '.join(overrides)}", flush=True)
+        statuses.append(subprocess.run(child_command([], command, flags, [*fixed, *overrides]), check=False).returncode)
+    failed = [f"  job {number}: exit status {status}" for number, status in enumerate(statuses) if status]
+    if failed:
+        print("\n".join([f"{len(failed)} of {len(statuses)} jobs failed:", *failed]), file=sys.stderr)
+    return max(statuses, default=0)
+
+
+def train_each(composed: Composed, axes: Sequence[Axis], flags: Sequence[str], fixed: Sequence[str], again: str) -> int:
+    """Run ``train`` once per trial, or go on with the sweep of the same command that is not over."""
+    config = composed.config
+    require_method(axes, config.sweep.method)
+    identity = sweep_identity(composed, axes, flags)
+    record = unfinished(Path(config.runtime.outputs), identity, wanted_trials(config.sweep, axes))
+    if record is None:
+        folder = RunFolder.create(Path(config.runtime.outputs), config.name, "sweep").path
+        record = SweepRecord(
+            path=folder, identity=identity, command=again, experiment=config.name, method=str(config.sweep.method),
+            objectives=[{"name": entry.metric, "direction": str(entry.direction)} for entry in config.objective],
+            space={axis.name: axis.described() for axis in axes},
+        )  # fmt: skip
+    with exclusive_lock(record.path / "sweep.lock", wait=False, notice=print):
+        if record.trials:
+            record = read_sweep(record.path)  # as it stands now that nobody else writes it
+            over = sum(trial.status in (TrialStatus.finished, TrialStatus.pruned) for trial in record.trials)
+            print(f"going on with {record.path}: {over} of {len(record.trials)} trials are over", flush=True)
+        else:
+            print(f"sweep folder  {record.path}", flush=True)
+        decided = {DECISION_VARIABLE: os.environ.get(DECISION_VARIABLE) or decide(config.tracking)[0].value}
+        running = Sweep(
+            record=record, config=config.sweep, axes=axes, search=search_of(config.sweep, record, axes),
+            started=Started(command="train", flags=flags, overrides=fixed, environment=decided),
+            watched=watched_metric([entry.metric for entry in config.objective], config.stages),
+            say=lambda text: print(text, flush=True),
+        )  # fmt: skip
+        stop = running.run()
+    show(record)
+    if stop.signal_number is not None:
+        left = sum(trial.status in (TrialStatus.stopped, TrialStatus.waiting) for trial in record.trials)
+        raise stop.interrupted(f"The sweep was stopped; {left} of its trials wait.\nGo on with: {again}")
+    return exit_status(record)
+
+
+def search_of(config: SweepConfig, record: SweepRecord, axes: Sequence[Axis]) -> Search | None:
+    """Return what proposes the trials; None where they are a grid."""
+    if config.method is SweepMethod.grid:
+        return None
+    study = f"{record.experiment}-{record.identity[:16]}"
+    return Search(record.path, config, axes, [entry["direction"] for entry in record.objectives], study)
+
+
+def sweep_identity(composed: Composed, axes: Sequence[Axis], flags: Sequence[str]) -> str:
+    """Return the digest of everything that makes two sweeps the same one."""
+    fixed: dict[str, Any] = {key: value for key, value in composed.unresolved.items() if key not in NOT_IDENTITY}
+    search = {key: str(getattr(composed.config.sweep, key)) for key in SEARCH_IDENTITY}
+    space = {axis.key: axis.described() for axis in axes}
+    return sha256_json({"config": redact(fixed), "search": search, "space": space, "flags": list(flags)})
+
+
+def wanted_trials(config: SweepConfig, axes: Sequence[Axis]) -> int:
+    """Return how many trials the sweep has when it is over."""
+    if config.method is not SweepMethod.grid:
+        return config.trials
+    count = 1
+    for axis in axes:
+        count *= len(axis.choices)
+    return count
+
+
+def unfinished(outputs: Path, identity: str, wanted: int) -> SweepRecord | None:
+    """Return the newest sweep of an identity if it is not over."""
+    for folder in recorded_sweeps(outputs):
+        try:
+            record = read_sweep(folder)
+        except ArtifactError as error:
+            print(f"passed over: {error}", file=sys.stderr)
+            continue
+        if record.identity == identity:
+            return None if record.is_over(wanted) else record
+    return None
+
+
+def show(record: SweepRecord) -> None:
+    """Print every trial, best first, and why some failed."""
+    names = [entry["name"] for entry in record.objectives]
+    front = pareto_front(record) if len(names) > 1 else set()
+    rows = []
+    for trial in best_first(record):
+        mark = "*" if trial.number in front else ""
+        values = [f"{value:.6g}" for value in trial.objectives] if trial.objectives else ["-"] * len(names)
+        if not trial.objectives and trial.intermediate and names:
+            values[0] = f"({trial.intermediate[-1][1]:.6g})"
+        status = "-" if trial.exit_status is None else str(trial.exit_status)
+        params = [cell(trial.params[key]) for key in record.space]
+        rows.append(
+            [f"{trial.number}{mark}", *params, *values, trial.status, status, duration(trial.seconds), trial.folder]
+        )
+    print()
+    print_table(" ".join(["TRIAL", *record.space, *names, "STATUS", "EXIT", "TIME", "FOLDER"]), rows)
+    if front:
+        print("* no other trial is at least as good on every objective and better on one")
+    if any(trial.status is TrialStatus.pruned for trial in record.trials):
+        print("(in brackets: the last value of a trial that was pruned)")
+    failed = [trial for trial in record.trials if trial.status is TrialStatus.failed]
+    if failed:
+        lines = [f"  trial {t.number}: exit status {t.exit_status}: {t.reason}" for t in failed]
+        print("\n".join([f"{len(failed)} of {len(record.trials)} trials failed:", *lines]), file=sys.stderr)
+    print(f"sweep       {record.path / 'sweep.json'}")
+
+
+def cell(value: Any) -> str:
+    """Return a value as a table shows it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace(" ", "")
+
+
+def exit_status(record: SweepRecord) -> int:
+    """Return the largest status of the trials; a trial that was pruned ended as it should."""
+    ended = [trial for trial in record.trials if trial.status is not TrialStatus.pruned]
+    return max((trial.exit_status or int(trial.status is TrialStatus.failed) for trial in ended), default=0)

@@ -13,7 +13,6 @@ from pipeline.artifacts.base_model import cache_folder, resolve_base
 from pipeline.artifacts.hashing import FileHashes
 from pipeline.artifacts.store import Store
 from pipeline.checks.registry import build_check
-from pipeline.commands.sweep import JOB_NUMBER, SWEEP
 from pipeline.config.composition import Composed, load
 from pipeline.config.plugins import load_plugins
 from pipeline.data.filters.registry import build_filter
@@ -21,7 +20,9 @@ from pipeline.errors import ConfigError, Interrupted
 from pipeline.graph.nodes import Node
 from pipeline.graph.rewards import reward_problems
 from pipeline.graph.wiring import nodes_for, skipped_stages
+from pipeline.sweeps.children import RUN_FOLDER, SWEEP
 from pipeline.tracking.redaction import find_secrets, redact
+from pipeline.tracking.server import AGENT_VARIABLE
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -104,12 +105,13 @@ def train(prepared: Prepared, again: str) -> int:
     """
     from pipeline.evaluation.summary import read_report, require_gates
     from pipeline.graph.execution import line, run_nodes
+    from pipeline.graph.objectives import objective_values
     from pipeline.graph.run_folder import DATA_PAGE, RunFolder
     from pipeline.tracking.session import TrackingSession
 
     config, store = prepared.composed.config, prepared.store
-    job = os.environ.get(JOB_NUMBER, "0")
-    folder = RunFolder.create(store.outputs, config.name, job)
+    given = os.environ.get(RUN_FOLDER)
+    folder = RunFolder.named(store.outputs, given) if given else RunFolder.create(store.outputs, config.name, "0")
     logged = redact({**prepared.composed.unresolved, "command": again})
     folder.write_config(logged)
     if config.tracking.group is None:
@@ -117,6 +119,8 @@ def train(prepared: Prepared, again: str) -> int:
     with TrackingSession(config.tracking, store.outputs, folder.path, logged) as session:
         say = session.notice
         say(f"run folder  {folder.path}")
+        if config.sweep.space and SWEEP not in os.environ and AGENT_VARIABLE not in os.environ:
+            say("sweep.space varies nothing without -m: this is one run with the values that are set")
         for stage, reason in skipped_stages(config).items():
             say(line(stage, "skipped", f"({reason})"))
         done = run_nodes(
@@ -134,11 +138,16 @@ def train(prepared: Prepared, again: str) -> int:
         if (folder.path / DATA_PAGE).is_file():
             say(f"\ndata        {folder.path / DATA_PAGE}")
         sealed = next((step.artifact for step in reversed(done) if step.artifact.kind == "report"), None)
-        if sealed is None:
-            return 0
-        report = read_report(sealed.file("report.json"))
-        _show(report, folder.path, say)
-    require_gates(report)  # when everything else has ended well
+        report = read_report(sealed.file("report.json")) if sealed is not None else None
+        if report is not None:
+            _show(report, folder.path, say)
+        values = objective_values(config, {step.node.name: step.artifact for step in done})
+        if values:
+            folder.write_objective(values)
+        for entry in values:
+            say(f"objective   {entry['name']} {entry['value']:.6g} ({entry['direction']})")
+    if report is not None:
+        require_gates(report)  # when everything else has ended well
     return 0
 
 

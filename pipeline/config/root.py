@@ -13,6 +13,7 @@ from pipeline.config.ppo import PPOConfig
 from pipeline.config.reward import RewardConfig
 from pipeline.config.shared import ModelConfig, RuntimeConfig, TrackingConfig
 from pipeline.config.stages import SFTConfig
+from pipeline.config.sweep import ObjectiveConfig, SweepConfig
 
 
 @dataclass(kw_only=True)
@@ -130,5 +131,7 @@ class Config:
     dpo: DPOConfig = option(factory=DPOConfig)
     ppo: PPOConfig = option(factory=PPOConfig)
     evaluate: EvaluateConfig = option(factory=EvaluateConfig)
+    objective: list[ObjectiveConfig] = option(factory=list, affects_results=False)  # what a run is judged by
+    sweep: SweepConfig = option(factory=SweepConfig, affects_results=False)
     tracking: TrackingConfig = option(factory=TrackingConfig)
     runtime: RuntimeConfig = option(factory=RuntimeConfig)

@@ -19,6 +19,7 @@ from pipeline.config.ppo import ppo_problems
 from pipeline.config.reward import reward_problems
 from pipeline.config.root import DATA_STAGES, GOLD, REWARD, Config
 from pipeline.config.stages import TrainingConfig
+from pipeline.config.sweep import sweep_problems
 
 SYMBOLS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 HOLDS = {
@@ -33,7 +34,7 @@ SUITE_TABLES = {
     SuiteKind.generation: (TableName.prompts, TableName.demonstrations),
     SuiteKind.likelihood: (TableName.demonstrations,),
 }
-SHARED_SECTIONS = ("inputs", "model", "data", "tracking", "runtime")
+SHARED_SECTIONS = ("inputs", "model", "data", "sweep", "tracking", "runtime")
 
 
 def problems_in(config: Config | SuiteConfig | JudgeConfig | EndpointConfig) -> list[str]:
@@ -58,6 +59,7 @@ def problems_in(config: Config | SuiteConfig | JudgeConfig | EndpointConfig) -> 
     problems.extend(_stage_problems(config))
     if "evaluate" in config.stages and not config.evaluate.suites:
         problems.append("evaluate.suites: no suite is named, and `data.suites` is empty as well.")
+    problems.extend(sweep_problems(config))
     return problems
 
 

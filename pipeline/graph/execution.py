@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.artifacts.artifact import Artifact
@@ -59,6 +60,7 @@ class Execution:
     resolution: Resolution
     session: TrackingSession
     again: str = ""  # the command that goes on after an error
+    begin: Callable[[str, Path], None] | None = None  # told the name and the work folder of a node that runs
     _environment: dict[str, Any] = field(default_factory=dict)
 
     def run(self, node: Node, later: Sequence[Node]) -> Executed:
@@ -143,6 +145,8 @@ class Execution:
             where = f"from the checkpoint of step {steps[-1]}" if steps else "with what is kept in its work folder"
             self.resolution.say(line(node.name, "resuming", f"{where} ({work.path}, attempt {attempts + 1})"))
         work.remember("attempts", attempts + 1)
+        if self.begin is not None:
+            self.begin(node.name, work.path)
 
     def _recorded_config(self, node: Node, table: Mapping[str, Any]) -> dict[str, Any]:
         sections = dict(section_of(self.resolution.config, kind) for kind in node.spec.sections)
@@ -182,7 +186,7 @@ def run_nodes(
 ) -> list[Executed]:
     """Run or reuse every node, in order, and link what it made into the run folder."""
     resolution = Resolution(config=config, store=store, hashes=hashes, base=base, plugins=plugins, say=say)
-    execution = Execution(resolution=resolution, session=session, again=again)
+    execution = Execution(resolution=resolution, session=session, again=again, begin=folder.point_to_work)
     for path in store.sweep():
         say(f"swept {path}, which a process that has ended left behind")
     resolution.require_references(nodes)

@@ -17,8 +17,11 @@ from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.checkpoints import unused_name
 from pipeline.artifacts.durable import storage_errors, write_durably
 from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.tracking.run import METRICS_NAME
 
 ARTIFACT_LIST = "artifacts.json"
+WORK_LIST = "work.json"  # node -> its work folder, for whoever watches a run that is not over
+OBJECTIVE = "objective.json"
 DATA_PAGE = "data.html"
 COPIES = {  # kind -> file of the artifact -> its name in the run folder
     ArtifactKind.report: {name: name for name in ("report.json", "items.json", "report.html")},
@@ -48,6 +51,15 @@ class RunFolder:
                     continue
                 return cls(path)
 
+    @classmethod
+    def named(cls, outputs: Path, name: str) -> RunFolder:
+        """Take the folder of a trial, which an earlier attempt may have begun."""
+        path = outputs / "runs" / name
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            (path / OBJECTIVE).unlink(missing_ok=True)
+        return cls(path)
+
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration; the caller has taken secrets out."""
         write_durably(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
@@ -64,6 +76,15 @@ class RunFolder:
         except OSError:  # a file system without links; the list above says the same
             return
 
+    def point_to_work(self, name: str, work: Path) -> None:
+        """Say where a node that runs now keeps its record."""
+        listed = {**_listed(self.path / WORK_LIST), name: os.path.relpath(work.absolute(), self.path.absolute())}
+        write_durably(self.path / WORK_LIST, json.dumps(listed, indent=1))
+
+    def write_objective(self, values: list[dict[str, Any]]) -> None:
+        """Write what the run is judged by."""
+        write_durably(self.path / OBJECTIVE, json.dumps(values, indent=1))
+
     def copy_pages(self, artifact: Artifact) -> None:
         """Put what people read of an artifact beside the configuration; most kinds have nothing of the sort."""
         for name, copy in COPIES.get(artifact.kind, {}).items():
@@ -74,8 +95,30 @@ class RunFolder:
 
 def linked_ids(run_folder: Path) -> dict[str, str]:
     """Return the artifact ids that a run folder points to, by node name."""
+    return _listed(run_folder / ARTIFACT_LIST)
+
+
+def record_of(run_folder: Path, node: str) -> Path | None:
+    """Return where the rows of metrics of a node are, or will be, while it runs and afterwards; None before."""
+    artifact = linked_ids(run_folder).get(node)
+    if artifact is not None:
+        return run_folder.parents[1] / "artifacts" / artifact / METRICS_NAME
+    work = _listed(run_folder / WORK_LIST).get(node)
+    return run_folder / work / METRICS_NAME if work is not None else None
+
+
+def read_objective(run_folder: Path) -> list[dict[str, Any]] | None:
+    """Return what a run ended with, or None where it has not."""
     try:
-        listed = json.loads((run_folder / ARTIFACT_LIST).read_text(encoding="utf-8"))
+        found: list[dict[str, Any]] = json.loads((run_folder / OBJECTIVE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def _listed(path: Path) -> dict[str, str]:
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    return {str(name): str(artifact) for name, artifact in listed.items()}
+    return {str(name): str(value) for name, value in listed.items()}

@@ -22,6 +22,7 @@ DEFAULT_BASE_URL = "https://api.forge.coreweave.com"  # of the client; a test co
 DEFAULT_HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")  # the second is where older log-ins were stored
 PROBE_SECONDS = 3.0
 DECISION_VARIABLE = "PIPELINE_TRACKING_DECISION"
+AGENT_VARIABLE = "WANDB_SWEEP_ID"  # set by W&B's agent in what it starts
 
 
 class Decision(StrEnum):

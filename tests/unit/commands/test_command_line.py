@@ -12,7 +12,6 @@ import pytest
 from pipeline.__main__ import run
 from pipeline.commands.composing import flags_in, overrides_in
 from pipeline.commands.manual import page
-from pipeline.commands.sweep import failed_table
 
 
 def pipeline(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -81,10 +80,6 @@ def test_flags_and_overrides_are_told_apart() -> None:
     arguments = ["+experiment=sft", "-m", "--config-dir", "mine", "seed=1,2", "--cfg=job"]
     assert overrides_in(arguments) == ["+experiment=sft", "seed=1,2"]
     assert flags_in(arguments) == ["-m", "--config-dir", "mine", "--cfg=job"]
-
-
-def test_the_table_of_failed_jobs_counts() -> None:
-    assert failed_table([0, 2, 0]).splitlines() == ["1 of 3 jobs failed:", "  job 1: exit status 2"]
 
 
 def test_completion_offers_commands_and_choices() -> None:

@@ -1,0 +1,166 @@
+"""Optuna behind one class: it proposes values, keeps what came of them, and says which trial is not worth its end.
+
+The children know nothing of it. The record of the sweep says which trials there are; the study's storage is what the
+sampler and the pruner learn from, and may be shared by sweeps on several machines.
+"""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.space import Axis
+from pipeline.config.sweep import Pruner, SweepConfig, SweepMethod
+from pipeline.errors import ConfigError
+from pipeline.sweeps.record import Trial, TrialStatus
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY_FILE = "study.db"
+WORKER = "sweep"  # user attribute of a study's trial: whose it is
+
+
+class Search:
+    """The study of one sweep. Used from one thread."""
+
+    def __init__(
+        self, folder: Path, config: SweepConfig, axes: Sequence[Axis], directions: Sequence[str], study: str
+    ) -> None:
+        """Open or create the study.
+
+        Args:
+            folder: The sweep's.
+            config: Method, seed, pruner and storage.
+            axes: What varies.
+            directions: `minimize` or `maximize`, one per objective.
+            study: Its name in a storage that several sweeps share.
+
+        Raises:
+            ConfigError: The storage cannot be opened.
+        """
+        import optuna
+        from sqlalchemy.exc import SQLAlchemyError
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._config, self._axes = config, list(axes)
+        self._worker = f"{platform.node()}:{folder.absolute()}"
+        self._live: dict[int, optuna.trial.Trial] = {}  # proposed by this process, by number in the study
+        storage = config.storage or f"sqlite:///{folder.absolute() / STUDY_FILE}"
+        pruner = (
+            optuna.pruners.MedianPruner(config.startup_trials, config.pruner_warmup)
+            if config.pruner is Pruner.median
+            else optuna.pruners.NopPruner()
+        )
+        try:
+            self.study = optuna.create_study(
+                storage=storage,
+                study_name=study,
+                load_if_exists=True,
+                pruner=pruner,
+                directions=[optuna.study.StudyDirection[direction.upper()] for direction in directions],
+            )
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            raise ConfigError(f"sweep.storage: {storage.partition('://')[0]} cannot be opened: {error}") from error
+
+    def retire_leftovers(self) -> None:
+        """Close what an earlier process of this sweep proposed and did not tell the end of; it is run again."""
+        import optuna
+
+        for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            if trial.user_attrs.get(WORKER) == self._worker:
+                self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def num_elsewhere(self) -> int:
+        """Return how many trials of the study other sweeps run or have ended."""
+        import optuna
+
+        states = optuna.trial.TrialState
+        counted = (states.RUNNING, states.COMPLETE, states.PRUNED)
+        trials = self.study.get_trials(deepcopy=False, states=counted)
+        return sum(trial.user_attrs.get(WORKER, self._worker) != self._worker for trial in trials)
+
+    def propose(self, number: int) -> tuple[int, dict[str, str]]:
+        """Return the trial's number in the study, and a value for each axis as an override writes it.
+
+        The random numbers depend on the seed and the number alone, so a sweep that was killed and goes on proposes what
+        it would have proposed.
+        """
+        self.study.sampler = self._sampler(number)
+        trial = self.study.ask(self._distributions())
+        trial.set_user_attr(WORKER, self._worker)
+        self._live[trial.number] = trial
+        return trial.number, {axis.key: axis.text(trial.params[axis.key]) for axis in self._axes}
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        import optuna
+
+        seed = self._config.seed * 100_003 + number
+        if self._config.method is SweepMethod.random:
+            return optuna.samplers.RandomSampler(seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(
+                seed=seed, multivariate=True, n_startup_trials=self._config.startup_trials,
+                constant_liar=self._config.parallel > 1 or self._config.storage is not None,
+            )  # fmt: skip
+
+    def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        found: dict[str, Any] = {}
+        for axis in self._axes:
+            if axis.choices:
+                found[axis.key] = CategoricalDistribution(axis.choices)
+            elif axis.integer:
+                found[axis.key] = IntDistribution(int(axis.low), int(axis.high), log=axis.log)
+            else:
+                found[axis.key] = FloatDistribution(axis.low, axis.high, log=axis.log)
+        return found
+
+    def should_prune(self, trial: Trial) -> bool:
+        """Whether what the trial has shown until now says that it will not be among the better ones."""
+        import optuna
+
+        if self._config.pruner is Pruner.none or not trial.intermediate:
+            return False
+        return bool(self.study.pruner.prune(self.study, self._frozen(trial, optuna.trial.TrialState.RUNNING)))
+
+    def tell(self, trial: Trial) -> None:
+        """Keep how a trial ended."""
+        import optuna
+
+        states = optuna.trial.TrialState
+        ends = {TrialStatus.finished: states.COMPLETE, TrialStatus.pruned: states.PRUNED}
+        state = ends.get(trial.status, states.FAIL)
+        live = self._live.pop(trial.study_number, None) if trial.study_number is not None else None
+        if live is None:  # proposed by a process that died: its number in the study is closed
+            if state is not states.FAIL:
+                self.study.add_trial(self._frozen(trial, state))
+            return
+        if len(self.study.directions) == 1:
+            for ordinal, (_, value) in enumerate(trial.intermediate):
+                live.report(value, ordinal)
+        self.study.tell(live, trial.objectives if state is states.COMPLETE else None, state=state)
+
+    def _frozen(self, trial: Trial, state: optuna.trial.TrialState) -> optuna.trial.FrozenTrial:
+        import optuna
+
+        single = len(self.study.directions) == 1
+        return optuna.trial.create_trial(
+            state=state, params=self._params(trial.overrides), distributions=self._distributions(),
+            values=trial.objectives if state is optuna.trial.TrialState.COMPLETE else None,
+            # By its ordinal, not its step: with another batch size an epoch has another number of steps.
+            intermediate_values={n: value for n, (_, value) in enumerate(trial.intermediate)} if single else None,
+            user_attrs={WORKER: self._worker},
+        )  # fmt: skip
+
+    def _params(self, overrides: Sequence[str]) -> dict[str, Any]:
+        texts = dict(override.split("=", 1) for override in overrides)
+        numeric = {True: int, False: float}
+        return {
+            axis.key: texts[axis.key] if axis.choices else numeric[axis.integer](texts[axis.key]) for axis in self._axes
+        }

@@ -1,0 +1,130 @@
+"""What a run is judged by, read from sealed folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.artifacts.outcome import StageOutcome
+from pipeline.artifacts.store import Store
+from pipeline.config.root import Config
+from pipeline.config.sweep import Direction, ObjectiveConfig
+from pipeline.errors import ConfigError
+from pipeline.evaluation.summary import FORMAT_VERSION
+from pipeline.graph.objectives import objective_values
+from pipeline.graph.run_folder import RunFolder, read_objective, record_of
+from pipeline.tracking.record import Record
+
+ROWS = [
+    (0, {"validation_loss": 3.0}),
+    (10, {"loss": 2.0, "validation_loss": 1.0}),
+    (20, {"loss": 1.0, "validation_loss": 1.5}),
+]
+
+
+def seal(outputs: Path, stage: str, kind: ArtifactKind, metrics: dict[str, Any], report: Any = None) -> Artifact:
+    store = Store(outputs)
+    work = store.work(stage, stage.encode().hex().ljust(64, "0"))
+    if report is not None:
+        (work.staging / "report.json").write_text(json.dumps(report))
+    else:
+        (work.staging / "adapter.txt").write_text(stage)
+        for step, row in ROWS:
+            Record(work.metrics).append(row, step) if step == 0 else _append(work.metrics, step, row)
+    return store.seal(
+        work, kind=kind, stage=stage, version=1, fingerprint=stage.encode().hex().ljust(64, "0"), parents=[],
+        config={}, outcome=StageOutcome(parts={}, metrics=metrics, resolved={}, gates=[]),
+    )  # fmt: skip
+
+
+def _append(path: Path, step: int, row: dict[str, float]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps({"step": step, **row}) + "\n")
+
+
+def entry(metric: str, policy: str, estimate: float, baseline: str | None = None) -> dict[str, Any]:
+    return {"suite": "style", "metric": metric, "policy": policy, "baseline": baseline, "estimate": estimate}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> dict[str, Artifact]:
+    metrics = [entry("all", "base", 0.1), entry("all", "dpo", 0.7), entry("all", "dpo", 0.6, "base"),
+               entry("win_rate", "dpo", 0.55, "base")]  # fmt: skip
+    report = {"format_version": FORMAT_VERSION, "policies": ["base", "dpo"], "metrics": metrics}
+    return {
+        "sft": seal(tmp_path, "sft", ArtifactKind.policy, {"policy_step": 10, "steps": 20}),
+        "dpo": seal(tmp_path, "dpo", ArtifactKind.policy, {"accuracy": 0.8, "validation_loss": 9.0}),
+        "report": seal(tmp_path, "report", ArtifactKind.report, {}, report),
+    }
+
+
+def value_of(metric: str, made: dict[str, Artifact], direction: Direction = Direction.minimize) -> dict[str, Any]:
+    config = Config(stages=["curate", "sft", "dpo", "evaluate"])
+    config.objective = [ObjectiveConfig(metric=metric, direction=direction)]
+    return objective_values(config, made)[0]
+
+
+def test_a_training_metric_is_that_of_the_step_that_was_kept(made: dict[str, Artifact]) -> None:
+    assert value_of("sft/validation_loss", made) == {
+        "name": "sft/validation_loss", "direction": "minimize", "value": 1.0,  # at step 10, not the last
+    }  # fmt: skip
+    assert value_of("sft/loss", made)["value"] == 2.0
+
+
+def test_what_the_manifest_states_comes_first_and_the_last_stage_is_the_default(made: dict[str, Artifact]) -> None:
+    found = value_of("accuracy", made, Direction.maximize)
+    assert found == {"name": "dpo/accuracy", "direction": "maximize", "value": 0.8}
+    assert value_of("validation_loss", made)["value"] == 9.0
+
+
+def test_a_metric_of_the_report_is_the_newest_policys_or_that_of_a_named_one(made: dict[str, Artifact]) -> None:
+    assert value_of("style/all", made) == {"name": "style/all/dpo", "direction": "minimize", "value": 0.7}
+    assert value_of("style/all/base", made)["value"] == 0.1
+    assert value_of("style/win_rate", made)["value"] == 0.55  # known against a baseline only
+
+
+@pytest.mark.parametrize(
+    ("metric", "known"),
+    [("sft/validation_los", "loss, policy_step, steps, validation_loss"), ("style/al", "style/all/base"),
+     ("reward/accuracy", "no metric|no `reward")],
+)  # fmt: skip
+def test_an_unknown_metric_lists_those_that_exist(made: dict[str, Artifact], metric: str, known: str) -> None:
+    with pytest.raises(ConfigError, match=known):
+        value_of(metric, made)
+
+
+def test_a_stage_that_did_not_run_is_named(made: dict[str, Artifact]) -> None:
+    del made["dpo"]
+    with pytest.raises(ConfigError, match=r"`dpo` did not run. These did: sft, report"):
+        value_of("accuracy", made)
+
+
+def test_the_record_of_a_node_is_found_while_it_runs_and_afterwards(tmp_path: Path) -> None:
+    folder = RunFolder.named(tmp_path, "now_sft_sweep_0")
+    assert record_of(folder.path, "sft") is None
+    work = Store(tmp_path).work("sft", "0" * 64)
+    folder.point_to_work("sft", work.path)
+    Record(work.metrics).append({"loss": 1.0}, 1)
+    running = record_of(folder.path, "sft")
+    assert running is not None
+    assert list(Record(running).rows()) == [{"step": 1, "loss": 1.0}]
+    sealed = Store(tmp_path).seal(
+        work, kind=ArtifactKind.policy, stage="sft", version=1, fingerprint="0" * 64, parents=[], config={},
+        outcome=StageOutcome(parts={}, metrics={}, resolved={}, gates=[]),
+    )  # fmt: skip
+    folder.link("sft", sealed)
+    found = record_of(folder.path, "sft")
+    assert found is not None
+    assert list(Record(found).rows()) == [{"step": 1, "loss": 1.0}]
+
+
+def test_a_trial_that_is_begun_again_has_no_result_yet(tmp_path: Path) -> None:
+    folder = RunFolder.named(tmp_path, "x")
+    folder.write_objective([{"name": "a", "direction": "minimize", "value": 1.0}])
+    assert read_objective(folder.path) == [{"name": "a", "direction": "minimize", "value": 1.0}]
+    assert read_objective(RunFolder.named(tmp_path, "x").path) is None
