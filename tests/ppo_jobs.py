@@ -79,11 +79,12 @@ class PPOWorkshop(Workshop):
 
     @contextmanager
     def ppo_job(
-        self, config: PPOConfig, *, name: str = "run", work: WorkFolder | None = None, policy: Artifact | None = None
+        self, config: PPOConfig, *, name: str = "run", work: WorkFolder | None = None, **given: Artifact | None
     ) -> Iterator[StageJob]:
-        """Start the stage in its work folder, with a record and without a mirror."""
+        """Start the stage in its work folder, with a record and without a mirror; artifacts are given by role."""
         work = self.work(name) if work is None else work
-        inputs = {"dataset": [self.dataset], "policy": [] if policy is None else [policy]}
+        roles = {role: [] if artifact is None else [artifact] for role, artifact in given.items()}
+        inputs = {"dataset": [self.dataset], "policy": [], **roles}
         tracking = TrackingConfig(mode=TrackingMode.disabled)
         with TrackingSession(tracking, self.outputs, self.outputs / "runs" / name, {}) as session:
             run = session.start(stage=STAGE, name=STAGE, fingerprint=self.fingerprint(name), work=work, inputs=inputs)
@@ -103,7 +104,7 @@ class PPOWorkshop(Workshop):
             config={}, outcome=outcome,
         )  # fmt: skip
 
-    def train(self, config: PPOConfig, name: str, policy: Artifact | None = None) -> Artifact:
+    def train(self, config: PPOConfig, name: str, **given: Artifact | None) -> Artifact:
         """Do what a run of the stage does: reuse the sealed artifact, or train under the lock and seal."""
         store, fingerprint = self.store, self.fingerprint(name)
         store.sweep()
@@ -111,7 +112,7 @@ class PPOWorkshop(Workshop):
             artifact = store.current(STAGE, fingerprint)
             if artifact is None:
                 work = self.work(name)
-                with self.ppo_job(config, name=name, work=work, policy=policy) as job:
+                with self.ppo_job(config, name=name, work=work, **given) as job:
                     artifact = self.seal(work, train_ppo(job), name=name)
         store.discard_sealed_work(STAGE, fingerprint)
         return artifact

@@ -13,6 +13,8 @@ from pipeline.data.chat import Chat
 from pipeline.models.generation import Completion, generate
 from pipeline.ppo.rollout import PromptItem
 
+PAGE_SIZE = 64  # tokens of one row that a block of the continuous engine's cache holds
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSampler:
@@ -34,10 +36,12 @@ class BatchSampler:
 class ContinuousSampler:
     """Continuous batching of transformers. Its random numbers depend on everything in the call, not on each key alone.
 
-    A manager is made for each call, since blocks that share a prefix would survive a change of the adapter.
+    A manager is made for each call, since blocks that share a prefix would survive a change of the adapter. Its cache
+    is as large as the longest rows of a batch can need: left to itself it takes most of the memory that is free.
     """
 
     chat: Chat
+    batch_size: int  # completions that are written at a time
 
     def sample(
         self, model: nn.Module, prompts: Sequence[PromptItem], sampling: SamplingConfig, keys: Sequence[str]
@@ -51,7 +55,12 @@ class ContinuousSampler:
             temperature=sampling.temperature or None, top_k=sampling.top_k, top_p=sampling.top_p,
             repetition_penalty=1.0, eos_token_id=list(self.chat.stop_ids), pad_token_id=self.chat.pad_id,
         )  # fmt: skip
-        engine = ContinuousBatchingConfig(return_logprobs=True, seed=int.from_bytes(digest[:4], "big"))
+        longest = max(len(prompt.ids) for prompt in prompts) + sampling.max_new_tokens
+        rows = min(self.batch_size, len(prompts))
+        engine = ContinuousBatchingConfig(
+            return_logprobs=True, seed=int.from_bytes(digest[:4], "big"), page_size=PAGE_SIZE,
+            num_blocks=rows * -(-longest // PAGE_SIZE), max_requests_per_batch=rows, max_batch_tokens=rows + longest,
+        )  # fmt: skip
         outputs = model.generate_batch(  # type: ignore[operator]  # an nn.Module that may be wrapped by PEFT
             [prompt.ids for prompt in prompts], generation_config=generation, continuous_batching_config=engine
         )

@@ -200,7 +200,7 @@ def start_values(models: OneBackbone, learned: Mapping[str, RewardModel]) -> Non
 def make_sampler(config: PPOConfig, chat: Chat) -> Sampler:
     """Return the engine that the configuration names."""
     if config.engine is RolloutEngine.continuous:
-        return ContinuousSampler(chat=chat)
+        return ContinuousSampler(chat=chat, batch_size=config.generation_batch_size)
     return BatchSampler(chat=chat, batch_size=config.generation_batch_size)
 
 

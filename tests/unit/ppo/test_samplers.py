@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[PeftModel, Chat]:
 
 @pytest.fixture(params=["hf", pytest.param("continuous", marks=pytest.mark.integration)])
 def sampler(request: pytest.FixtureRequest, made: tuple[PeftModel, Chat]) -> Sampler:
-    return BatchSampler(chat=made[1], batch_size=3) if request.param == "hf" else ContinuousSampler(chat=made[1])
+    return {"hf": BatchSampler, "continuous": ContinuousSampler}[request.param](chat=made[1], batch_size=3)
 
 
 def sample(sampler: Sampler, model: PeftModel, *, seed: int = 0, temperature: float = 1.0, tokens: int = 12) -> Rollout:

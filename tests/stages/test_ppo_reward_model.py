@@ -1,0 +1,155 @@
+"""The stage `ppo` with a reward model that was trained, sealed and audited before, on the tiny model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import reward_jobs
+import torch
+from peft import PeftModel
+from ppo_jobs import PPOWorkshop, make_workshop, small_config
+from safetensors.torch import load_file
+from sft_jobs import metric_rows
+from transformers import AutoModelForCausalLM
+
+from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.outcome import StageOutcome
+from pipeline.config.ppo import REWARD_MODEL, MonitorConfig, NamedReward, ValueInit, ValueModel
+from pipeline.errors import ConfigError
+from pipeline.ppo.loop import Loop
+from pipeline.ppo.rollout import Rollout
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> PPOWorkshop:
+    return make_workshop(tmp_path_factory.mktemp("ppo"))
+
+
+@pytest.fixture(scope="module")
+def reward_workshop(tmp_path_factory: pytest.TempPathFactory) -> reward_jobs.Workshop:
+    return reward_jobs.make_workshop(tmp_path_factory.mktemp("reward"))
+
+
+@pytest.fixture(scope="module")
+def trained(reward_workshop: reward_jobs.Workshop) -> tuple[StageOutcome, Any]:
+    return reward_workshop.run(reward_jobs.small_config(), "reward")
+
+
+def sealed(workshop: reward_jobs.Workshop, trained: tuple[StageOutcome, Any], name: str, outcome: str) -> Artifact:
+    """Seal what was trained, with one gate of that outcome: what the audit of so small a model says is chance."""
+    import shutil
+
+    made, work = trained
+    copy = workshop.work(name)
+    shutil.copytree(work.staging, copy.staging, dirs_exist_ok=True)
+    gate = {"name": "accuracy", "outcome": outcome, "reason": "said by the test"}
+    return workshop.seal(copy, replace(made, gates=[gate]), name=name)
+
+
+@pytest.fixture(scope="module")
+def reward(reward_workshop: reward_jobs.Workshop, trained: tuple[StageOutcome, Any]) -> Artifact:
+    return sealed(reward_workshop, trained, "passed", "PASS")
+
+
+@pytest.fixture
+def rollouts(monkeypatch: pytest.MonkeyPatch) -> list[Rollout]:
+    """Everything that the policy samples, training and measurements alike, in order."""
+    seen: list[Rollout] = []
+    sample = Loop.sample
+
+    def note(self: Loop, *arguments: Any) -> Rollout:
+        seen.append(sample(self, *arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(Loop, "sample", note)
+    return seen
+
+
+def scored_alone(workshop: PPOWorkshop, reward: Artifact, rollout: Rollout) -> list[float]:
+    """Score with nothing but transformers, PEFT and the files of the artifact, one row at a time."""
+    base = AutoModelForCausalLM.from_pretrained(workshop.base.folder, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, str(reward.path / "adapter")).eval()
+    head, facts = load_file(reward.path / "head.safetensors"), json.loads((reward.path / "reward.json").read_text())
+    scores = []
+    for prompt, completion in zip(rollout.prompts, rollout.completions, strict=True):
+        ids = [*prompt.ids, *completion.ids]
+        ids = ids[:-1] if ids[-1] in facts["stop_ids"] else ids
+        row = torch.tensor([[*ids, *facts["tail_ids"]]])
+        with torch.no_grad():
+            state = model(input_ids=row, output_hidden_states=True).hidden_states[-1][0, -1]
+        raw = float(state @ head["weight"][0] + head["bias"][0])
+        scores.append((raw - facts["means"][0]) / facts["stds"][0])
+    return scores
+
+
+def test_the_scores_are_the_reward_models_own_from_the_first_rollout_to_after_the_last(
+    workshop: PPOWorkshop, reward: Artifact, rollouts: list[Rollout]
+) -> None:
+    config = small_config(rewards=[], missing_eos_penalty=0.0, score_clip=None, num_rollouts=4)
+    artifact = workshop.train(config, "learned", reward_model=reward)
+    rows = metric_rows(artifact.path / "metrics.jsonl")
+    assert len(rollouts) == 4 + 3  # measured before training and at every second rollout
+    first, last = scored_alone(workshop, reward, rollouts[1]), scored_alone(workshop, reward, rollouts[-1])
+    assert rows[1]["score"] == rows[1]["reward_reward_model"] == pytest.approx(sum(first) / len(first), abs=1e-4)
+    # The policy has moved by then; a reward model that had moved with it would say something else.
+    assert rows[-1]["monitor_score"] == pytest.approx(sum(last) / len(last), abs=1e-4)
+    assert rows[-1]["kl"] != 0.0
+    assert sum(first) / len(first) != pytest.approx(sum(last) / len(last), abs=1e-3)
+
+
+def test_a_learned_reward_and_a_rule_add_up_with_their_weights(workshop: PPOWorkshop, reward: Artifact) -> None:
+    letters = NamedReward(name="contains_share", params={"phrases": list("abcdefghij")}, weight=-2.0)
+    config = small_config(
+        rewards=[NamedReward(name=REWARD_MODEL, weight=0.5), letters], missing_eos_penalty=0.0, num_rollouts=2
+    )
+    for row in metric_rows(workshop.train(config, "both", reward_model=reward).path / "metrics.jsonl")[1:]:
+        expected = 0.5 * row["reward_reward_model"] - 2.0 * row["reward_contains_share"]
+        assert row["score"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_failed_audit_stops_the_stage_unless_it_is_allowed_by_name(
+    workshop: PPOWorkshop, reward_workshop: reward_jobs.Workshop, trained: tuple[StageOutcome, Any]
+) -> None:
+    failed = sealed(reward_workshop, trained, "failed", "FAIL")
+    short = {"rewards": [], "num_rollouts": 2}
+    with pytest.raises(ConfigError, match=r"gate accuracy is FAIL.*\n.*ppo\.allow_failed_reward=\[accuracy\]"):
+        workshop.train(small_config(**short), "refused", reward_model=failed)
+    with pytest.raises(ConfigError, match="gate accuracy is FAIL"):
+        workshop.train(small_config(**short, allow_failed_reward=["length"]), "other", reward_model=failed)
+    artifact = workshop.train(small_config(**short, allow_failed_reward=["accuracy"]), "allowed", reward_model=failed)
+    assert artifact.manifest.metrics["rollouts"] == 2
+
+
+def test_another_reward_model_watches_without_being_learned_from(
+    workshop: PPOWorkshop, reward: Artifact, rollouts: list[Rollout]
+) -> None:
+    """Rules are learned from, the reward model is the gold; measured and delivered is what it likes best."""
+    config = small_config(monitor=MonitorConfig(every=2, num_prompts=4), num_rollouts=4)
+    artifact = workshop.train(config, "watched", gold=reward)
+    rows = metric_rows(artifact.path / "metrics.jsonl")
+    assert "reward_reward_model" not in rows[1]
+    measured = [rollout for rollout in rollouts if len(rollout.prompts) == 4]
+    golds = [sum(scored_alone(workshop, reward, rollout)) / 4 for rollout in measured]
+    assert [row["monitor_gold"] for row in rows if "monitor_gold" in row] == pytest.approx(golds, abs=1e-4)
+    assert artifact.manifest.metrics["policy_step"] == (0, 2, 4)[golds.index(max(golds))]
+
+
+def test_the_value_model_can_start_as_the_reward_model(workshop: PPOWorkshop, reward: Artifact) -> None:
+    config = small_config(
+        rewards=[], value_model=ValueModel.adapter, value_init=ValueInit.reward_model, value_learning_rate=1e-12,
+        num_rollouts=2,
+    )  # fmt: skip
+    artifact = workshop.train(config, "values", reward_model=reward)
+    values = load_file(artifact.path / "value" / "value.safetensors")
+    adapter = load_file(reward.path / "adapter" / "adapter_model.safetensors")
+    head, facts = load_file(reward.path / "head.safetensors"), json.loads((reward.path / "reward.json").read_text())
+    for name, wanted in adapter.items():
+        torch.testing.assert_close(values[name.replace(".weight", ".value.weight")], wanted, atol=1e-6, rtol=0)
+    mean, std = facts["means"][0], facts["stds"][0]
+    torch.testing.assert_close(values["value_head.linear.weight"], head["weight"] / std)
+    torch.testing.assert_close(values["value_head.linear.bias"], (head["bias"] - mean) / std)
+    with pytest.raises(ConfigError, match=r"ppo\.value_init=reward_model needs"):
+        workshop.train(replace(config, value_model=ValueModel.head), "no adapter", reward_model=reward)
