@@ -63,6 +63,10 @@ def dispatch(arguments: list[str]) -> int:
         from pipeline.commands.runs import run_command
 
         return run_command(rest)
+    if command == "compare":
+        from pipeline.commands.compare import compare_command
+
+        return compare_command(rest)
     if command == "label":
         from pipeline.commands.label import label_command
 

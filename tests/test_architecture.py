@@ -25,6 +25,7 @@ LAYERS: list[set[str]] = [
     {"ppo", "evaluation"},
     {"stages", "graph"},
     {"sweeps"},
+    {"comparison"},
     {"commands"},
     {"__main__"},
 ]
@@ -41,6 +42,7 @@ TORCH_FREE = {
     "labels",
     "graph",
     "sweeps",
+    "comparison",
     "commands",
     "__main__",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 COMPOSED_COMMANDS = ("train", "plan")  # configured by configs/<command>.yaml
-COMMANDS = (*COMPOSED_COMMANDS, "runs", "label")
+COMMANDS = (*COMPOSED_COMMANDS, "compare", "runs", "label")
 
 USAGE = """\
 usage: python -m pipeline <command> [+experiment=NAME] [key=value ...]
@@ -13,6 +13,7 @@ usage: python -m pipeline <command> [+experiment=NAME] [key=value ...]
 commands
   train   run the stages of an experiment, reusing every artifact whose inputs have not changed, and evaluate
   plan    the same composition and checks without training: what is cached, rows, tokens, memory and time
+  compare runs side by side: what differs, metrics with paired intervals, best first, and what the order is worth
   runs    runs list | verify [ID ...] | prune [--apply] | sync
   label   label push | pull: pairs to a Label Studio server, and its annotations back
 """
@@ -56,6 +57,16 @@ def page(command: str | None) -> str:
 
 
 PAGES = {  # of the commands that are not composed
+    "compare": """\
+compare [WHAT ...]         a run folder, a glob, a sweep, the beginning of a name below runs/, a folder with offline W&B
+                           runs, or wandb:ENTITY/PROJECT/GROUP; every run where nothing is named
+  --baseline RUN[:POLICY]  what the others are compared with: a number of the table or a name; the first one
+  --by SUITE/METRIC        what the order goes by; the sweep's objective, else a primary metric
+  --policy NAME|all        which policy of each run; its newest one
+  --out DIR                where comparison.csv and comparison.json go; outputs/comparisons/NAME
+  runtime.outputs=DIR      where the runs are
+Runs that were evaluated on different items or by different checks are not ranked: the reason is printed.
+""",
     "runs": """\
 runs list                  runs and artifacts with size and state
 runs verify [ID ...]       hash every file again and walk the lineage; exit status 4 if anything is wrong

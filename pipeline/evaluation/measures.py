@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -43,7 +43,7 @@ class Measure:
     values: dict[str, list[float]]  # policy -> one value per item; of a share without a denominator 0 or 1
     denominator: list[float] | None = None
 
-    def absolute(self, policy: str, clusters: Sequence[str], confidence: float) -> Estimate:
+    def absolute(self, policy: str, clusters: Sequence[Hashable], confidence: float) -> Estimate:
         """Return the metric's value for one policy."""
         values = self.values[policy]
         if self.denominator is not None:
@@ -52,7 +52,7 @@ class Measure:
             return proportion_interval([value == 1 for value in values], clusters, confidence)
         return mean_interval(values, clusters, confidence)
 
-    def difference(self, policy: str, baseline: str, clusters: Sequence[str], confidence: float) -> Estimate:
+    def difference(self, policy: str, baseline: str, clusters: Sequence[Hashable], confidence: float) -> Estimate:
         """Return the paired difference between two policies, policy minus baseline."""
         values, others = self.values[policy], self.values[baseline]
         if self.denominator is not None:

@@ -148,6 +148,13 @@ def number_text(value: float | Mapping[str, Any] | None, unit: str = "") -> str:
     return f"{fixed(100 * estimate, 0, sign=unit == 'points')}\N{NO-BREAK SPACE}{'%' if unit == 'share' else unit}"
 
 
+def setting_text(value: Any) -> str:
+    """Write a value of a configuration short: ``0.0001``, ``null``, ``true``."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def duration_text(seconds: float) -> str:
     """Write a duration as people say it: ``0.4 s``, ``52 s``, ``6 min 52 s``, ``3 h 05 min``."""
     if seconds < 60:

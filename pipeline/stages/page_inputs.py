@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.artifacts.ancestry import TRAINED, ancestry, read_costs, read_rows
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
@@ -13,8 +14,7 @@ from pipeline.evaluation.metric_names import COMPLETION_TOKENS
 from pipeline.evaluation.variants import VARIANTS_FILE, cost_per_1000
 from pipeline.pages.report_inputs import LineageEntry, PolicyCosts, PolicyMonitor, StageCosts, StageCurves
 
-COSTS_FILE, METRICS_FILE, MONITOR_FILE = "costs.json", "metrics.jsonl", "monitor.json"
-TRAINED = frozenset({ArtifactKind.policy, ArtifactKind.reward_model, ArtifactKind.reference_logprobs})
+MONITOR_FILE = "monitor.json"
 
 Pairs = Sequence[tuple[str, str, Artifact]]  # policy, suite, samples
 
@@ -39,27 +39,6 @@ def page_inputs(
     }
 
 
-def lineage(artifacts: Sequence[Artifact]) -> list[Artifact]:
-    """Return the artifacts and all they were made from, parents first, as far as they lie beside each other.
-
-    An ancestor that was deleted or lies elsewhere is known by the id that its child's manifest holds.
-    """
-    found: dict[str, Artifact] = {}
-
-    def visit(artifact: Artifact) -> None:
-        if artifact.id in found:
-            return
-        for parent in sorted(artifact.manifest.parents, key=lambda parent: (parent.role, parent.id)):
-            folder = artifact.path.parent / parent.id
-            if parent.id not in found and folder.is_dir():
-                visit(Artifact.open(folder, expect=parent.kind, verify=False))
-        found[artifact.id] = artifact
-
-    for artifact in artifacts:
-        visit(artifact)
-    return list(found.values())
-
-
 def _policies(pairs: Pairs) -> dict[str, Artifact | None]:
     """Return each policy's artifact, None for the base and for one that does not lie beside its samples."""
     found: dict[str, Artifact | None] = {}
@@ -75,7 +54,7 @@ def _policy_costs(pairs: Pairs, suites: Mapping[str, SuiteConfig], report: Mappi
     """Return what each policy cost to make and to use; speed is that of the completions of all suites together."""
     costs = []
     for policy, artifact in _policies(pairs).items():
-        trained = [made for made in lineage([artifact]) if made.kind in TRAINED] if artifact else []
+        trained = [made for made in ancestry([artifact]) if made.kind in TRAINED] if artifact else []
         used = {
             samples.id: read_costs(samples)
             for name, suite, samples in pairs
@@ -98,14 +77,6 @@ def _policy_costs(pairs: Pairs, suites: Mapping[str, SuiteConfig], report: Mappi
             )
         )
     return costs
-
-
-def read_costs(artifact: Artifact) -> dict[str, Any]:
-    """Return what an artifact's stage recorded of its costs, with the wall time where it recorded nothing more."""
-    values: dict[str, Any] = {"wall_seconds": artifact.manifest.wall_seconds}
-    if COSTS_FILE in artifact.manifest.files:
-        values |= json.loads(artifact.file(COSTS_FILE).read_text(encoding="utf-8"))
-    return values
 
 
 def read_variants(artifact: Artifact | None) -> dict[str, Any] | None:
@@ -148,12 +119,8 @@ def _costs(pairs: Pairs, ancestors: Sequence[Artifact]) -> list[StageCosts]:
 
 def _curves(artifact: Artifact) -> StageCurves | None:
     """Return the rows that a training stage recorded, if it made this artifact."""
-    trained = artifact.kind in (ArtifactKind.policy, ArtifactKind.reward_model)
-    if not trained or METRICS_FILE not in artifact.manifest.files:
-        return None
-    lines = artifact.file(METRICS_FILE).read_bytes().splitlines()
-    rows = [json.loads(line) for line in lines if line.strip()]
-    return StageCurves(stage=artifact.manifest.stage, artifact=artifact.id, rows=rows)
+    rows = read_rows(artifact)
+    return StageCurves(stage=artifact.manifest.stage, artifact=artifact.id, rows=rows) if rows else None
 
 
 def _monitors(pairs: Pairs) -> list[PolicyMonitor]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.artifacts.ancestry import COSTS_FILE, ancestry
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.hashing import sha256_file
 from pipeline.artifacts.manifest import ArtifactKind
@@ -23,7 +24,7 @@ from pipeline.evaluation.reward_card import AUDIT_FILE
 from pipeline.evaluation.samples import SAMPLES_FILE, read_samples, row_type
 from pipeline.pages.report_page import report_page
 from pipeline.stages.judged import read_judges
-from pipeline.stages.page_inputs import COSTS_FILE, lineage, page_inputs, read_variants, variant_rows
+from pipeline.stages.page_inputs import page_inputs, read_variants, variant_rows
 from pipeline.stages.report_tables import log_tables
 from pipeline.tracking.job import StageJob
 
@@ -47,7 +48,7 @@ def write_report(job: StageJob) -> StageOutcome:
         )
         for policy, suite, artifact in pairs
     ]
-    ancestors = lineage([artifact for consumed in job.inputs.values() for artifact in consumed])
+    ancestors = ancestry([artifact for consumed in job.inputs.values() for artifact in consumed])
     audits = [_audit(artifact) for artifact in ancestors if artifact.kind is ArtifactKind.reward_model]
     evaluate = job.section(EvaluateConfig)
     found = _contamination(job, samples, suites, evaluate)

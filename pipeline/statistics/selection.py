@@ -42,7 +42,7 @@ def influences(values: npt.ArrayLike, weights: npt.ArrayLike, clusters: Sequence
     residuals = table - np.outer(weight, table.sum(axis=0) / weight.sum())
     sums = np.zeros((num_clusters, table.shape[1]))
     np.add.at(sums, codes, residuals)
-    return sums / weight.sum()
+    return np.asarray(sums / weight.sum())
 
 
 def max_t_quantile(differences: Array, *, confidence: float = 0.95, draws: int = DRAWS, seed: int = 0) -> float:

@@ -1,0 +1,1 @@
+"""Runs side by side: read from what they left behind, without checks, models or samples."""

@@ -1,0 +1,154 @@
+"""The comparison as one JSON value: what the terminal, the page and the files show is all in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.comparison.alignment import Candidate, align, candidates, find_baseline, refusals
+from pipeline.comparison.differences import config_differences, lineage_differences
+from pipeline.comparison.effects import importance_of, level_effects
+from pipeline.comparison.expenses import expenses_of
+from pipeline.comparison.measuring import Metric, metrics_of, rows_of
+from pipeline.comparison.ranking import criterion, rank
+from pipeline.comparison.records import RunRecord
+from pipeline.comparison.selecting import Chosen
+from pipeline.errors import ArtifactError
+from pipeline.evaluation.report import round_floats
+from pipeline.pages.comparison_view import short_names
+from pipeline.pages.numbers import setting_text
+
+FORMAT_VERSION = 1
+LABEL_KEYS = 3  # parameters in the label of a candidate
+
+
+def build_comparison(
+    chosen: Chosen, *, baseline: str | None = None, by: str | None = None, policy: str | None = None
+) -> dict[str, Any]:
+    """Compare the chosen runs.
+
+    Args:
+        chosen: The runs and sweeps.
+        baseline: What the others are compared with, see `find_baseline`.
+        by: ``SUITE/METRIC`` or an objective to rank by.
+        policy: Which policy of each run; its newest one if None.
+
+    Raises:
+        ArtifactError: No two policies were evaluated on the same items; it says what differs.
+        ConfigError: The baseline, the metric or the policy is not there.
+    """
+    found = candidates(chosen.runs, policy)
+    if not found:
+        raise ArtifactError("None of the runs has a readable report.\n" + _listed(chosen.runs))
+    reference = find_baseline(found, baseline)
+    confidence = float((reference.run.report or {})["confidence"])
+    suites = align(found, reference)
+    metrics = [metric for suite in suites for metric in metrics_of(suite, found, reference)]
+    _require_shared(found, suites, reference)
+    criteria = criterion(metrics, chosen.sweeps, found, by)
+    rows = [row for metric in metrics for row in rows_of(metric, reference, confidence)]
+    ranking = rank(found, reference, criteria, rows, confidence)
+    parameters = _parameters(chosen.runs, found)
+    ranked = [key for key in ranking["order"] if found[int(key) - 1].twin_of is None]
+    values = {key: ranking["values"][key] for key in ranked}
+    expenses = expenses_of(found)
+    comparison = {
+        "format_version": FORMAT_VERSION,
+        "confidence": confidence,
+        "baseline": reference.key,
+        "runs": [_run(run) for run in chosen.runs],
+        "sweeps": [{"name": entry.name, "status": entry.status, "method": entry.method,
+                    "objectives": [{"name": goal.name, "maximize": goal.maximize} for goal in entry.objectives]}
+                   for entry in chosen.sweeps],
+        "candidates": [_candidate(entry, chosen.runs, parameters) for entry in found],
+        "suites": _suites(suites, metrics, reference),
+        "metrics": rows,
+        "refusals": refusals(found),
+        "notes": list(dict.fromkeys(note for metric in metrics for note in metric.notes)),
+        "ranking": ranking,
+        "parameters": parameters,
+        "importance": importance_of(parameters, values),
+        "effects": level_effects(parameters, ranked, criteria.metric, confidence) if criteria.metric else [],
+        "config": config_differences(chosen.runs),
+        "lineage": lineage_differences(found, expenses.made_from),
+        "costs": expenses.costs,
+        "curves": expenses.curves,
+        "stages": expenses.stages,
+    }  # fmt: skip
+    rounded: dict[str, Any] = round_floats(comparison)
+    return rounded
+
+
+def _run(run: RunRecord) -> dict[str, Any]:
+    return {
+        "name": run.name, "place": run.place, "status": run.status, "reason": run.reason, "sweep": run.sweep,
+        "trial": run.trial, "parameters": run.parameters, "objectives": run.objectives,
+        "intermediate": run.intermediate, "seconds": run.seconds,
+    }  # fmt: skip
+
+
+def _candidate(entry: Candidate, runs: Sequence[RunRecord], parameters: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    short = short_names(list(parameters))
+    chosen = [
+        f"{short[name]}={setting_text(values[entry.key])}" for name, values in parameters.items() if entry.key in values
+    ]
+    several = len({key for values in parameters.values() for key in values}) > 0
+    label = ", ".join(chosen[:LABEL_KEYS]) if several and chosen else entry.run.name
+    return {
+        "key": entry.key, "run": runs.index(entry.run), "policy": entry.policy, "artifact": entry.artifact,
+        "twin_of": entry.twin_of, "refused": entry.refused, "label": label,
+    }  # fmt: skip
+
+
+def _parameters(runs: Sequence[RunRecord], found: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
+    """Return per parameter the value of each candidate: what a sweep chose, else the keys in which the runs differ."""
+    swept = list(dict.fromkeys(key for run in runs for key in run.parameters))
+    if swept:
+        return {
+            name: {entry.key: entry.run.parameters[name] for entry in found if name in entry.run.parameters}
+            for name in swept
+        }
+    differing = config_differences([entry.run for entry in found])["keys"]
+    plain = {
+        name: values for name, values in differing.items() if not any(isinstance(v, list | dict) for v in values)
+    }  # fmt: skip
+    return {
+        name: {entry.key: value for entry, value in zip(found, values, strict=True)} for name, values in plain.items()
+    }
+
+
+def _suites(names: Sequence[str], metrics: Sequence[Metric], reference: Candidate) -> list[dict[str, Any]]:
+    told = []
+    for name in names:
+        own = [metric for metric in metrics if metric.suite == name]
+        items = (reference.suite(name) or {})["ids"]
+        told.append(
+            {
+                "name": name, "items": len(items), "primary": own[0].name if own else None,
+                "left_out": {metric.name: metric.left_out for metric in own if metric.left_out},
+            }
+        )  # fmt: skip
+    return told
+
+
+def _require_shared(found: Sequence[Candidate], suites: Sequence[str], reference: Candidate) -> None:
+    """Refuse to go on where nothing can be compared with the baseline.
+
+    Raises:
+        ArtifactError: See above.
+    """
+    others = [candidate for candidate in found if candidate is not reference]
+    if suites and (not others or any(len(candidate.refused) < len(suites) for candidate in others)):
+        return
+    if not suites:
+        reason = reference.run.items_problem
+        raise ArtifactError(f"Nothing can be compared: {reference.run.place} has no values by item: {reason}.")
+    listed = "\n".join(f"  {line}" for line in refusals(others))
+    raise ArtifactError(
+        f"Nothing is ranked: no other run was evaluated on the items of {reference.run.name}.\n{listed}\n"
+        "Evaluate them on the same data, suites and evaluate.limit, or choose another --baseline."
+    )
+
+
+def _listed(runs: Sequence[RunRecord]) -> str:
+    return "\n".join(f"  {run.name}: {run.status}{': ' + run.reason if run.reason else ''}" for run in runs)

@@ -1,0 +1,46 @@
+"""What the page and the terminal both take from a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Comparison = Mapping[str, Any]
+
+
+def metric_rows(comparison: Comparison, suite: str, name: str, key: str) -> tuple[Any, Any]:
+    """Return a candidate's row of a metric and the row of its difference, None where there is none."""
+    same = [row for row in comparison["metrics"] if (row["suite"], row["metric"], row["policy"]) == (suite, name, key)]
+    own = next((row for row in same if row["baseline"] is None), None)
+    return own, next((row for row in same if row["baseline"] is not None), None)
+
+
+def leading_metrics(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return what the order goes by, where it is a metric, then the primary metric of every suite."""
+    primary = [(suite["name"], suite["primary"]) for suite in comparison["suites"] if suite["primary"]]
+    by = tuple(comparison["ranking"]["by"].split("/", 1))
+    known = {(row["suite"], row["metric"]) for row in comparison["metrics"]}
+    return list(dict.fromkeys([*([(by[0], by[1])] if by in known else []), *primary]))
+
+
+def is_objective(comparison: Comparison) -> bool:
+    """Whether the order goes by a number that a sweep recorded, and not by a metric with values by item."""
+    by = tuple(comparison["ranking"]["by"].split("/", 1))
+    return by not in {(row["suite"], row["metric"]) for row in comparison["metrics"]}
+
+
+def varying(parameters: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the parameters that do not have one value everywhere."""
+    return [name for name, values in parameters.items() if len({repr(value) for value in values.values()}) > 1]
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return for each dotted key the shortest end that no other key has."""
+    short = {}
+    for key in keys:
+        parts = key.split(".")
+        ends = [".".join(parts[start:]) for start in reversed(range(len(parts)))]
+        short[key] = next(
+            (end for end in ends if sum(other == end or other.endswith(f".{end}") for other in keys) == 1), key
+        )
+    return short

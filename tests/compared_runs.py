@@ -1,0 +1,93 @@
+"""Run folders with real reports of invented policies, for the tests and the benchmark of `compare`."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from help_desk import FIT, FORM, GOOD, PLAIN, generated, of, scored
+
+from pipeline.config.evaluation import EvaluateConfig, SuiteConfig
+from pipeline.evaluation.items import items_json
+from pipeline.evaluation.joining import PolicySamples
+from pipeline.evaluation.measures import measure_suites
+from pipeline.evaluation.report import build_report, to_json
+
+SUITES = {"form": FORM, "fit": FIT}
+EVALUATE = EvaluateConfig(suites=["form", "fit"], baseline="sft", num_examples=2, num_regressions=2)
+
+
+def samples_of(policy: str, skill: float, *, items: int = 40, seed: int = 0, first: int = 0) -> list[PolicySamples]:
+    """Answers of a policy that keeps the form with a probability of about `skill`; two items share a cluster."""
+    own, shared = random.Random(f"{policy} {skill} {seed}"), random.Random("difficulty")
+    hard = [shared.uniform(-0.3, 0.3) for _ in range(first + items)]
+    form, fit = [], []
+    for number in range(first, first + items):
+        identifier, cluster = f"item-{number:04}", f"cluster-{number // 2}"
+        answer = GOOD if own.random() < skill + hard[number] else PLAIN
+        prompt = f"How do I reset hub {number}?"
+        form.append(generated(identifier, answer, cluster=cluster, prompt=prompt))
+        nats = 4.0 - skill + hard[number] + own.gauss(0, 0.1)
+        fit.append(scored(identifier, nats, tokens=2, cluster=cluster))
+    identity = f"{policy}-{skill}-{seed}-{items}-{first}"
+    return [
+        replace(of(policy, "form", form), artifact=f"samples-form-{identity}"),
+        replace(of(policy, "fit", fit), artifact=f"samples-fit-{identity}"),
+    ]
+
+
+def write_run(
+    outputs: Path,
+    name: str,
+    samples: Sequence[PolicySamples],
+    *,
+    config: Mapping[str, Any] | None = None,
+    suites: Mapping[str, SuiteConfig] = SUITES,
+    dataset: str = "curate-1-a",
+    artifacts: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a run folder as `train` leaves it; the policies are what the samples are of."""
+    folder = outputs / "runs" / name
+    folder.mkdir(parents=True)
+    measured = measure_suites(samples, suites, EVALUATE)
+    policies = dict.fromkeys(entry.policy for entry in samples)
+    provenance = {
+        "policies": {policy: (artifacts or {}).get(policy) for policy in policies},
+        "datasets": [dataset],
+        "base": ["b" * 64],
+    }
+    report = build_report(samples, suites, EVALUATE, provenance, measured=measured)
+    (folder / "report.json").write_text(to_json(report), encoding="utf-8")
+    (folder / "items.json").write_text(items_json(measured), encoding="ascii")
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config or {})), encoding="utf-8")
+    (folder / "artifacts.json").write_text(json.dumps(artifacts or {}), encoding="utf-8")
+    return folder
+
+
+def write_trial(outputs: Path, number: int, skill: float, *, sweep: str = "sweep", **parameters: Any) -> Path:
+    """Write the run folder of a trial: a shared `sft`, and a `dpo` of its own."""
+    samples = [*samples_of("sft", 0.5), *samples_of("dpo", skill, seed=number)]
+    return write_run(outputs, f"{sweep}-{number}", samples, config={"dpo": parameters, "seed": 17})
+
+
+def write_sweep(outputs: Path, trials: Sequence[Mapping[str, Any]], *, sweep: str = "sweep", **changes: Any) -> Path:
+    """Write `sweep.json`; a trial needs its `params` only."""
+    folder = outputs / "runs" / sweep
+    folder.mkdir(parents=True)
+    listed = [
+        {"number": number, "status": "finished", "folder": f"{sweep}-{number}", "overrides": [], "exit_status": 0,
+         "objectives": None, "intermediate": [], "started": None, "seconds": 1.0, **trial}
+        for number, trial in enumerate(trials)
+    ]  # fmt: skip
+    content = {
+        "format_version": 1, "sweep": sweep, "command": "train", "experiment": "dpo", "status": "complete",
+        "method": "grid", "objectives": [{"name": "form/all_checks/dpo", "direction": "maximize"}], "space": {},
+        "trials": listed,
+    }  # fmt: skip
+    (folder / "sweep.json").write_text(json.dumps({**content, **changes}), encoding="utf-8")
+    return folder

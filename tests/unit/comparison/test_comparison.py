@@ -1,0 +1,271 @@
+"""Runs side by side: numbers against the reports they come from, refusals, ranking and what was left out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compared_runs import SUITES, samples_of, write_run, write_sweep, write_trial
+from help_desk import FORM
+
+from pipeline.comparison.building import build_comparison
+from pipeline.comparison.selecting import choose
+from pipeline.comparison.writing import csv_text, terminal_lines
+from pipeline.config.evaluation import CheckConfig
+from pipeline.errors import ArtifactError, ConfigError
+
+SKILLS = (0.4, 0.5, 0.45, 0.6, 0.5, 0.55, 0.42, 0.47)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight trials of a whole grid, one that failed and one that was pruned."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    grid = [(beta, rate) for beta in (0.1, 0.5) for rate in (1e-5, 2e-5, 5e-5, 1e-4)]
+    trials: list[dict[str, Any]] = []
+    for number, ((beta, rate), skill) in enumerate(zip(grid, SKILLS, strict=True)):
+        write_trial(outputs, number, skill, beta=beta, optimizer={"learning_rate": rate})
+        trials.append({"params": {"dpo.beta": beta, "dpo.optimizer.learning_rate": rate}})
+    lost = {"params": {"dpo.beta": 9.0, "dpo.optimizer.learning_rate": 1.0}}
+    trials += [
+        {**lost, "status": "failed", "exit_status": 17, "reason": "diverged at step 3"},
+        {**lost, "status": "pruned", "intermediate": [[10, 0.2]], "folder": None},
+    ]
+    write_sweep(outputs, trials)
+    return outputs
+
+
+@pytest.fixture
+def outputs(made: Path, tmp_path: Path) -> Path:
+    """A copy that a test may add to."""
+    shutil.copytree(made, tmp_path / "outputs")
+    return tmp_path / "outputs"
+
+
+def compare(outputs: Path, *words: str, **options: Any) -> dict[str, Any]:
+    return build_comparison(choose(words, outputs), **options)
+
+
+def row(comparison: dict[str, Any], metric: str, policy: str, baseline: str | None) -> dict[str, Any]:
+    named = (metric, policy, baseline)
+    return next(e for e in comparison["metrics"] if (e["metric"], e["policy"], e["baseline"]) == named)
+
+
+def test_a_difference_within_one_run_is_that_of_its_report(made: Path) -> None:
+    """`sft` and `dpo` of one run are compared by its own report too, from samples and not from values by item."""
+    comparison = compare(made, "sweep-3", policy="all")
+    report = json.loads((made / "runs" / "sweep-3" / "report.json").read_text(encoding="utf-8"))
+    keys = {"sft": "1", "dpo": "2", None: None}
+    assert len(report["metrics"]) == len(comparison["metrics"]) == 3 * 7
+    for entry in report["metrics"]:
+        ours = row(comparison, entry["metric"], str(keys[entry["policy"]]), keys[entry["baseline"]])
+        for name in ("estimate", "low", "high", "n", "clusters", "method", "unit"):
+            assert ours[name] == (pytest.approx(entry[name]) if isinstance(entry[name], float) else entry[name])
+
+
+def test_policies_of_two_runs_are_paired_item_by_item(made: Path) -> None:
+    comparison = compare(made, "sweep-0", "sweep-3")
+    found = row(comparison, "all_checks", "2", "1")
+    items = [json.loads((made / "runs" / name / "items.json").read_text()) for name in ("sweep-0", "sweep-3")]
+    first, second = (entry["suites"]["form"]["metrics"][0]["values"]["dpo"] for entry in items)
+    pairs = list(zip(first, second, strict=True))
+    won, lost = pairs.count((0, 1)), pairs.count((1, 0))
+    assert found["estimate"] == pytest.approx((won - lost) / 40)
+    assert won > 0 < lost  # so that a difference of two means alone would not show the pairing
+    width = found["high"] - found["low"]
+    unpaired = 2 * 2.09 * (sum(m * (1 - m) / 40 for m in (sum(first) / 40, sum(second) / 40))) ** 0.5
+    assert 0 < width != pytest.approx(unpaired, rel=1e-3)
+
+
+def test_the_best_comes_first_and_its_lead_is_weighed_against_the_choice(made: Path) -> None:
+    ranking = compare(made, "sweep")["ranking"]
+    assert ranking["by"] == "form/all_checks"
+    values = [ranking["values"][key] for key in ranking["order"]]
+    assert values == sorted(values, reverse=True)
+    assert ranking["compared"] == 8
+    best = ranking["order"][0]
+    assert best in ranking["possibly_best"]
+    naive = row(compare(made, "sweep"), "all_checks", best, "1")
+    low, high = ranking["corrected"][best]
+    assert low < naive["low"] < naive["high"] < high
+    assert ranking["chance_lead"] > 0
+    assert ("within noise" in " ".join(ranking["sentences"])) is ranking["within_noise"] is (low <= 0)
+
+
+def test_what_is_lower_when_it_is_better_is_ranked_so(made: Path) -> None:
+    ranking = compare(made, "sweep", by="fit/bits_per_byte")["ranking"]
+    values = [ranking["values"][key] for key in ranking["order"]]
+    assert values == sorted(values)
+    assert ranking["order"][0] == "4"  # the most skilled one has the fewest nats by far
+    assert set(ranking["possibly_best"]) <= {"4", "6"}  # the two most skilled
+    assert ranking["within_noise"] is False
+
+
+def test_trials_that_made_no_report_are_listed_with_the_reason(made: Path) -> None:
+    comparison = compare(made, "sweep")
+    assert [entry["status"] for entry in comparison["runs"]] == ["finished"] * 8 + ["failed", "pruned"]
+    text = "\n".join(terminal_lines(comparison))
+    assert "trial 8: failed: diverged at step 3" in text
+    assert "trial 9: pruned" in text
+    assert comparison["runs"][9]["intermediate"] == [[10.0, 0.2]]
+
+
+def test_runs_on_other_items_are_not_ranked_and_the_reason_is_told(outputs: Path) -> None:
+    write_run(outputs, "other", [*samples_of("sft", 0.5, first=5), *samples_of("dpo", 0.99, first=5)])
+    comparison = compare(outputs, "sweep-0", "sweep-1", "other")
+    assert comparison["ranking"]["order"] in (["1", "2"], ["2", "1"])
+    assert (
+        "5 only in the baseline (item-0000, item-0001, item-0002, …)" in comparison["candidates"][2]["refused"]["form"]
+    )
+    assert "5 only here" in comparison["candidates"][2]["refused"]["form"]
+    with pytest.raises(ArtifactError, match="Nothing is ranked: no other run was evaluated on the items of other"):
+        compare(outputs, "sweep-0", "other", baseline="other")
+
+
+def test_the_items_that_most_runs_share_decide_where_no_baseline_is_named(outputs: Path) -> None:
+    write_run(outputs, "a-other", [*samples_of("sft", 0.5, first=5), *samples_of("dpo", 0.9, first=5)])
+    comparison = compare(outputs)
+    assert comparison["runs"][0]["name"] == "a-other"
+    assert comparison["baseline"] == "2"
+
+
+def test_the_same_items_under_other_checks_are_refused(outputs: Path) -> None:
+    stricter = replace(FORM, checks=[CheckConfig(name="max_words", params={"limit": 5}), FORM.checks[1]])
+    samples = [*samples_of("sft", 0.5), *samples_of("dpo", 0.5)]
+    write_run(outputs, "stricter", samples, suites={**SUITES, "form": stricter})
+    comparison = compare(outputs, "sweep-0", "stricter")
+    assert comparison["candidates"][1]["refused"] == {"form": "form is defined otherwise there: its checks (max_words)"}
+    assert comparison["ranking"]["by"] == "fit/bits_per_byte"  # the other suite is still the same
+    sampled = replace(FORM, sampling=replace(FORM.sampling, temperature=1.0))
+    write_run(outputs, "sampled", samples, suites={**SUITES, "form": sampled})
+    assert "how completions are drawn" in compare(outputs, "sweep-0", "sampled")["candidates"][1]["refused"]["form"]
+
+
+def test_items_that_one_run_lacks_are_left_out_for_all_and_counted(outputs: Path) -> None:
+    samples = [*samples_of("sft", 0.5), *samples_of("dpo", 0.7)]
+    rows = list(samples[2].rows)
+    rows[3] = replace(rows[3], completion="", finish_reason=None, num_tokens=0, unscored="overlength")  # type: ignore
+    samples[2] = replace(samples[2], rows=rows)
+    write_run(outputs, "short", samples)
+    comparison = compare(outputs, "sweep-0", "short")
+    assert row(comparison, "all_checks", "1", None)["n"] == 39
+    assert comparison["suites"][0]["left_out"]["all_checks"] == 1
+    assert row(comparison, "bits_per_byte", "1", None)["n"] == 40
+
+
+def test_a_run_without_values_by_item_says_how_to_get_them(outputs: Path) -> None:
+    (outputs / "runs" / "sweep-1" / "items.json").unlink()
+    comparison = compare(outputs, "sweep-0", "sweep-1", "sweep-2")
+    assert "run its command again" in comparison["candidates"][1]["refused"]["form"]
+    assert "2" not in comparison["ranking"]["order"]
+
+
+def test_the_same_policy_twice_is_one_trial(outputs: Path) -> None:
+    shutil.copytree(outputs / "runs" / "sweep-3", outputs / "runs" / "sweep-3-again")
+    comparison = compare(outputs, "sweep-0", "sweep-3", "sweep-3-again")
+    assert [entry["twin_of"] for entry in comparison["candidates"]] == [None, None, 2]
+    assert comparison["ranking"]["compared"] == 2
+    assert "#3 is #2 once more" in "\n".join(terminal_lines(comparison))
+
+
+def test_differences_in_configuration_and_lineage(outputs: Path) -> None:
+    samples = [*samples_of("sft", 0.5), *samples_of("dpo", 0.7)]
+    config = {"dpo": {"beta": 0.1, "optimizer": {"learning_rate": 1e-5}}, "seed": 17, "tracking": {"group": "x"}}
+    write_run(outputs, "moved", samples, config=config, dataset="curate-2-b")
+    comparison = compare(outputs, "sweep-0", "moved")
+    assert comparison["config"] == {"keys": {}, "idle": ["tracking.group"]}
+    assert comparison["lineage"]["sentence"] == "They have the same base model and not the same data set."
+    whole = compare(outputs, "sweep")
+    assert list(whole["config"]["keys"]) == ["dpo.beta", "dpo.optimizer.learning_rate"]
+    assert whole["lineage"]["sentence"] == "They have the same base model and the same data set."
+
+
+def test_a_whole_grid_has_effects_by_item_and_a_search_has_importance(made: Path) -> None:
+    comparison = compare(made, "sweep")
+    effects = {(entry["parameter"], entry["level"]): entry for entry in comparison["effects"]}
+    assert set(effects) == {("dpo.beta", 0.5), *(("dpo.optimizer.learning_rate", r) for r in (2e-5, 5e-5, 1e-4))}
+    found = effects["dpo.beta", 0.5]
+    means = [comparison["ranking"]["values"][str(number)] for number in range(1, 9)]
+    assert found["estimate"] == pytest.approx(sum(means[4:]) / 4 - sum(means[:4]) / 4)
+    assert found["low"] < found["estimate"] < found["high"]
+    assert comparison["importance"]["trials"] == 8
+    few = compare(made, "sweep-0", "sweep-1", "sweep-2")
+    assert few["importance"] == {"trials": 3, "entries": [], "reason": "3 trials, and at least 8 are needed"}
+    assert [entry["parameter"] for entry in few["effects"]] == ["dpo.optimizer.learning_rate"] * 2
+
+
+def test_an_objective_that_is_no_metric_ranks_without_intervals(made: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    shutil.copytree(made, outputs)
+    path = outputs / "runs" / "sweep" / "sweep.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["objectives"] = [{"name": "dpo/validation_loss", "direction": "minimize"}]
+    for number, trial in enumerate(content["trials"]):
+        trial["objectives"] = None if trial["status"] != "finished" else [abs(number - 5) / 10]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    ranking = compare(outputs, "sweep")["ranking"]
+    assert ranking["order"][0] == "6"
+    assert ranking["corrected"] == {}
+    assert "need no correction" in ranking["sentences"][1]
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "told"),
+    [
+        (["swep"], {}, "there is no such run.*Did you mean `sweep`"),
+        (["*nothing*"], {}, "no run folder matches"),
+        (["sweep"], {"by": "form/all_check"}, "Did you mean `form/all_checks`"),
+        (["sweep"], {"by": "form/completion_tokens"}, "neither more nor less of it is better"),
+        (["sweep"], {"baseline": "nobody"}, "none of the compared policies go by that name"),
+        (["sweep"], {"baseline": "sweep-"}, "several of the compared policies"),
+        (["sweep"], {"policy": "ppo"}, "no run has it. Policies: dpo, sft"),
+    ],
+)
+def test_what_names_nothing_is_refused(made: Path, words: list[str], options: dict[str, str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        compare(made, *words, **options)
+
+
+def test_a_baseline_is_named_by_number_name_or_policy(made: Path) -> None:
+    assert compare(made, "sweep", baseline="3")["baseline"] == "3"
+    assert compare(made, "sweep", baseline="sweep-4")["baseline"] == "5"
+    both = compare(made, "sweep-0", "sweep-1", policy="all", baseline="sweep-1:sft")
+    assert (both["candidates"][3]["policy"], both["baseline"]) == ("dpo", "3")
+
+
+def test_unfinished_and_broken_folders_are_listed(outputs: Path) -> None:
+    died = outputs / "runs" / "died"
+    died.mkdir()
+    (died / "config.yaml").write_text("seed: 1\n", encoding="utf-8")
+    log = "2026-11-28 10:00:00  starts\n2026-11-28 10:00:09  sft ended: DivergedError: the loss is nan\n"
+    (died / "run.log").write_text(log, encoding="utf-8")
+    for name, content in (("odd", "seed: ]"), ("old", "seed: 1\n")):
+        shutil.copytree(outputs / "runs" / "sweep-0", outputs / "runs" / name)
+        (outputs / "runs" / name / "config.yaml").write_text(content, encoding="utf-8")
+    (outputs / "runs" / "old" / "report.json").write_text('{"format_version": 1}', encoding="utf-8")
+    comparison = compare(outputs, "died", "odd", "old", "sweep-0", "sweep-1")
+    told = {run["name"]: (run["status"], run["reason"]) for run in comparison["runs"][:3]}
+    assert told["died"] == ("failed", "sft ended: DivergedError: the loss is nan")
+    assert told["odd"][0] == told["old"][0] == "unreadable"
+    assert "format version 1" in told["old"][1]
+    with pytest.raises(ArtifactError, match="None of the runs has a readable report.\n  died: failed: sft ended"):
+        compare(outputs, "died")
+
+
+def test_the_table_for_a_spreadsheet_has_a_line_for_every_run(made: Path) -> None:
+    comparison = compare(made, "sweep")
+    lines = list(csv.DictReader(io.StringIO(csv_text(comparison))))
+    assert len(lines) == 10
+    assert {line["status"] for line in lines} == {"finished", "failed", "pruned"}
+    best = next(line for line in lines if line["rank"] == "1")
+    key = comparison["ranking"]["order"][0]
+    assert best["number"] == key
+    assert float(best["form/all_checks"]) == comparison["ranking"]["values"][key]
+    assert float(best["form/all_checks minus low"]) == row(comparison, "all_checks", key, "1")["low"]
+    assert float(best["corrected low"]) == comparison["ranking"]["corrected"][key][0]
