@@ -81,11 +81,13 @@ def write_sweep(outputs: Path, trials: Sequence[Mapping[str, Any]], *, sweep: st
     folder.mkdir(parents=True)
     listed = [
         {"number": number, "status": "finished", "folder": f"{sweep}-{number}", "overrides": [], "exit_status": 0,
-         "objectives": None, "intermediate": [], "started": None, "seconds": 1.0, **trial}
+         "objectives": None, "intermediate": [], "reason": "", "started": None, "seconds": 1.0, "study_number": None,
+         **trial}
         for number, trial in enumerate(trials)
     ]  # fmt: skip
     content = {
-        "format_version": 1, "sweep": sweep, "command": "train", "experiment": "dpo", "status": "complete",
+        "format_version": 1, "sweep": sweep, "identity": "0" * 64, "command": "train",
+        "experiment": "dpo", "status": "complete",
         "method": "grid", "objectives": [{"name": "form/all_checks/dpo", "direction": "maximize"}], "space": {},
         "trials": listed,
     }  # fmt: skip

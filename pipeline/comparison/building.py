@@ -19,6 +19,7 @@ from pipeline.pages.comparison_view import short_names
 from pipeline.pages.numbers import setting_text
 
 FORMAT_VERSION = 1
+LISTED_RUNS = 5  # in an error
 LABEL_KEYS = 3  # parameters in the label of a candidate
 
 
@@ -57,8 +58,7 @@ def build_comparison(
         "confidence": confidence,
         "baseline": reference.key,
         "runs": [_run(run) for run in chosen.runs],
-        "sweeps": [{"name": entry.name, "status": entry.status, "method": entry.method,
-                    "objectives": [{"name": goal.name, "maximize": goal.maximize} for goal in entry.objectives]}
+        "sweeps": [{"name": entry.name, "status": entry.status, "method": entry.method, "objectives": entry.objectives}
                    for entry in chosen.sweeps],
         "candidates": [_candidate(entry, chosen.runs, parameters) for entry in found],
         "suites": _suites(suites, metrics, reference),
@@ -151,4 +151,5 @@ def _require_shared(found: Sequence[Candidate], suites: Sequence[str], reference
 
 
 def _listed(runs: Sequence[RunRecord]) -> str:
-    return "\n".join(f"  {run.name}: {run.status}{': ' + run.reason if run.reason else ''}" for run in runs)
+    lines = [f"  {run.name}: {run.status}{': ' + run.reason if run.reason else ''}" for run in runs[:LISTED_RUNS]]
+    return "\n".join([*lines, *([f"  and {len(runs) - LISTED_RUNS} more"] if len(runs) > LISTED_RUNS else [])])

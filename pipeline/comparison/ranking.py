@@ -8,11 +8,13 @@ from typing import Any
 
 from pipeline.comparison.alignment import Candidate
 from pipeline.comparison.measuring import Metric
-from pipeline.comparison.sweeps import Objective, Sweep
 from pipeline.config.suggestions import near_miss
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.pages.numbers import counted, estimate_text, interval_text, metric_words
 from pipeline.statistics.selection import chance_lead, max_t_quantile, possibly_best, widened
+from pipeline.sweeps.record import SweepRecord
+
+Objective = Mapping[str, str]  # name and direction, as a sweep records it
 
 MIN_CLUSTERS = 2
 
@@ -29,18 +31,18 @@ class Criterion:
         """Return it as `--by` takes it."""
         if self.metric is not None:
             return f"{self.metric.suite}/{self.metric.name}"
-        return self.objective.name if self.objective else ""
+        return self.objective["name"] if self.objective else ""
 
     @property
     def higher_is_better(self) -> bool:
         """Whether more of it is better."""
         if self.metric is not None:
             return self.metric.measure.higher_is_better is not False
-        return self.objective is not None and self.objective.maximize
+        return self.objective is not None and self.objective["direction"] == "maximize"
 
 
 def criterion(
-    metrics: Sequence[Metric], sweeps: Sequence[Sweep], found: Sequence[Candidate], asked: str | None
+    metrics: Sequence[Metric], sweeps: Sequence[SweepRecord], found: Sequence[Candidate], asked: str | None
 ) -> Criterion:
     """Return what to rank by: what was asked for, else the sweep's first objective, else the first primary metric.
 
@@ -52,7 +54,7 @@ def criterion(
     """
     by_name = {f"{metric.suite}/{metric.name}": metric for metric in metrics}
     alone = len({candidate.run.place for candidate in found}) == len(found)  # else it says nothing of one policy
-    objectives = {entry.name: entry for sweep in sweeps for entry in sweep.objectives} if alone else {}
+    objectives = {entry["name"]: entry for sweep in sweeps for entry in sweep.objectives} if alone else {}
     if asked is not None:
         if asked in by_name:
             if by_name[asked].measure.higher_is_better is None:
@@ -78,7 +80,7 @@ def criterion(
 
 def _by_objective(objective: Objective, metrics: Mapping[str, Metric], found: Sequence[Candidate]) -> Criterion:
     """Return the metric that an objective is, where it is one of this report and these policies."""
-    name, _, policy = objective.name.rpartition("/")
+    name, _, policy = objective["name"].rpartition("/")
     if name in metrics and all(candidate.policy == policy for candidate in found):
         return Criterion(metric=metrics[name], objective=objective)
     return Criterion(metric=None, objective=objective)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from pipeline.artifacts.store import Store
 from pipeline.comparison.records import RunRecord, read_run
-from pipeline.comparison.sweeps import SWEEP_FILE, Sweep, read_sweep
+from pipeline.comparison.sweeps import trials_of
 from pipeline.config.suggestions import near_miss
 from pipeline.errors import ConfigError
 from pipeline.graph.lineage import run_folders
+from pipeline.sweeps.record import RECORD, SweepRecord, read_sweep
 
 REMOTE = "wandb:"
 MAGIC = frozenset("*?[")
@@ -23,7 +24,7 @@ class Chosen:
     """The runs to compare, in the order in which they were named."""
 
     runs: list[RunRecord] = field(default_factory=list)
-    sweeps: list[Sweep] = field(default_factory=list)
+    sweeps: list[SweepRecord] = field(default_factory=list)
 
     def add(self, runs: Sequence[RunRecord]) -> None:
         """Add those that are not there yet."""
@@ -57,10 +58,10 @@ def choose(words: Sequence[str], outputs: Path) -> Chosen:
 
 
 def _add_folder(chosen: Chosen, folder: Path) -> None:
-    if (folder / SWEEP_FILE).is_file():
-        sweep, trials = read_sweep(folder)
+    if (folder / RECORD).is_file():
+        sweep = read_sweep(folder)
         chosen.sweeps.append(sweep)
-        chosen.add(trials)
+        chosen.add(trials_of(sweep))
     elif _is_run(folder):
         chosen.add([read_run(folder)])
     else:
@@ -99,5 +100,5 @@ def _is_run(folder: Path) -> bool:
 
 
 def _holds_runs(folder: Path) -> bool:
-    own = _is_run(folder) or (folder / SWEEP_FILE).is_file()
+    own = _is_run(folder) or (folder / RECORD).is_file()
     return own or any(True for name in ("config.yaml", "artifacts.json", "*.wandb") for _ in folder.rglob(name))

@@ -92,6 +92,7 @@ def possibly_best(
     """
     estimates = np.asarray(values, dtype=np.float64)
     drawn, scale = _draw(errors, draws, seed), _scale(len(errors), draws, seed)[:, 0]
+    single = t_quantile(len(errors), 2 * confidence - 1)
     kept = []
     for index in range(len(estimates)):
         spread = _errors(errors - errors[:, index : index + 1])
@@ -100,6 +101,9 @@ def possibly_best(
             kept.append(bool(estimates[index] >= estimates.max()))
             continue
         leads = (estimates[others] - estimates[index]) / spread[others]
+        if leads.max() <= single:  # the largest of several is never below one alone
+            kept.append(True)
+            continue
         by_chance = ((drawn[:, others] - drawn[:, index : index + 1]) / spread[others]).max(axis=1) / scale
         kept.append(bool(leads.max() <= np.quantile(by_chance, confidence)))
     return kept

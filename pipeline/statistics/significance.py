@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from pipeline.statistics.clusters import cluster_codes, finite_vector
 
@@ -62,7 +62,7 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     """
     if min(only_first, only_second) < 0:
         raise ValueError("counts must not be negative")
-    tail = stats.binom.cdf(min(only_first, only_second), only_first + only_second, 0.5)
+    tail = special.bdtr(min(only_first, only_second), only_first + only_second, 0.5)
     return min(1.0, 2 * float(tail))
 
 

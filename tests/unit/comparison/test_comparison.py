@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lost = {"params": {"dpo.beta": 9.0, "dpo.optimizer.learning_rate": 1.0}}
     trials += [
         {**lost, "status": "failed", "exit_status": 17, "reason": "diverged at step 3"},
-        {**lost, "status": "pruned", "intermediate": [[10, 0.2]], "folder": None},
+        {**lost, "status": "pruned", "intermediate": [[10, 0.2]], "folder": "never"},
     ]
     write_sweep(outputs, trials)
     return outputs
