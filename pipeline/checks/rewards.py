@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pipeline.checks.registry import CheckItem, Parts, build_check, registered_checks
 from pipeline.checks.registry import files_read as files_of_check
 from pipeline.checks.registry import is_from_plugin as check_is_from_plugin
+from pipeline.checks.registry import plugin_digest as digest_of_check
 from pipeline.checks.style import words
 from pipeline.config.ppo import REWARD_MODEL
 from pipeline.config.registry import Registry
@@ -26,7 +27,7 @@ from pipeline.errors import ConfigError
 Reward = Callable[[str, CheckItem], float]  # (completion, item) -> score
 Factory = TypeVar("Factory", bound=Callable[..., Reward])
 
-_registry: Registry[Reward] = Registry("reward", "Reward", ("pipeline.checks.rewards",))
+_registry: Registry[Reward] = Registry("reward", "Reward", ("pipeline.checks.rewards", "pipeline.checks.utility"))
 
 
 def register_reward(name: str) -> Callable[[Factory], Factory]:
@@ -99,6 +100,13 @@ def is_from_plugin(name: str, *, where: str) -> bool:
     if _is_check(name, where):
         return check_is_from_plugin(name, where=where)
     return _registry.is_from_plugin(name, where=where)
+
+
+def plugin_digest(name: str, *, where: str) -> str | None:
+    """Return the beginning of the sha256 of the plugin that registered the name; None for a built-in one."""
+    if _is_check(name, where):
+        return digest_of_check(name, where=where)
+    return _registry.plugin_digest(name, where=where)
 
 
 def _is_check(name: str, where: str) -> bool:

@@ -13,6 +13,7 @@ from pipeline.artifacts.base_model import cache_folder, resolve_base
 from pipeline.artifacts.hashing import FileHashes
 from pipeline.artifacts.store import Store
 from pipeline.checks.registry import build_check
+from pipeline.checks.rewards import build_reward
 from pipeline.config.composition import Composed, load
 from pipeline.config.plugins import load_plugins
 from pipeline.data.filters.registry import build_filter
@@ -55,9 +56,10 @@ def prepare(composed: DictConfig, search_path: list[Path], arguments: list[str])
         plugins = {}
         problems.append(str(error))
     for suite in loaded.suites.values():
-        for check in suite.checks:
+        named = [(build_check, "checks", check) for check in suite.checks]
+        for build, where, judged in [*named, *((build_reward, "rewards", reward) for reward in suite.rewards)]:
             try:
-                build_check(check.name, check.params)
+                build(judged.name, judged.params, where=where)
             except ConfigError as error:
                 problems.append(f"suite `{suite.name}`: {error}")
     for index, entry in enumerate(config.curate.filters):

@@ -25,9 +25,9 @@ class SuiteKind(StrEnum):
 
 @dataclass(kw_only=True)
 class CheckConfig:
-    """One rule that a completion follows or breaks."""
+    """One rule that a completion follows or breaks, or, among `rewards`, one number for it."""
 
-    name: str = MISSING  # a registered check
+    name: str = MISSING  # a registered check, or a reward
     params: dict[str, Any] = option(factory=dict)
 
 
@@ -72,6 +72,7 @@ class SuiteConfig:
     num_fewshot: int | None = option(None, ge=0)  # null is what the task says
     chat_template: bool = False  # whether the task's prompts are put into the model's chat template
     checks: list[CheckConfig] = option(factory=list)  # each is a metric, and all_checks is passing every one
+    rewards: list[CheckConfig] = option(factory=list)  # numbers for completions, as `ppo.rewards` names them
     judges: list[str] = option(factory=list)  # files of `configs/judge/`, beside those of `evaluate.judges`
     rubric: list[CriterionConfig] = option(factory=list)  # what judges rate a single completion by
     sampling: SamplingConfig = option(factory=SamplingConfig)

@@ -9,30 +9,53 @@ from pipeline.evaluation.paired_tests import stands
 from pipeline.pages.numbers import WIN_RATE, counted, estimate_text, interval_text, metric_words, verdict
 
 
-def headline(entries: Sequence[Mapping[str, Any]], policies: Sequence[str], confidence: float) -> dict[str, Any]:
+def headline(
+    entries: Sequence[Mapping[str, Any]],
+    policies: Sequence[str],
+    confidence: float,
+    aside: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """Return the answer for the newest policy, the verdict on each policy's primary metrics, and a sentence per policy.
 
     Args:
         entries: The metrics that count: of each suite the primary one, and win rates by judges that have qualified.
         policies: The baseline, then the others; the last one is the newest.
         confidence: Of the intervals; what Holm's correction leaves is judged at the same level.
+        aside: Likelihoods of demonstrations under policies that have not learned from any: told, and not counted.
     """
     baseline, *others = policies
     if not others:
         stated = "; ".join(f"{_subject(entry)} {_stated(entry)}" for entry in entries)
         sentences = [f"{baseline}: {stated}."]
-        return {"answer": None, "text": sentences[0], "sentences": sentences, "verdicts": []}
+        return {"answer": None, "text": sentences[0], "sentences": sentences, "verdicts": [], "aside": []}
     sentences, verdicts = [], []
     for policy in others:
-        compared = [entry for entry in entries if entry["policy"] == policy and entry["baseline"] == baseline]
-        sentences.append("; ".join(_clause(entry, index) for index, entry in enumerate(compared)) + ".")
+        compared = _compared(entries, policy, baseline)
+        if compared:
+            sentences.append("; ".join(_clause(entry, index) for index, entry in enumerate(compared)) + ".")
         verdicts += [
             {key: entry[key] for key in ("suite", "metric", "policy", "baseline", "p", "p_holm")}
             | {"verdict": verdict(entry), "stands": stands(entry, confidence)}
             for entry in compared
         ]
     answer = _answer([entry for entry in verdicts if entry["policy"] == others[-1]], others[-1], baseline)
-    return {"answer": answer, "text": " ".join(sentences), "sentences": sentences, "verdicts": verdicts}
+    told = [_aside(entry) for policy in others for entry in _compared(aside, policy, baseline)]
+    return {
+        "answer": answer, "text": " ".join([*sentences, *told]), "sentences": sentences, "verdicts": verdicts,
+        "aside": told,
+    }  # fmt: skip
+
+
+def _compared(entries: Sequence[Mapping[str, Any]], policy: str, baseline: str) -> list[Mapping[str, Any]]:
+    return [entry for entry in entries if entry["policy"] == policy and entry["baseline"] == baseline]
+
+
+def _aside(entry: Mapping[str, Any]) -> str:
+    """Say what is not counted, and why."""
+    return (
+        f"Not counted, as {entry['policy']} or {entry['baseline']} learned from other than demonstrations: "
+        f"{_clause(entry, 0)}."
+    )
 
 
 def _answer(entries: Sequence[Mapping[str, Any]], policy: str, baseline: str) -> dict[str, str]:
@@ -46,6 +69,8 @@ def _answer(entries: Sequence[Mapping[str, Any]], policy: str, baseline: str) ->
         word, text = "better", f"{policy} is better than {baseline} on {better} of {total} and worse on none"
     elif worse:
         word, text = "worse", f"{policy} is worse than {baseline} on {worse} of {total} and better on none"
+    elif not verdicts:
+        word, text = "not measured", f"no suite says whether {policy} is better than {baseline}"
     elif verdicts.count("not estimable") == len(verdicts):
         word, text = "not estimable", f"{policy} cannot be compared with {baseline}: no interval can be estimated"
     else:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from pipeline.checks.registry import Check, CheckItem, Parts, build_check
+from pipeline.checks.registry import CheckItem, Parts, build_check
+from pipeline.checks.rewards import build_reward
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
 from pipeline.errors import DataError
 from pipeline.evaluation.joining import JoinedSuite, PolicySamples, join
@@ -32,13 +33,15 @@ from pipeline.statistics.intervals import (
     ratio_interval,
 )
 
+Verdict = TypeVar("Verdict", bool | Parts, float)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """One metric: a value per item and policy; of a ratio of sums also a denominator per item."""
 
     name: str
-    unit: str  # share, tokens, nats/token, bits/byte
+    unit: str  # share, score, tokens, nats/token, bits/byte
     higher_is_better: bool | None  # None where neither direction is better
     values: dict[str, list[float]]  # policy -> one value per item; of a share without a denominator 0 or 1
     denominator: list[float] | None = None
@@ -153,6 +156,7 @@ def _generation(suite: JoinedSuite) -> list[Measure]:
     return [
         *measures,
         *checked,
+        *_rewarded(suite, rows),
         Measure(name=FINISHED, unit="share", higher_is_better=True, values=finished),
         *([Measure(name=COMPLETION_TOKENS, unit="tokens", higher_is_better=None, values=tokens)]
           if suite.one_tokenizer else []),
@@ -162,7 +166,8 @@ def _generation(suite: JoinedSuite) -> list[Measure]:
 def _checked(suite: JoinedSuite, rows: dict[str, list[GenerationSample]]) -> list[Measure]:
     """Return, per check, the share of items that pass; of a check with several parts also the share of all parts."""
     measures: list[Measure] = []
-    for index, (name, config) in enumerate(zip(check_names(suite.config.checks), suite.config.checks, strict=True)):
+    for index, config in enumerate(suite.config.checks):
+        name = _names(suite)[index]
         check = build_check(config.name, config.params, where=f"suite {suite.name}: checks[{index}]")
         verdicts = {policy: [_verdict(suite, check, row) for row in rows[policy]] for policy in rows}
         passed = {policy: [float(bool(verdict)) for verdict in found] for policy, found in verdicts.items()}
@@ -178,9 +183,24 @@ def _checked(suite: JoinedSuite, rows: dict[str, list[GenerationSample]]) -> lis
     return measures
 
 
-def _verdict(suite: JoinedSuite, check: Check, row: GenerationSample) -> bool | Parts:
+def _rewarded(suite: JoinedSuite, rows: dict[str, list[GenerationSample]]) -> list[Measure]:
+    """Return, per reward, the mean of what it gives for each item."""
+    measures = []
+    names = _names(suite)[len(suite.config.checks) :]
+    for index, (name, config) in enumerate(zip(names, suite.config.rewards, strict=True)):
+        reward = build_reward(config.name, config.params, where=f"suite {suite.name}: rewards[{index}]")
+        values = {policy: [float(_verdict(suite, reward, row)) for row in rows[policy]] for policy in rows}
+        measures.append(Measure(name=name, unit="score", higher_is_better=True, values=values))
+    return measures
+
+
+def _names(suite: JoinedSuite) -> list[str]:
+    return check_names([*suite.config.checks, *suite.config.rewards])
+
+
+def _verdict(suite: JoinedSuite, judge: Callable[[str, CheckItem], Verdict], row: GenerationSample) -> Verdict:
     try:
-        return check(row.completion, CheckItem(prompt=row.prompt, reference=row.reference))
+        return judge(row.completion, CheckItem(prompt=row.prompt, reference=row.reference))
     except DataError as error:
         raise DataError(f"suite {suite.name}: item {row.id!r}: {error}") from error
 

@@ -15,7 +15,7 @@ WITHOUT_COMPLETIONS = {SuiteKind.likelihood: [BITS_PER_BYTE, NATS_PER_TOKEN]}
 
 
 def check_names(checks: Sequence[CheckConfig]) -> list[str]:
-    """Return one name per check; those that occur several times are numbered from 1."""
+    """Return one name per check or reward; those that occur several times are numbered from 1."""
     total, seen, names = Counter(check.name for check in checks), Counter[str](), []
     for check in checks:
         seen[check.name] += 1
@@ -32,8 +32,9 @@ def metric_names(suite: SuiteConfig, judges: Sequence[str]) -> list[str] | None:
     """
     if suite.kind != SuiteKind.generation:
         return WITHOUT_COMPLETIONS.get(suite.kind)
-    checks = check_names(suite.checks)
+    names = check_names([*suite.checks, *suite.rewards])
+    checks = names[: len(suite.checks)]
     whole = [ALL_CHECKS] if checks else []
     parts = [f"{name}{PARTS}" for name in checks]
     rated = [f"{criterion.name}/{judge}" for criterion in suite.rubric for judge in judges]
-    return [*whole, *checks, *parts, FINISHED, *(WIN_RATE + judge for judge in judges), *rated]
+    return [*whole, *names, *parts, FINISHED, *(WIN_RATE + judge for judge in judges), *rated]

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.artifacts.hashing import sha256_file, sha256_json
-from pipeline.checks.registry import files_read, plugin_digest
-from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
+from pipeline.checks.rewards import files_read, plugin_digest
+from pipeline.config.data import TableName
+from pipeline.config.evaluation import CheckConfig, EvaluateConfig, SuiteConfig, SuiteKind
 from pipeline.config.gates import WIN_RATE
 from pipeline.config.paths import find_file
 from pipeline.evaluation.comparisons import asked_by_gates, win_rate_rows
@@ -35,6 +36,7 @@ def build_report(
     win_rates: Sequence[Mapping[str, Any]] = (),
     rankings: Sequence[Mapping[str, Any]] = (),
     judges: Sequence[Mapping[str, Any]] = (),
+    taught_by: Mapping[str, Sequence[str]] | None = None,
     ratings: Sequence[Mapping[str, Any]] = (),
     reward_models: Sequence[Mapping[str, Any]] = (),
     costs: Mapping[str, Any] | None = None,
@@ -51,6 +53,7 @@ def build_report(
         win_rates: What judges said of pairs of policies; where one is the baseline, it is the opponent.
         rankings: The ratings of three policies or more on one scale.
         judges: The judges with their scorecards.
+        taught_by: Per policy the tables of the data set that its own training read, where that is known.
         ratings: Metrics by which judges rated single completions.
         costs: What ways to run one policy change, without what they take; None where that was not asked for.
         reward_models: The audit of each reward model that the policies were made with.
@@ -70,6 +73,7 @@ def build_report(
         "format_version": FORMAT_VERSION,
         "policies": joined[0].policies if joined else [],
         "baseline": evaluate.baseline,
+        "taught_by": {policy: list(tables) for policy, tables in (taught_by or {}).items()},
         "confidence": evaluate.confidence,
         "suites": [_suite(suite, measures[suite.name]) for suite in joined],
         "metrics": metrics,
@@ -89,9 +93,9 @@ def build_report(
 
 def _concluded(report: Report, evaluate: EvaluateConfig, rows: Sequence[Mapping[str, Any]]) -> Report:
     """Add what the numbers come to, the corrected tests, the headline and the gates, and round them all."""
-    counting = _counting(report)
+    counting, aside = _counting(report)
     correct_primaries(counting)
-    report["headline"] = headline(counting, report["policies"], evaluate.confidence)
+    report["headline"] = headline(counting, report["policies"], evaluate.confidence, aside)
     report["gates"] = decide_gates(evaluate.gates, report, rows, evaluate.waivers)
     rounded: Report = round_floats(report)
     return rounded
@@ -105,11 +109,23 @@ def _own_provenance(samples: Sequence[PolicySamples], joined: Sequence[JoinedSui
     }
 
 
-def _counting(report: Report) -> list[dict[str, Any]]:
-    """Return the metrics that answer whether a policy is better: primary ones, and what qualified judges say."""
+def _counting(report: Report) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the metrics that answer whether a policy is better, and those that would if it had learned otherwise.
+
+    Primary ones answer, and what qualified judges say. But how likely demonstrations are tells how well they are
+    imitated, which a policy that has learned from votes or rewards was not asked to: it gives up likelihood for what
+    people prefer, however good it becomes.
+    """
     primary = {(suite["name"], suite["primary"]) for suite in report["suites"]}
     primary |= {(entry["suite"], f"{WIN_RATE}{entry['judge']}") for entry in report["win_rates"] if entry["qualified"]}
-    return [entry for entry in report["metrics"] if (entry["suite"], entry["metric"]) in primary]
+    likelihood = {suite["name"] for suite in report["suites"] if suite["kind"] == SuiteKind.likelihood}
+    otherwise = {policy for policy, tables in report["taught_by"].items() if TableName.demonstrations not in tables}
+    counting, aside = [], []
+    for entry in report["metrics"]:
+        if (entry["suite"], entry["metric"]) in primary:
+            is_aside = entry["suite"] in likelihood and otherwise & {entry["policy"], entry["baseline"]}
+            (aside if is_aside else counting).append(entry)
+    return counting, aside
 
 
 def to_json(report: Report) -> str:
@@ -145,17 +161,17 @@ def suite_definition(suite: SuiteConfig) -> dict[str, Any]:
         "task": [suite.task, suite.num_fewshot, suite.chat_template],
         "rubric": [vars(criterion) for criterion in suite.rubric],
         "limit": suite.limit,
-        "checks": [
-            {
-                "name": check.name,
-                "params": check.params,
-                "files": [sha256_file(path) for path in files_read(check.name, check.params)],
-                "plugin": plugin_digest(check.name),
-            }
-            for check in suite.checks
-        ],
+        "checks": [_judged_by(entry, f"suite {suite.name}: checks") for entry in suite.checks],
+        "rewards": [_judged_by(entry, f"suite {suite.name}: rewards") for entry in suite.rewards],
         "sampling": vars(sampling) if sampling else None,
     }
+
+
+def _judged_by(entry: CheckConfig, where: str) -> dict[str, Any]:
+    """Every check is a reward as well, so one look-up knows both."""
+    files = [sha256_file(path) for path in files_read(entry.name, entry.params, where=where)]
+    plugin = plugin_digest(entry.name, where=where)
+    return {"name": entry.name, "params": entry.params, "files": files, "plugin": plugin}
 
 
 def headline_metrics(report: Report) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.artifacts.adapter_folder import adapter_identity, vet_adapter
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.hashing import FileHashes, sha256_json, sha256_text
-from pipeline.checks.registry import files_read
+from pipeline.checks.rewards import files_read
 from pipeline.config.data import CurateConfig, DataConfig, TableName
 from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.paths import find_file
@@ -188,12 +188,12 @@ def _named_code(node: Node, around: Surroundings) -> dict[str, Any]:
 
 
 def _check_files(suites: Mapping[str, SuiteConfig], hashes: FileHashes) -> dict[str, str]:
-    """Digest the files that checks judge by, such as a sheet of facts."""
+    """Digest the files that checks and rewards judge by, such as a sheet of facts."""
     return {
-        f"check {suite.name} {check.name}: {path.name}": hashes.sha256(path)
+        f"check {suite.name} {entry.name}: {path.name}": hashes.sha256(path)
         for suite in suites.values()
-        for check in suite.checks
-        for path in files_read(check.name, check.params)
+        for entry in [*suite.checks, *suite.rewards]
+        for path in files_read(entry.name, entry.params, where=f"suite {suite.name}")
     }
 
 

@@ -61,6 +61,7 @@ def write_report(job: StageJob) -> StageOutcome:
         contamination=found,
         reward_models=audits,
         costs=read_variants(job.one("costs")),
+        taught_by=_taught_by(pairs, ancestors),
         measured=measured,
         **read_judges(job, samples),
     )
@@ -116,6 +117,18 @@ def _provenance(pairs: Sequence[tuple[str, str, Artifact]]) -> dict[str, Any]:
         "datasets": sorted(datasets),
         "base": sorted(digest for digest in bases if digest is not None),
     }
+
+
+def _taught_by(pairs: Sequence[tuple[str, str, Artifact]], ancestors: Sequence[Artifact]) -> dict[str, list[str]]:
+    """Return which tables of the data set each policy's last training read; nothing of what no stage here trained."""
+    known = {artifact.id: artifact.manifest for artifact in ancestors if artifact.kind is ArtifactKind.policy}
+    found: dict[str, list[str]] = {}
+    for policy, _, samples in pairs:
+        for parent in samples.manifest.parents:
+            if parent.id in known:
+                read = [p.part_digests for p in known[parent.id].parents if p.kind is ArtifactKind.dataset]
+                found[policy] = sorted({part.partition("/")[0] for parts in read for part in parts})
+    return {policy: tables for policy, tables in found.items() if tables}
 
 
 def _audit(artifact: Artifact) -> dict[str, Any]:

@@ -15,13 +15,16 @@ from help_desk import EVALUATE, FIT, FORM, GOOD, LONG, PLAIN, SUITES, generated,
 from pipeline.config.evaluation import CheckConfig, EvaluateConfig
 from pipeline.errors import ArtifactError, ConfigError, DataError
 from pipeline.evaluation.joining import PolicySamples, join
-from pipeline.evaluation.metric_names import check_names
+from pipeline.evaluation.metric_names import check_names, metric_names
 from pipeline.evaluation.report import Report, build_report, headline_metrics, round_floats, to_json
 from pipeline.evaluation.summary import read_report, summary_lines
 
 
-def report_of(samples: list[PolicySamples] | None = None, **changes: Any) -> Report:
-    return build_report(samples or help_desk(), SUITES, replace(EVALUATE, **changes), {"base": ["0" * 64]})
+def report_of(
+    samples: list[PolicySamples] | None = None, taught_by: dict[str, list[str]] | None = None, **changes: Any
+) -> Report:
+    evaluate, provenance = replace(EVALUATE, **changes), {"base": ["0" * 64]}
+    return build_report(samples or help_desk(), SUITES, evaluate, provenance, taught_by=taught_by)
 
 
 def find(report: Report, metric: str, policy: str, baseline: str | None = None) -> dict[str, Any]:
@@ -101,6 +104,59 @@ def test_the_headline_says_who_is_better_and_how_sure() -> None:
     assert [entry["verdict"] for entry in report["headline"]["verdicts"]] == ["better", "no clear difference"]
     worse = build_report([base, tuned, same], {"form": FORM}, replace(EVALUATE, baseline="tuned"), {})
     assert "base is worse than tuned on items that pass all checks (form): -75 points" in worse["headline"]["text"]
+
+
+def test_likelihood_is_told_and_not_counted_where_nobody_imitated() -> None:
+    """A policy that learned from votes gives up likelihood of demonstrations: its answers say whether it is better."""
+    plain = report_of()
+    assert {entry["suite"] for entry in plain["headline"]["verdicts"]} == {"form", "fit"}
+    imitated = report_of(taught_by={"tuned": ["demonstrations"]})
+    assert imitated["headline"] == plain["headline"]
+    voted = report_of(taught_by={"tuned": ["comparisons"]})
+    assert [(entry["suite"], entry["metric"]) for entry in voted["headline"]["verdicts"]] == [("form", "all_checks")]
+    assert "of 1 primary metric" in voted["headline"]["answer"]["text"]
+    (told,) = voted["headline"]["aside"]
+    assert told.startswith("Not counted, as tuned or base learned from other than demonstrations: tuned ")
+    assert "bits per byte (fit)" in told
+    assert told in voted["headline"]["text"]
+    measured = [
+        [{key: value for key, value in entry.items() if key != "p_holm"} for entry in report["metrics"]]
+        for report in (plain, voted)  # what is corrected for, and so how, are the metrics that count
+    ]
+    assert measured[0] == measured[1], "what is measured must not depend on it"
+    # The other way round: the baseline has learned from rewards.
+    other = report_of(taught_by={"base": ["prompts"]})
+    assert [entry["suite"] for entry in other["headline"]["verdicts"]] == ["form"]
+
+
+def test_a_report_of_nothing_that_counts_says_so() -> None:
+    samples = [entry for entry in help_desk() if entry.suite == "fit"]
+    report = build_report(samples, {"fit": FIT}, EVALUATE, {}, taught_by={"tuned": ["comparisons"]})
+    assert report["headline"]["answer"]["verdict"] == "not measured"
+    assert report["headline"]["answer"]["text"] == "no suite says whether tuned is better than base"
+    assert report["headline"]["verdicts"] == []
+    assert report["headline"]["text"] == report["headline"]["aside"][0]
+
+
+def test_a_reward_is_a_metric_with_a_mean_of_its_own() -> None:
+    """Words of the answers (GOOD, PLAIN, LONG) are counted by hand; two are wanted, none is free."""
+    rewards = [CheckConfig(name="word_count", params={"target": 2}), CheckConfig(name="max_words", params={"limit": 6})]
+    suite = replace(FORM, rewards=rewards)
+    rows = {"base": ["one two", "one two three"], "tuned": ["one two", "one"]}
+    samples = [of(policy, "form", [generated(f"i{k}", text) for k, text in enumerate(texts)])
+               for policy, texts in rows.items()]  # fmt: skip
+    report = build_report(samples, {"form": suite}, EVALUATE, {})
+    assert report["suites"][0]["primary"] == "all_checks"
+    names = list(dict.fromkeys(entry["metric"] for entry in report["metrics"]))
+    # Two of a name are numbered, whichever list they stand in.
+    assert names == ["all_checks", "max_words_1", "regex", "word_count", "max_words_2", "finished", "completion_tokens"]
+    assert find(report, "word_count", "base")["estimate"] == pytest.approx((0 - 0.5) / 2)
+    entry = next(e for e in report["metrics"] if e["metric"] == "word_count" and e["baseline"] == "base")
+    assert (entry["estimate"], entry["unit"], entry["higher_is_better"]) == (pytest.approx(0.0), "score", True)
+    assert metric_names(suite, [])[:5] == names[:5]
+    wrong = replace(FORM, rewards=[CheckConfig(name="word_counts")])
+    with pytest.raises(ConfigError, match=r"suite form: rewards\[0\]: there is no reward `word_counts`"):
+        build_report(samples, {"form": wrong}, EVALUATE, {})
 
 
 def test_one_item_is_not_called_a_result() -> None:

@@ -50,8 +50,9 @@ class Recorder:
 
 
 def seal(
-    store: Store, stage: str, kind: ArtifactKind, name: str, files: dict[str, str], parents: list[Artifact]
+    store: Store, stage: str, kind: ArtifactKind, name: str, files: dict[str, str], parents: list[Artifact], *read: str
 ) -> Artifact:
+    """Seal files as an artifact that has read these parts of each of its parents."""
     fingerprint = sha256_text(name)
     work = store.work(stage, fingerprint)
     for file, content in files.items():
@@ -59,7 +60,7 @@ def seal(
     return store.seal(
         work, kind=kind, stage=stage, version=1, fingerprint=fingerprint, config={"rank": 16},
         outcome=StageOutcome(parts={"tokenizer": "0" * 64}),
-        parents=[Parent(str(parent.kind), parent.kind, parent.id, {}) for parent in parents],
+        parents=[Parent(str(parent.kind), parent.kind, parent.id, dict.fromkeys(read, "0" * 64)) for parent in parents],
         provenance=Provenance(base={"name": "tiny", "digest": "f" * 64}, wall_seconds=12.5),
     )  # fmt: skip
 
@@ -74,7 +75,7 @@ def job(tmp_path: Path) -> StageJob:
     rows = [{"step": k, "monitor_kl": k / 2, "monitor_score": k, "monitor_gold": 3 - abs(k - 2)} for k in range(5)]
     monitor = json.dumps({"measurements": rows, "fired": None, "chosen_step": 2, "reason": "best gold score"})
     files = {"metrics.jsonl": curve, "monitor.json": monitor}
-    policy = seal(store, "sft", ArtifactKind.policy, "policy", files, [dataset, reward])
+    policy = seal(store, "sft", ArtifactKind.policy, "policy", files, [dataset, reward], "comparisons/train")
     samples = []
     for entry in help_desk():
         write_samples(tmp_path / "rows.jsonl", entry.rows)
@@ -104,6 +105,9 @@ def test_the_stage_writes_report_page_and_costs(job: StageJob) -> None:
     assert report["provenance"]["policies"] == {"base": None, "tuned": ids[1]}
     assert report["provenance"]["datasets"] == [ids[0]]
     assert report["provenance"]["base"] == ["f" * 64]
+    # The policy read comparisons, so its likelihood of demonstrations (the suite `fit`) is told and not counted.
+    assert report["taught_by"] == {"tuned": ["comparisons"]}
+    assert [entry["suite"] for entry in report["headline"]["verdicts"]] == ["form"]
     page = (job.staging / "report.html").read_text(encoding="utf-8")
     assert "Learning curves" in page
     assert ids[0] in page
