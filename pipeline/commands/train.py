@@ -56,10 +56,14 @@ def prepare(composed: DictConfig, search_path: list[Path], arguments: list[str])
         plugins = {}
         problems.append(str(error))
     for suite in loaded.suites.values():
-        named = [(build_check, "checks", check) for check in suite.checks]
-        for build, where, judged in [*named, *((build_reward, "rewards", reward) for reward in suite.rewards)]:
+        for check in suite.checks:
             try:
-                build(judged.name, judged.params, where=where)
+                build_check(check.name, check.params)
+            except ConfigError as error:
+                problems.append(f"suite `{suite.name}`: {error}")
+        for index, reward in enumerate(suite.rewards):
+            try:
+                build_reward(reward.name, reward.params, where=f"rewards[{index}]")
             except ConfigError as error:
                 problems.append(f"suite `{suite.name}`: {error}")
     for index, entry in enumerate(config.curate.filters):

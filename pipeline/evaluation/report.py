@@ -120,7 +120,8 @@ def _counting(report: Report) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     primary |= {(entry["suite"], f"{WIN_RATE}{entry['judge']}") for entry in report["win_rates"] if entry["qualified"]}
     likelihood = {suite["name"] for suite in report["suites"] if suite["kind"] == SuiteKind.likelihood}
     otherwise = {policy for policy, tables in report["taught_by"].items() if TableName.demonstrations not in tables}
-    counting, aside = [], []
+    counting: list[dict[str, Any]] = []
+    aside: list[dict[str, Any]] = []
     for entry in report["metrics"]:
         if (entry["suite"], entry["metric"]) in primary:
             is_aside = entry["suite"] in likelihood and otherwise & {entry["policy"], entry["baseline"]}
