@@ -36,7 +36,6 @@ def build_report(
     win_rates: Sequence[Mapping[str, Any]] = (),
     rankings: Sequence[Mapping[str, Any]] = (),
     judges: Sequence[Mapping[str, Any]] = (),
-    taught_by: Mapping[str, Sequence[str]] | None = None,
     ratings: Sequence[Mapping[str, Any]] = (),
     reward_models: Sequence[Mapping[str, Any]] = (),
     costs: Mapping[str, Any] | None = None,
@@ -49,11 +48,11 @@ def build_report(
         samples: What each policy made of each suite.
         suites: The suites by name, in the order of the report.
         evaluate: The baseline, the confidence of the intervals and the number of examples.
-        provenance: Where the samples came from: ids and digests, no paths and no times.
+        provenance: Where the samples came from: ids and digests, no paths and no times; and under ``taught_by``, per
+            policy, the tables that its own training read, where that is known.
         win_rates: What judges said of pairs of policies; where one is the baseline, it is the opponent.
         rankings: The ratings of three policies or more on one scale.
         judges: The judges with their scorecards.
-        taught_by: Per policy the tables of the data set that its own training read, where that is known.
         ratings: Metrics by which judges rated single completions.
         costs: What ways to run one policy change, without what they take; None where that was not asked for.
         reward_models: The audit of each reward model that the policies were made with.
@@ -63,8 +62,7 @@ def build_report(
     Returns:
         JSON values only; the same samples give the same report to the last byte of `to_json`.
     """
-    if measured is None:
-        measured = measure_suites(samples, suites, evaluate)
+    measured = measure_suites(samples, suites, evaluate) if measured is None else measured
     joined, measures = [suite for suite, _ in measured], {suite.name: own for suite, own in measured}
     judged = win_rate_rows(win_rates)
     metrics = [entry for suite in joined for entry in estimates(suite, measures[suite.name], evaluate.confidence)]
@@ -73,7 +71,6 @@ def build_report(
         "format_version": FORMAT_VERSION,
         "policies": joined[0].policies if joined else [],
         "baseline": evaluate.baseline,
-        "taught_by": {policy: list(tables) for policy, tables in (taught_by or {}).items()},
         "confidence": evaluate.confidence,
         "suites": [_suite(suite, measures[suite.name]) for suite in joined],
         "metrics": metrics,
@@ -119,7 +116,11 @@ def _counting(report: Report) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     primary = {(suite["name"], suite["primary"]) for suite in report["suites"]}
     primary |= {(entry["suite"], f"{WIN_RATE}{entry['judge']}") for entry in report["win_rates"] if entry["qualified"]}
     likelihood = {suite["name"] for suite in report["suites"] if suite["kind"] == SuiteKind.likelihood}
-    otherwise = {policy for policy, tables in report["taught_by"].items() if TableName.demonstrations not in tables}
+    otherwise = {
+        policy
+        for policy, tables in report["provenance"].get("taught_by", {}).items()
+        if TableName.demonstrations not in tables
+    }
     counting: list[dict[str, Any]] = []
     aside: list[dict[str, Any]] = []
     for entry in report["metrics"]:

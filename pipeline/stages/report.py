@@ -57,11 +57,10 @@ def write_report(job: StageJob) -> StageOutcome:
         samples,
         suites,
         evaluate,
-        _provenance(pairs),
+        {**_provenance(pairs), "taught_by": _taught_by(pairs, ancestors)},
         contamination=found,
         reward_models=audits,
         costs=read_variants(job.one("costs")),
-        taught_by=_taught_by(pairs, ancestors),
         measured=measured,
         **read_judges(job, samples),
     )

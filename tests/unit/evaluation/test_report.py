@@ -23,8 +23,8 @@ from pipeline.evaluation.summary import read_report, summary_lines
 def report_of(
     samples: list[PolicySamples] | None = None, taught_by: dict[str, list[str]] | None = None, **changes: Any
 ) -> Report:
-    evaluate, provenance = replace(EVALUATE, **changes), {"base": ["0" * 64]}
-    return build_report(samples or help_desk(), SUITES, evaluate, provenance, taught_by=taught_by)
+    provenance = {"base": ["0" * 64], "taught_by": taught_by or {}}
+    return build_report(samples or help_desk(), SUITES, replace(EVALUATE, **changes), provenance)
 
 
 def find(report: Report, metric: str, policy: str, baseline: str | None = None) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def test_likelihood_is_told_and_not_counted_where_nobody_imitated() -> None:
 
 def test_a_report_of_nothing_that_counts_says_so() -> None:
     samples = [entry for entry in help_desk() if entry.suite == "fit"]
-    report = build_report(samples, {"fit": FIT}, EVALUATE, {}, taught_by={"tuned": ["comparisons"]})
+    report = build_report(samples, {"fit": FIT}, EVALUATE, {"taught_by": {"tuned": ["comparisons"]}})
     assert report["headline"]["answer"]["verdict"] == "not measured"
     assert report["headline"]["answer"]["text"] == "no suite says whether tuned is better than base"
     assert report["headline"]["verdicts"] == []

@@ -106,7 +106,7 @@ def test_the_stage_writes_report_page_and_costs(job: StageJob) -> None:
     assert report["provenance"]["datasets"] == [ids[0]]
     assert report["provenance"]["base"] == ["f" * 64]
     # The policy read comparisons, so its likelihood of demonstrations (the suite `fit`) is told and not counted.
-    assert report["taught_by"] == {"tuned": ["comparisons"]}
+    assert report["provenance"]["taught_by"] == {"tuned": ["comparisons"]}
     assert [entry["suite"] for entry in report["headline"]["verdicts"]] == ["form"]
     page = (job.staging / "report.html").read_text(encoding="utf-8")
     assert "Learning curves" in page
