@@ -67,8 +67,8 @@ class Judging:
         members = [name for judge in asked if judge in self.judges for name in self.judges[judge].members]
         for name in dict.fromkeys([*(name for name in members if name not in asked), *asked]):
             judge = self._judge(name)
-            if judge is None:
-                continue
+            if judge is None or (judge.checks is None and not suite.checks and name not in suite.judges):
+                continue  # of the run's judges one that counts a suite's checks has nothing to count here
             single = judge.completions == 1
             groups = [(policy,) for policy in policies] if single else [(b, a) for a, b in combinations(policies, 2)]
             for group in groups:
@@ -108,11 +108,8 @@ class Judging:
     def identity(self) -> dict[str, Any]:
         """Return what of it enters the report's fingerprint beside the verdicts themselves."""
         params = self.params()
-        return (
-            {**params, "judges": {name: identity_of(judge) for name, judge in params["judges"].items()}}
-            if (params)
-            else {}
-        )
+        judges = {name: identity_of(judge) for name, judge in params.get("judges", {}).items()}
+        return {**params, "judges": judges} if params else {}
 
     def _judge(self, name: str) -> Judge | None:
         """Build a judge once; a problem is told once."""

@@ -36,6 +36,18 @@ class PolicyCosts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FittedLaw:
+    """How the gold score goes with the distance d: R = R0 + d (alpha - beta ln d), fitted (arXiv:2210.10760)."""
+
+    start: float  # R0, at the reference
+    alpha: float
+    beta: float
+    explained: float | None  # share of the scores' variance
+    peak_kl: float | None  # nats; None where the fitted score keeps rising or falls from the start
+    reason: str | None  # why there is no peak
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicyMonitor:
     """How far reinforcement learning moved a policy from its reference, and what was measured on the way.
 
@@ -46,6 +58,7 @@ class PolicyMonitor:
     policy: str
     artifact: str
     monitor: Mapping[str, Any]
+    law: FittedLaw | None = None  # None without a gold score, or with too few measurements of it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from pipeline.pages.numbers import (
 from pipeline.pages.report_inputs import LineageEntry, PolicyCosts, PolicyMonitor, StageCosts, StageCurves
 from pipeline.pages.svg import colour
 from pipeline.pages.training_charts import curve_charts, monitor_view
+from pipeline.pages.variant_charts import quality_against_cost
 
 CHANGES = {
     "regressed": "Regressed: the baseline does better",
@@ -80,6 +81,7 @@ def report_page(
         monitors=[monitor_view(entry) for entry in monitors],
         costs=costs,
         variants=variants,
+        pareto=quality_against_cost(variants, "Quality against the time of a thousand answers"),
         policy_costs=policy_costs,
         lineage=lineage,
         changes=CHANGES,

@@ -10,8 +10,10 @@ from markupsafe import Markup
 
 from pipeline.pages.charts import Series, line_chart
 from pipeline.pages.numbers import compact, counted
-from pipeline.pages.report_inputs import PolicyMonitor
+from pipeline.pages.report_inputs import FittedLaw, PolicyMonitor
 from pipeline.pages.text import typographic
+
+CURVE_POINTS = 60  # of a fitted curve
 
 
 def curve_charts(rows: Sequence[Mapping[str, float]]) -> list[Markup]:
@@ -42,6 +44,8 @@ def monitor_view(entry: PolicyMonitor) -> dict[str, Any]:
 
     scores = [Series("proxy", against("monitor_score"), 1, dots=True),
               Series("gold", against("monitor_gold"), 2, dots=True)]  # fmt: skip
+    if entry.law:
+        scores.append(Series("law", _law_points(entry.law, max(x for x, _ in against("monitor_gold"))), 3))
     scores = [series for series in scores if series.points]
     charts = [line_chart(scores, "Mean score", "square root of the divergence, nats", whole=False)] if scores else []
     named = {"monitor_kl": "Divergence from the reference, nats", "monitor_completion_tokens": "Completion tokens"}
@@ -49,7 +53,30 @@ def monitor_view(entry: PolicyMonitor) -> dict[str, Any]:
         points = [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
         if points:
             charts.append(line_chart([Series(words, points, 1)], words, "rollout", from_zero=True))
-    return {"monitor": entry, "charts": charts, "sentences": [_peak(rows), *_outcome(entry.monitor)]}
+    return {"monitor": entry, "charts": charts, "sentences": [_peak(rows), *_fitted(entry), *_outcome(entry.monitor)]}
+
+
+def _law_points(law: FittedLaw, furthest: float) -> list[tuple[float, float]]:
+    """Return the fitted curve from the reference to the furthest measurement."""
+    distances = [furthest * step / CURVE_POINTS for step in range(1, CURVE_POINTS + 1)]
+    bent = [(d, law.start + d * (law.alpha - law.beta * math.log(d))) for d in distances]
+    return [(0.0, law.start), *bent]
+
+
+def _fitted(entry: PolicyMonitor) -> list[str]:
+    """Say where the fitted law has its peak, and how much of the scores it explains."""
+    law = entry.law
+    if law is None:
+        return []
+    said = "The fitted law of the gold score, R = R0 + d (alpha - beta ln d) with d the square root of the divergence, "
+    said += f"has alpha {compact(law.alpha)} and beta {compact(law.beta)}"
+    if law.explained is not None:
+        said += f" and explains {max(law.explained, 0.0):.0%} of its variance"
+    if law.peak_kl is None:
+        return [typographic(f"{said}; {law.reason}.")]
+    furthest = max(row["monitor_kl"] for row in entry.monitor["measurements"])
+    where = "beyond all that was measured" if law.peak_kl > furthest else "within what was measured"
+    return [typographic(f"{said}; its peak is at {compact(law.peak_kl)} nats, {where}.")]
 
 
 def _peak(rows: Sequence[Mapping[str, Any]]) -> str:

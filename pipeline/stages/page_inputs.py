@@ -12,7 +12,8 @@ from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.evaluation.metric_names import COMPLETION_TOKENS
 from pipeline.evaluation.variants import VARIANTS_FILE, cost_per_1000
-from pipeline.pages.report_inputs import LineageEntry, PolicyCosts, PolicyMonitor, StageCosts, StageCurves
+from pipeline.pages.report_inputs import FittedLaw, LineageEntry, PolicyCosts, PolicyMonitor, StageCosts, StageCurves
+from pipeline.statistics.overoptimization import fit_overoptimization
 
 MONITOR_FILE = "monitor.json"
 
@@ -125,15 +126,29 @@ def _curves(artifact: Artifact) -> StageCurves | None:
 
 def _monitors(pairs: Pairs) -> list[PolicyMonitor]:
     """Return how far each policy that reinforcement learning made has moved, and what was said of it on the way."""
-    return [
-        PolicyMonitor(
-            policy=policy,
-            artifact=artifact.id,
-            monitor=json.loads(artifact.file(MONITOR_FILE).read_text(encoding="utf-8")),
-        )
-        for policy, artifact in _policies(pairs).items()
-        if artifact is not None and MONITOR_FILE in artifact.manifest.files
-    ]
+    found = []
+    for policy, artifact in _policies(pairs).items():
+        if artifact is not None and MONITOR_FILE in artifact.manifest.files:
+            monitor = json.loads(artifact.file(MONITOR_FILE).read_text(encoding="utf-8"))
+            law = gold_law(monitor["measurements"])
+            found.append(PolicyMonitor(policy=policy, artifact=artifact.id, monitor=monitor, law=law))
+    return found
+
+
+def gold_law(measurements: Sequence[Mapping[str, Any]]) -> FittedLaw | None:
+    """Fit how the gold score goes with the distance from the reference, whose own score is that of the first step."""
+    held = sorted((row for row in measurements if row.get("monitor_gold") is not None), key=lambda row: row["step"])
+    if not held:
+        return None
+    start = float(held[0]["monitor_gold"])
+    distances = [max(float(row["monitor_kl"]), 0.0) for row in held]  # an estimate that can come out below zero
+    fitted = fit_overoptimization(distances, [row["monitor_gold"] - start for row in held])
+    if fitted is None:
+        return None
+    return FittedLaw(
+        start=start, alpha=fitted.alpha, beta=fitted.beta, explained=fitted.explained, peak_kl=fitted.peak_kl,
+        reason=fitted.reason,
+    )  # fmt: skip
 
 
 def _lineage_entry(artifact: Artifact) -> LineageEntry:

@@ -1,8 +1,8 @@
 """How the score that people would give rises and then falls as a policy moves away from its reference.
 
 Source: L. Gao, J. Schulman and J. Hilton, Scaling Laws for Reward Model Overoptimization (arXiv:2210.10760), section
-3.1, with d the square root of the divergence in nats: reinforcement learning gives R(d) = d (alpha - beta ln d), the
-best of n completions R(d) = d (alpha - beta d). Both are linear in alpha and beta, so least squares fits them.
+3.1: with d the square root of the divergence in nats, reinforcement learning gives R(d) = d (alpha - beta ln d). It is
+linear in alpha and beta, so least squares fits it.
 """
 
 from __future__ import annotations
@@ -10,18 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from pipeline.statistics.clusters import finite_vector
-
-
-class Law(StrEnum):
-    """How the policy was moved."""
-
-    reinforcement = "reinforcement"
-    best_of_n = "best_of_n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,13 +27,12 @@ class Overoptimization:
     explained: float | None  # share of the scores' variance; None where they do not vary
 
 
-def fit_overoptimization(kl: Sequence[float], scores: Sequence[float], law: Law) -> Overoptimization | None:
+def fit_overoptimization(kl: Sequence[float], scores: Sequence[float]) -> Overoptimization | None:
     """Fit the law to scores along one training run; None where fewer than three points lie away from the reference.
 
     Args:
         kl: [n] nats per completion, from the policy to the reference, not negative.
         scores: [n] less the reference's own score, so that the law starts at zero.
-        law: How the policy was moved.
     """
     nats, gained = finite_vector(kl), finite_vector(scores)
     if nats.shape != gained.shape or (nats < 0).any():
@@ -49,12 +40,11 @@ def fit_overoptimization(kl: Sequence[float], scores: Sequence[float], law: Law)
     distance, gained = np.sqrt(nats[nats > 0]), gained[nats > 0]
     if len(np.unique(distance)) < 3:
         return None
-    bend = np.log(distance) if law is Law.reinforcement else distance
-    design = np.column_stack([distance, -distance * bend])
+    design = np.column_stack([distance, -distance * np.log(distance)])
     (alpha, beta), *_ = np.linalg.lstsq(design, gained)
     residual = float(((gained - design @ [alpha, beta]) ** 2).sum())
     spread = float(((gained - gained.mean()) ** 2).sum())
-    peak, reason = _peak(float(alpha), float(beta), law)
+    peak, reason = _peak(float(alpha), float(beta))
     return Overoptimization(
         alpha=float(alpha),
         beta=float(beta),
@@ -64,18 +54,9 @@ def fit_overoptimization(kl: Sequence[float], scores: Sequence[float], law: Law)
     )
 
 
-def best_of_n_kl(n: int) -> float:
-    """Return the divergence in nats of the best of n completions from one: ln n - (n - 1) / n, an upper bound."""
-    if n < 1:
-        raise ValueError(f"the best of n completions needs at least one: got {n}")
-    return math.log(n) - (n - 1) / n
-
-
-def _peak(alpha: float, beta: float, law: Law) -> tuple[float | None, str | None]:
-    """Return d*^2: exp(alpha / beta - 1) or alpha / (2 beta), squared."""
+def _peak(alpha: float, beta: float) -> tuple[float | None, str | None]:
+    """Return d*^2 for d* = exp(alpha / beta - 1)."""
     if beta <= 0:
         return None, "the score bends upwards: no peak"
-    if law is Law.reinforcement:
-        exponent = 2 * (alpha / beta - 1)
-        return (math.exp(exponent), None) if exponent < 700 else (None, "the peak is out of any reach")
-    return ((alpha / (2 * beta)) ** 2, None) if alpha > 0 else (None, "the score falls from the start")
+    exponent = 2 * (alpha / beta - 1)
+    return (math.exp(exponent), None) if exponent < 700 else (None, "the peak is out of any reach")

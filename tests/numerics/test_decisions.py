@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pipeline.statistics.decisions import Decision, better, not_worse
 from pipeline.statistics.intervals import Estimate, paired_proportion_difference, wilson
@@ -94,6 +95,27 @@ def test_two_equal_systems_seldom_fail_a_gate(num_clusters: int, size: int, repl
         assert high <= (0.05 if replications == FULL else 0.09)
     naive = simulate(looks_worse, replications, num_clusters, size, 0.15, 0.15)
     assert say(f"equal, {num_clusters} x {size}: point estimate is worse", naive, replications)[0] > 0.3
+
+
+def exact_power(n: int, only_old: float, only_new: float) -> float:
+    """Return the chance that n independent items show a regression, summed over all they can come to.
+
+    Bonett and Price's interval written out: two more items, one won and one lost, in its centre and variance.
+    """
+    total = 0.0
+    for lost in range(n + 1):
+        won = np.arange(n - lost + 1)
+        chance = stats.binom.pmf(lost, n, only_old) * stats.binom.pmf(won, n - lost, only_new / (1 - only_old))
+        centre = (won - lost) / (n + 2)
+        squares = (lost + 1) * (1 + centre) ** 2 + (won + 1) * (1 - centre) ** 2 + (n - lost - won) * centre**2
+        total += float(chance[centre + stats.t.ppf(0.975, n - 1) * np.sqrt(squares) / (n + 2) < 0].sum())
+    return total
+
+
+def test_the_stated_power_is_the_exact_one_but_for_a_point() -> None:
+    """The formula for planning (arXiv:2411.00640) is a normal one, the interval has two more items and Student's t."""
+    assert exact_power(items_needed(0.1, 0.3 - 0.1**2), 0.2, 0.1) == pytest.approx(0.791, abs=0.001)
+    assert exact_power(114, 0.2, 0.1) < 0.52  # negative control: half the items
 
 
 @pytest.mark.parametrize("replications", [SMALL, pytest.param(FULL, marks=pytest.mark.integration)])

@@ -10,7 +10,8 @@ import pytest
 from test_policies import evaluate, folder, home, last_report  # noqa: F401  (fixtures)
 
 VARIANTS = (
-    "evaluate.costs.variants=[{name: fp32, batch_size: 4}, {name: int8, int8: true, merged: true, batch_size: 1}]"
+    "evaluate.costs.variants=[{name: fp32, batch_size: 4}, {name: bf16, dtype: bfloat16}, "
+    "{name: merged, merged: true}, {name: int8, int8: true, merged: true, batch_size: 1}]"
 )
 
 
@@ -24,10 +25,14 @@ def test_costs_are_measured_and_shown(home: Path, capsys: pytest.CaptureFixture[
     costs: dict[str, Any] = last_report()["costs"]
     assert (costs["policy"], costs["suite"], costs["reference"]) == ("tuned", "written", "fp32")
     variants = {entry["name"]: entry for entry in costs["variants"]}
-    assert list(variants) == ["fp32", "int8"]
+    assert list(variants) == ["fp32", "bf16", "merged", "int8"]
+    assert [variants[name]["dtype"] for name in variants] == ["float32", "bfloat16", "float32", "float32"]
     assert {entry["error"] for entry in variants.values()} == {None}
     assert variants["fp32"]["difference"] is None
-    assert 0 <= variants["int8"]["changed_answers"]["estimate"] <= 1
+    for name in ("bf16", "merged", "int8"):
+        assert 0 <= variants[name]["changed_answers"]["estimate"] <= 1
+    # Merging adds the same product in another order: greedy answers of so small a model stay the same.
+    assert variants["merged"]["changed_answers"]["estimate"] == 0
     times = json.loads((costs_artifact() / "costs.json").read_text())["variants"]
     assert [entry["name"] for entry in times] == list(variants)
     for entry in times:
@@ -36,6 +41,7 @@ def test_costs_are_measured_and_shown(home: Path, capsys: pytest.CaptureFixture[
     report = next(Path("outputs/runs").iterdir())
     page = (report / "report.html").read_text()
     assert "What answering costs" in page
+    assert "Quality against cost" in page
     assert "first_token_seconds" not in (report / "report.json").read_text()
 
     before = (costs_artifact() / "variants.json").read_bytes()

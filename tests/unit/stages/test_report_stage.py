@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from pipeline.config.shared import RuntimeConfig
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.report import round_floats
 from pipeline.evaluation.samples import write_samples
+from pipeline.stages.page_inputs import gold_law
 from pipeline.stages.report import write_report
 from pipeline.tracking.job import StageJob
 from pipeline.tracking.run import Run
@@ -128,6 +130,20 @@ def test_gates_costs_audits_and_monitors_are_found_behind_the_policies(job: Stag
     assert (
         "The gold score was highest at rollout 2, at a divergence of 1 nats; from there to the end it fell by 2" in page
     )
+    assert "The fitted law of the gold score" in page
+
+
+def test_the_law_of_the_gold_score_starts_at_the_reference() -> None:
+    rows = [
+        {"step": k, "monitor_kl": k, "monitor_gold": 0.3 + k**0.5 * (1.2 - 0.3 * math.log(k))} for k in (1, 2, 4, 9)
+    ]
+    law = gold_law([{"step": 0, "monitor_kl": -0.1, "monitor_gold": 0.3}, *reversed(rows)])
+    assert law is not None
+    # ln k is twice the logarithm of the distance.
+    assert (law.start, law.alpha, law.beta) == pytest.approx((0.3, 1.2, 0.6))
+    assert law.peak_kl == pytest.approx(math.e**2)
+    assert gold_law([{"step": 0, "monitor_kl": 0.0, "monitor_score": 1.0}]) is None
+    assert gold_law(rows[:2]) is None
 
 
 def test_the_report_repeats_to_the_byte_and_names_no_path(job: StageJob) -> None:
