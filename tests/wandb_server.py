@@ -20,6 +20,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+import yaml
+
 ENTITY = "loopback"
 CREATED = "2026-01-01T00:00:00Z"
 Variables = dict[str, Any]
@@ -100,6 +102,8 @@ class WandbServer:
         self.api_key = api_key
         self.runs: dict[str, StoredRun] = {}
         self.artifacts: dict[str, StoredArtifact] = {}
+        self.sweeps: dict[str, dict[str, Any]] = {}  # name -> its configuration
+        self.trials: list[dict[str, Any]] = []  # values that agents are still to run, in W&B's own form
         self.requests: list[Request] = []
         self.fault: str | None = None  # "hang", "error" or "drop"
         self.num_bad_uploads = 0
@@ -308,6 +312,35 @@ class WandbServer:
     def _RunParquetHistory(self, asked: Variables) -> Any:  # noqa: N802
         history = {"parquetUrls": [], "liveData": self.runs[asked["runName"]].history}
         return {"project": {"run": {"parquetHistory": history}}}
+
+    # Sweeps
+
+    def _UpsertSweep(self, asked: Variables) -> Any:  # noqa: N802
+        name = f"sweep{len(self.sweeps)}"
+        self.sweeps[name] = yaml.safe_load(asked["config"])
+        project = {"id": "p", "name": asked["projectName"], "entity": {"id": "e", "name": ENTITY}}
+        return {"upsertSweep": {"sweep": {"name": name, "project": project}, "configValidationWarnings": []}}
+
+    def _SweepWithRuns(self, asked: Variables) -> Any:  # noqa: N802
+        config = yaml.safe_dump(self.sweeps[asked["sweep"]])
+        sweep = {"id": "s", "name": asked["sweep"], "method": "grid", "state": "RUNNING", "description": "",
+                 "config": config, "createdAt": CREATED, "heartbeatAt": CREATED, "updatedAt": CREATED,
+                 "earlyStopJobRunning": False, "bestLoss": None, "controller": None, "scheduler": None,
+                 "runs": edges([])}  # fmt: skip
+        return {"project": {"sweep": sweep}}
+
+    def _CreateAgent(self, _: Variables) -> Any:  # noqa: N802
+        return {"createAgent": {"agent": {"id": "agent"}}}
+
+    def _Heartbeat(self, asked: Variables) -> Any:  # noqa: N802
+        """Give the agent the next trial when it runs none, and let it go when there are no more."""
+        commands: list[dict[str, Any]] = []
+        if not json.loads(asked["runState"]) and self.trials:
+            number, values = len(self.trials), self.trials.pop(0)
+            commands = [{"type": "run", "run_id": f"trial{number}", "program": None, "args": values}]
+        elif not json.loads(asked["runState"]):
+            commands = [{"type": "exit"}]
+        return {"agentHeartbeat": {"agent": {"id": asked["id"]}, "commands": json.dumps(commands)}}
 
     # Artifacts
 

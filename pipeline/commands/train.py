@@ -114,6 +114,7 @@ def train(prepared: Prepared, again: str) -> int:
     from pipeline.graph.objectives import objective_values
     from pipeline.graph.run_folder import DATA_PAGE, RunFolder
     from pipeline.tracking.session import TrackingSession
+    from pipeline.tracking.trial import report_trial
 
     config, store = prepared.composed.config, prepared.store
     given = os.environ.get(RUN_FOLDER)
@@ -121,7 +122,7 @@ def train(prepared: Prepared, again: str) -> int:
     logged = redact({**prepared.composed.unresolved, "command": again})
     folder.write_config(logged)
     if config.tracking.group is None:
-        config.tracking.group = os.environ.get(SWEEP, folder.path.name)
+        config.tracking.group = os.environ.get(SWEEP) or os.environ.get(AGENT_VARIABLE) or folder.path.name
     with TrackingSession(config.tracking, store.outputs, folder.path, logged) as session:
         say = session.notice
         say(f"run folder  {folder.path}")
@@ -152,6 +153,8 @@ def train(prepared: Prepared, again: str) -> int:
             folder.write_objective(values)
         for entry in values:
             say(f"objective   {entry['name']} {entry['value']:.6g} ({entry['direction']})")
+        if values and AGENT_VARIABLE in os.environ:
+            report_trial(session, values)
     if report is not None:
         require_gates(report)  # when everything else has ended well
     return 0

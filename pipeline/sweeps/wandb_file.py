@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from pipeline.config.root import Config
 from pipeline.config.space import Axis
 from pipeline.config.sweep import Pruner, SweepMethod
 from pipeline.errors import ConfigError
+from pipeline.tracking.trial import OBJECTIVE
 
+OWN = re.compile(r"\+*sweep\.wandb_file=")  # is about this file and not about a trial
 METHODS = {SweepMethod.grid: "grid", SweepMethod.random: "random", SweepMethod.tpe: "bayes"}
 
 
@@ -41,11 +44,16 @@ def write_wandb_file(config: Config, axes: Sequence[Axis], words: Sequence[str])
         "method": METHODS[config.sweep.method],
         "parameters": {axis.key: parameter(axis) for axis in axes},
         # `args_no_hyphens` is Hydra's form: key=value.
-        "command": ["${env}", "${interpreter}", *words[1:], "${args_no_hyphens}"],
+        "command": [
+            "${env}",
+            "${interpreter}",
+            *(word for word in words[1:] if not OWN.match(word)),
+            "${args_no_hyphens}",
+        ],
     }
     if config.objective:
         objective = config.objective[0]
-        content["metric"] = {"name": "objective", "goal": str(objective.direction)}
+        content["metric"] = {"name": OBJECTIVE, "goal": str(objective.direction)}
     if config.sweep.method is not SweepMethod.grid:
         content["run_cap"] = config.sweep.trials
     write_durably(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -59,7 +67,9 @@ def parameter(axis: Axis) -> dict[str, Any]:
     """Return an axis as a sweep file describes it."""
     described = axis.described()
     if axis.choices:
-        return {"values": described["choices"]}
+        # The agent writes a value as Python does, and Hydra reads numbers so; everything else stays as it was written.
+        pairs = zip(described["choices"], axis.choices, strict=True)
+        return {"values": [value if isinstance(value, int | float) else text for value, text in pairs]}
     # The distributions that take the bounds themselves, not their logarithms.
     names = {
         (False, False): "uniform", (True, False): "log_uniform_values",

@@ -18,6 +18,9 @@ from typing import Any
 import pipeline
 from pipeline.tracking.server import Account, find_account, probe
 
+# Set by W&B's agent: with them the client ignores which run, project and entity it is asked for.
+TRIAL_VARIABLES = ("SWEEP_ID", "SWEEP_PARAM_PATH")
+
 WATCH_SECONDS = 3.0  # without an answer, after which the server is asked whether it is alive
 IMPORT_SECONDS = 60.0  # for the process to be ready, which is a matter of this machine alone
 OFFLINE_SECONDS = 30.0  # enough for writing to a disk
@@ -26,7 +29,9 @@ UPLOAD_BYTES_PER_SECOND = 250_000  # the slowest upload that is waited for
 INIT_SECONDS = 90.0  # in the background; nobody waits for it but `finish`, which watches the server
 
 # These would give every run the same identity, or undo what was decided.
-DROPPED_VARIABLES = ("RUN_ID", "RESUME", "NAME", "RUN_GROUP", "JOB_TYPE", "MODE", "SILENT", "DIR", "TAGS", "NOTES")
+DROPPED_VARIABLES = (
+    "RUN_ID", "RESUME", "NAME", "RUN_GROUP", "JOB_TYPE", "MODE", "SILENT", "DIR", "TAGS", "NOTES", *TRIAL_VARIABLES,
+)  # fmt: skip
 
 
 class MirrorFailed(Exception):
