@@ -125,6 +125,8 @@ def _counted(name: str, gate: GateConfig, report: Mapping[str, Any]) -> Claim:
         return Claim(name=name, gate=gate, row=row, obstacle=f"there is no {noun} to count")
     worst = max if gate.kind is GateKind.at_most else min
     value, n, where = worst(values)
+    if metric == UNSCORED_SHARE and not value:
+        where = ""  # nothing is missing anywhere, so that no place is the worst one
     row |= {"estimate": value, "low": value, "high": value, "n": n, "method": where}
     return Claim(name=name, gate=gate, row=row, obstacle=None)
 

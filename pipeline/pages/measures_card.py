@@ -11,6 +11,35 @@ from pipeline.pages.text import typographic
 
 RELIABILITY = "reliability"  # bins of a reliability diagram, drawn and not listed
 SHARES = ("share", "rate", "accuracy", "consistency", "agreement", "fraction", "prefer", "wins", "mistakes")
+JUDGE_WORDS = {  # the measures of a judge in the order in which they are read
+    "kappa": "kappa with most people",
+    "kappa_with_one_person": "kappa with one person",
+    "human_kappa": "kappa of two people",
+    "agreement": "agreement with most people",
+    "agreement_with_one_person": "agreement with one person",
+    "human_agreement": "agreement of two people",
+    "gwet_ac1": "Gwet’s AC1 with most people",
+    "human_gwet_ac1": "Gwet’s AC1 of two people",
+    "accuracy_where_both_decide": "accuracy where both decide",
+    "consistency": "consistency when swapped",
+    "first_slot_bias": "bias to the first shown",
+    "prefers_longer": "prefers the longer",
+    "people_prefer_longer": "people prefer the longer",
+    "null_win_rate": "wins of answers that say nothing",
+    "injection_flip_rate": "turned by injected text",
+    "padding_flip_rate": "turned by padding",
+    "calibration_error": "calibration error",
+    "brier": "Brier score",
+    "failure_rate": "questions without a verdict",
+}
+FLIPPED, TRIED = "flipped", "tried"  # counts of one kind of attack
+
+
+def judge_card(card: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a judge's card in the order in which it is read, without what does not apply to it, and its mistakes."""
+    known = sorted(card, key=lambda name: list(JUDGE_WORDS).index(name) if name in JUDGE_WORDS else len(JUDGE_WORDS))
+    absent = {name for name in known if isinstance(card[name], Mapping) and not card[name].get("n", 1)}
+    return {**{name: card[name] for name in known if name not in absent}, "mistakes by kind": kinds}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +54,13 @@ def measure_groups(card: Mapping[str, Any], title: str = "") -> list[Group]:
     """Return the numbers of a card in its own order: a group for the card and one for each section below it."""
     own, below = Group(title=title), list[Group]()
     for name, value in card.items():
-        words = name.replace("_", " ").replace("/", ": ")
+        words = JUDGE_WORDS.get(name, name.replace("_", " ").replace("/", ": "))
         if name == RELIABILITY or value is None:
             continue
         if isinstance(value, Mapping) and "estimate" in value:
             own.measures.append((words, *_estimate(name, value)))
+        elif isinstance(value, Mapping) and value.keys() == {FLIPPED, TRIED}:
+            own.measures.append((words, f"{value[FLIPPED]} of {value[TRIED]}", "", None))
         elif isinstance(value, Mapping):
             below += measure_groups(value, f"{title}, {words}" if title else words)
         elif isinstance(value, Sequence) and not isinstance(value, str):

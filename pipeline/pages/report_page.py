@@ -10,7 +10,7 @@ from pipeline.pages.environment import page_environment
 from pipeline.pages.gate_charts import gate_bar
 from pipeline.pages.gate_text import claim_text, outcome_counts, waiver_text
 from pipeline.pages.judge_charts import length_plot, rating_plot, reliability_diagram, win_rate_matrix
-from pipeline.pages.measures_card import RELIABILITY, measure_groups
+from pipeline.pages.measures_card import RELIABILITY, judge_card, measure_groups
 from pipeline.pages.numbers import (
     WIN_RATE,
     cost_text,
@@ -37,6 +37,7 @@ CHANGES = {
     "unchanged": "Unchanged",
 }
 
+LEAK_RULES = {"exact": "same prompt", "ngram": "13 words in a row", "whole": "short prompt as a whole"}
 LAYOUTS = (WIDE, NARROW)
 NUM_OPEN = 3  # items of each kind that are shown without a click
 
@@ -75,9 +76,9 @@ def report_page(
         num_waived=sum(gate["waiver"] is not None and gate["outcome"] != "PASS" for gate in report["gates"]),
         win_rates=win_rate_view(report, colours),
         rankings=[_ranking(ranking, colours) for ranking in report["rankings"]],
-        judges=[card_view(judge, {**judge["card"], "mistakes by kind": judge["kinds"]}) for judge in report["judges"]],
+        judges=[card_view(judge, judge_card(judge["card"], judge["kinds"])) for judge in report["judges"]],
         reward_models=[card_view(card, card) for card in report["reward_models"]],
-        curves=[(entry, curve_charts(entry.rows)) for entry in curves if entry.rows],
+        curves=[(entry, curve_charts(entry)) for entry in curves if entry.rows],
         monitors=[monitor_view(entry) for entry in monitors],
         costs=costs,
         variants=variants,
@@ -86,6 +87,8 @@ def report_page(
         lineage=lineage,
         changes=CHANGES,
         num_open=NUM_OPEN,
+        found_items=sum(entry["contaminated"] for entry in report["contamination"]),
+        leak_rules=LEAK_RULES,
         counted=counted,
         cost_text=cost_text,
     )

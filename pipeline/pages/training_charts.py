@@ -10,21 +10,23 @@ from markupsafe import Markup
 
 from pipeline.pages.charts import Series, line_chart
 from pipeline.pages.numbers import compact, counted
-from pipeline.pages.report_inputs import FittedLaw, PolicyMonitor
+from pipeline.pages.report_inputs import FittedLaw, PolicyMonitor, StageCurves
 from pipeline.pages.text import typographic
 
 CURVE_POINTS = 60  # of a fitted curve
+LOSS_UNITS = {"sft": "nats per token", "reward": "nats per pair", "gold": "nats per pair"}  # by stage; others vary
 
 
-def curve_charts(rows: Sequence[Mapping[str, float]]) -> list[Markup]:
+def curve_charts(entry: StageCurves) -> list[Markup]:
     """Return the loss, the learning rate and the gradient norm by optimizer step, as far as they were recorded."""
+    rows, unit = entry.rows, LOSS_UNITS.get(entry.stage)
 
     def points(name: str) -> list[tuple[float, float]]:
         return [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
 
     losses = [Series("training", points("loss"), 1), Series("validation", points("validation_loss"), 2, dots=True)]
-    losses = [entry for entry in losses if entry.points]
-    charts = [line_chart(losses, "Loss, nats per token", "optimizer step")] if losses else []
+    losses = [series for series in losses if series.points]
+    charts = [line_chart(losses, f"Loss, {unit}" if unit else "Loss", "optimizer step")] if losses else []
     for name, words in (("learning_rate", "Learning rate"), ("grad_norm", "Gradient norm")):
         if points(name):
             charts.append(line_chart([Series(words, points(name), 1)], words, "optimizer step", from_zero=True))

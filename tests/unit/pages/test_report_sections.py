@@ -12,7 +12,7 @@ from outline import HOSTILE, Outline
 from pipeline.pages.gate_charts import gate_bar
 from pipeline.pages.gate_text import claim_text, gate_lines
 from pipeline.pages.judge_charts import between, reliability_diagram, win_rate_matrix
-from pipeline.pages.measures_card import measure_groups
+from pipeline.pages.measures_card import judge_card, measure_groups
 from pipeline.pages.numbers import duration_text, verdict
 from pipeline.pages.report_page import report_page
 
@@ -117,6 +117,20 @@ def test_cards_show_numbers_groups_and_counts() -> None:
         ("rule", "longer", "", None),
     ]  # fmt: skip
     assert (source.title, source.measures[0][0], source.measures[0][3]) == ("by source", "forum", 2)
+
+
+def test_a_judges_card_is_read_in_its_own_order() -> None:
+    def measured(n: int) -> dict[str, object]:
+        return {"estimate": 0.5 if n else None, "low": None, "high": None, "n": n}
+
+    card = {"failure_rate": measured(9), "consistency": measured(0), "kappa": measured(9), "human_kappa": measured(9)}
+    kinds = {"injection": {"chat_end": {"flipped": 1, "tried": 9}}}
+    own, mistakes = measure_groups(judge_card(card, kinds))
+    # No pair was shown in both orders, so that consistency does not apply.
+    assert [name for name, *_ in own.measures] == ["kappa with most people", "kappa of two people",
+                                                   "questions without a verdict"]  # fmt: skip
+    assert mistakes.title == "mistakes by kind, injection"
+    assert mistakes.measures == [("chat end", "1 of 9", "", None)]
 
 
 def test_durations() -> None:
