@@ -28,6 +28,7 @@ keys that people change most
   sft.lora.rank=32 sft.lora.alpha=64         shape of the adapter; later stages go on with it
   reward.num_epochs=2  reward.num_members=3  the reward model; several members are an ensemble
   dpo.loss=ipo_sum  dpo.beta=0.1             loss and strength; docs/preference.md says which when
+  kto.rows=comparisons  kto.beta=0.1         thumbs, or the sides of comparisons as such
   ppo.kl_coef=0.02  ppo.num_rollouts=60      penalty per nat, and how long
   ppo.rewards=[{name: numeric_answer}]       rewards by name, beside or in place of the reward model
   evaluate.suites=[heldout,house_style]      what is measured; files in configs/suite/

@@ -18,6 +18,7 @@ from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.commands.plan_pairs import learns_from_pairs, print_pairs
 from pipeline.commands.plan_prompts import print_prompts
 from pipeline.commands.plan_tables import print_other_tables, print_rows, print_samples, print_sft
+from pipeline.commands.plan_thumbs import learns_from_thumbs, print_thumbs
 from pipeline.commands.runs import print_table
 from pipeline.config.ppo import PPOConfig
 from pipeline.config.shared import TrackingMode
@@ -70,6 +71,8 @@ def plan(prepared: Prepared) -> int:
             print_sft(entry.node, resolution)
         if learns_from_pairs(entry.node):
             print_pairs(entry.node, resolution)
+        if learns_from_thumbs(entry.node):
+            print_thumbs(entry.node, resolution)
         if PPOConfig in entry.node.spec.sections:
             print_prompts(entry.node, resolution)
     asked = [entry for entry in planned if entry.node.spec.kind == ArtifactKind.samples]

@@ -21,10 +21,11 @@ from pipeline.data.encode import (
     encode_comparison,
     encode_prompt_row,
     encode_rows,
+    encode_unpaired,
     load_chat,
 )
 from pipeline.data.pairs import PairCounts
-from pipeline.data.rows import Comparison, Demonstration, Prompt
+from pipeline.data.rows import Comparison, Demonstration, Prompt, Unpaired
 from pipeline.data.suite_rows import read_suite_rows
 from pipeline.data.tables import part_name, read_table
 from pipeline.graph.estimates import MemoryEstimate, remembered_rate, training_memory
@@ -111,7 +112,7 @@ def count_tokens(config: Config, base: BaseModel, dataset: Artifact) -> dict[str
 
 
 def print_other_tables(dataset: Artifact, nodes: Sequence[Node], resolution: Resolution) -> None:
-    """Print the tokens of prompts and comparisons, against the model's context.
+    """Print the tokens of prompts, comparisons and labelled completions, against the model's context.
 
     What a stage that learns from comparisons keeps of them is in its own table; what does not fit into the context fits
     nowhere. Nothing is printed where no node of the run uses a model, because then there is no tokenizer either.
@@ -122,7 +123,7 @@ def print_other_tables(dataset: Artifact, nodes: Sequence[Node], resolution: Res
     chat, rows, notes = load_chat(base.folder, resolution.config.model), [], []
     for part in sorted(dataset.manifest.parts):
         table, _, split = part.partition("/")
-        if table not in (TableName.prompts, TableName.comparisons):
+        if table == TableName.demonstrations:
             continue
         step, counts = count_part(dataset, table, split, chat, base.context_length)
         rows += [[name, split, *_cells(count)] for name, count in counts.items()]
@@ -136,16 +137,16 @@ def print_other_tables(dataset: Artifact, nodes: Sequence[Node], resolution: Res
         print_table("TABLE SPLIT ROWS KEPT DROPPED TRUNCATED TOKENS SUPERVISED LONGEST", rows)
         for note in notes:
             print(note)
-        print(f"prompts and comparisons are held to the model's context of {base.context_length:,} tokens\n")
+        print(f"these rows are held to the model's context of {base.context_length:,} tokens\n")
 
 
 def count_part(
     dataset: Artifact, table: str, split: str, chat: Chat, max_length: int
 ) -> tuple[int, dict[str, EncodingCounts]]:
-    """Encode the prompts or the comparisons of one split, of large ones every n-th row.
+    """Encode prompts, comparisons or labelled completions of one split, of large ones every n-th row.
 
     Returns:
-        n, and what becomes of the rows: of prompts, or of either side of comparisons.
+        n, and what becomes of the rows: of comparisons by side.
     """
     if table == TableName.prompts:
         prompts = read_table(dataset, table, split, Prompt)
@@ -153,6 +154,13 @@ def count_part(
         counts = {"prompts": EncodingCounts()}
         for prompt in prompts[::step]:
             counts["prompts"].add(encode_prompt_row(prompt, chat, max_length))
+        return step, counts
+    if table == TableName.unpaired:
+        thumbs = read_table(dataset, table, split, Unpaired)
+        step = -(-len(thumbs) // MAX_ENCODED)
+        counts = {"unpaired": EncodingCounts()}
+        for thumb in thumbs[::step]:
+            counts["unpaired"].add(encode_unpaired(thumb, chat, max_length))
         return step, counts
     comparisons = read_table(dataset, table, split, Comparison)
     step = -(-len(comparisons) // MAX_ENCODED)

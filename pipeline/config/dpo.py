@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,12 @@ def dpo_problems(dpo: DPOConfig) -> Iterator[str]:
             f"dpo.beta={dpo.beta}: dpo.loss={dpo.loss} mixes losses of whole completions with losses per token, whose "
             "betas have different scales. Leave `dpo.beta` out: each term then has its own default."
         )
-    if not dpo.folds or len(set(dpo.folds)) < len(dpo.folds) or not set(dpo.folds) <= set(range(NUM_FOLDS)):
-        yield f"dpo.folds={dpo.folds}: name some of the folds 0 to {NUM_FOLDS - 1}, each once."
+    yield from fold_problems("dpo", dpo.folds)
     if dpo.lora.dropout:
         yield "dpo.lora.dropout: trained without dropout, so that policy and reference begin as the same."
+
+
+def fold_problems(section: str, folds: Sequence[int]) -> Iterator[str]:
+    """Yield a line if these are no folds of the comparisons."""
+    if not folds or len(set(folds)) < len(folds) or not set(folds) <= set(range(NUM_FOLDS)):
+        yield f"{section}.folds={list(folds)}: name some of the folds 0 to {NUM_FOLDS - 1}, each once."

@@ -9,6 +9,7 @@ from pipeline.config.dpo import DPOConfig
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.fields import option
 from pipeline.config.ingest import IngestConfig
+from pipeline.config.kto import KTOConfig
 from pipeline.config.ppo import PPOConfig
 from pipeline.config.reward import RewardConfig
 from pipeline.config.shared import ModelConfig, RuntimeConfig, TrackingConfig
@@ -54,6 +55,11 @@ class DPOInputs:
 
 
 @dataclass(kw_only=True)
+class KTOInputs(DPOInputs):
+    """As `dpo` has them; the log-probabilities are those of completions by themselves."""
+
+
+@dataclass(kw_only=True)
 class PPOInputs:
     """A stage name of the chain, an artifact id or an artifact's path; null is wired by kind."""
 
@@ -87,6 +93,7 @@ class InputsConfig:
     reward: RewardInputs = option(factory=RewardInputs)
     gold: RewardInputs = option(factory=RewardInputs)
     dpo: DPOInputs = option(factory=DPOInputs)
+    kto: KTOInputs = option(factory=KTOInputs)
     ppo: PPOInputs = option(factory=PPOInputs)
     evaluate: EvaluateInputs = option(factory=EvaluateInputs)
 
@@ -129,6 +136,7 @@ class Config:
     sft: SFTConfig = option(factory=SFTConfig)
     reward: RewardConfig = option(factory=RewardConfig)
     dpo: DPOConfig = option(factory=DPOConfig)
+    kto: KTOConfig = option(factory=KTOConfig)
     ppo: PPOConfig = option(factory=PPOConfig)
     evaluate: EvaluateConfig = option(factory=EvaluateConfig)
     objective: list[ObjectiveConfig] = option(factory=list, affects_results=False)  # what a run is judged by

@@ -14,6 +14,7 @@ from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.ingest import ingest_problems
 from pipeline.config.judges import JudgeConfig
+from pipeline.config.kto import kto_problems
 from pipeline.config.paths import find_file
 from pipeline.config.ppo import ppo_problems
 from pipeline.config.reward import reward_problems
@@ -109,6 +110,8 @@ def _stage_problems(config: Config) -> Iterator[str]:
             yield from _training_problems(name, section, config)
     if "dpo" in config.stages:
         yield from dpo_problems(config.dpo)
+    if "kto" in config.stages:
+        yield from kto_problems(config.kto)
     if "ingest" in config.stages:
         yield from ingest_problems(config.ingest)
     if {REWARD, GOLD} & set(config.stages):

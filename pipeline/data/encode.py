@@ -14,7 +14,7 @@ from pipeline.config.stages import OverlengthPolicy
 from pipeline.data.chat import Chat as Chat
 from pipeline.data.chat import EncodingRefusedError, Piece, Tokens
 from pipeline.data.chat import load_chat as load_chat
-from pipeline.data.rows import Comparison, Demonstration, Message, Prompt
+from pipeline.data.rows import Comparison, Demonstration, Message, Prompt, Unpaired
 from pipeline.errors import DataError
 
 _GREEN, _DIM, _RESET = "\x1b[32m", "\x1b[2m", "\x1b[0m"
@@ -29,6 +29,11 @@ class Encoded:
     input_ids: list[int]
     completion_mask: list[bool]
     truncated: bool = False
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """Tokens before the first one that is learned from."""
+        return self.input_ids[: self.completion_mask.index(True)]
 
     @property
     def num_supervised(self) -> int:
@@ -139,13 +144,25 @@ def encode_comparison(row: Comparison, chat: Chat, max_length: int) -> tuple[Enc
     """
     sides = []
     for completion in (row.chosen, row.rejected):
-        encoded = encode_conversation(row.id, [*row.prompt, *completion], chat, num_context=len(row.prompt))
+        encoded = _encode_judged(row.id, row.prompt, completion, chat, max_length)
         if isinstance(encoded, Dropped):
             return encoded
-        if len(encoded.input_ids) > max_length:
-            return Dropped("overlength")
         sides.append(encoded)
     return sides[0], sides[1]
+
+
+def encode_unpaired(row: Unpaired, chat: Chat, max_length: int) -> Encoded | Dropped:
+    """Encode one judged completion after its prompt, or drop it whole."""
+    return _encode_judged(row.id, row.prompt, row.completion, chat, max_length)
+
+
+def _encode_judged(
+    row_id: str, prompt: Sequence[Message], completion: Sequence[Message], chat: Chat, max_length: int
+) -> Encoded | Dropped:
+    encoded = encode_conversation(row_id, [*prompt, *completion], chat, num_context=len(prompt))
+    if isinstance(encoded, Encoded) and len(encoded.input_ids) > max_length:
+        return Dropped("overlength")
+    return encoded
 
 
 def encode_conversation(

@@ -28,6 +28,11 @@ class Pair:
     num_shared: int  # tokens that both sides begin with, at least one fewer than either has
 
     @property
+    def sides(self) -> tuple[Encoded, Encoded]:
+        """What a reference scores."""
+        return self.chosen, self.rejected
+
+    @property
     def longest(self) -> int:
         """Tokens of the longer side: what padding goes by."""
         return max(len(self.chosen.input_ids), len(self.rejected.input_ids))

@@ -25,7 +25,7 @@ from pipeline.config.shared import ModelConfig
 from pipeline.errors import Interrupted, PipelineError, StorageError
 from pipeline.graph.fingerprint import (
     fingerprint,
-    part_digests,
+    parts_read,
     result_config,
     section_of,
 )
@@ -207,7 +207,7 @@ def stage_function(entry: str) -> StageFunction:
 
 def _parents(node: Node, inputs: Mapping[str, Sequence[Artifact]]) -> list[Parent]:
     return [
-        Parent(role, artifact.kind, artifact.id, part_digests(artifact, node.reads[role]))
+        Parent(role, artifact.kind, artifact.id, parts_read(node, role, artifact))
         for role, artifacts in inputs.items()
         for artifact in artifacts
     ]

@@ -85,6 +85,11 @@ def part_digests(artifact: Artifact, globs: Sequence[str]) -> dict[str, str]:
     return {name: digest for name, digest in sorted(parts) if any(fnmatchcase(name, glob) for glob in globs)}
 
 
+def parts_read(node: Node, role: str, artifact: Artifact) -> dict[str, str]:
+    """Return the digests of the parts of an input that a node reads."""
+    return part_digests(artifact, node.preferred.get(role, ())) or part_digests(artifact, node.reads[role])
+
+
 def fingerprint_inputs(node: Node, inputs: Inputs, around: Surroundings) -> dict[str, Any]:
     """Return everything that the node's result depends on, by a readable key."""
     spec = node.spec
@@ -104,7 +109,7 @@ def fingerprint_inputs(node: Node, inputs: Inputs, around: Surroundings) -> dict
             table[f"input {role}"] = None
         for source, artifact in zip(sources, inputs[role], strict=True):
             label = role if len(sources) == 1 else f"{role} {source.label}"
-            digests = part_digests(artifact, node.reads[role])
+            digests = parts_read(node, role, artifact)
             if not digests:  # else its content would be no part of the fingerprint
                 wanted = ", ".join(node.reads[role])
                 raise ArtifactError(f"{node.name}: {artifact.id} ({artifact.kind}) has no part that matches {wanted}.")

@@ -31,6 +31,8 @@ class Node:
     spec: StageSpec
     inputs: Mapping[str, tuple[Source, ...]]  # an empty tuple is an absent input
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # role -> parts, where narrower than the spec
+    # Role -> parts which are read alone where the input has any of them: nothing else of it matters then.
+    preferred: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     required: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # role -> parts it cannot run without
     needed_by: str = ""  # what needs the required parts, for the message that one is missing
     params: Mapping[str, Any] = field(default_factory=dict)  # for the stage function

@@ -12,6 +12,7 @@ from pipeline.config.data import CurateConfig, DataConfig, TableName
 from pipeline.config.dpo import DPOConfig
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.ingest import IngestConfig
+from pipeline.config.kto import KTOConfig
 from pipeline.config.ppo import PPOConfig
 from pipeline.config.reward import RewardConfig
 from pipeline.config.stages import SFTConfig
@@ -53,6 +54,7 @@ class StageSpec:
 
 TRAINING_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
 COMPARISONS = ("comparisons/train", "comparisons/validation")
+UNPAIRED = ("unpaired/train", "unpaired/validation")
 SAMPLING_LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
 
 REWARD_SPEC = StageSpec(
@@ -179,6 +181,38 @@ STAGES: dict[str, StageSpec] = {
                     kind=ArtifactKind.dataset,
                     parts=COMPARISONS,
                     required=COMPARISONS[:1],
+                    default=("curate",),
+                ),
+                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), default=("sft",), optional=True),
+                Consumes(role="reference", kind=ArtifactKind.reference_logprobs, parts=("logprobs",), optional=True),
+            ),
+            libraries=TRAINING_LIBRARIES,
+            uses_base=True,
+        ),
+        StageSpec(
+            name="thumb_logprobs",  # what it scores is said by the stage that it belongs to
+            version=1,
+            kind=ArtifactKind.reference_logprobs,
+            entry="pipeline.stages.thumb_reference:score_thumbs",
+            consumes=(
+                Consumes(role="dataset", kind=ArtifactKind.dataset, parts=(*UNPAIRED, *COMPARISONS)),
+                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True),
+            ),
+            libraries=SAMPLING_LIBRARIES,
+            uses_base=True,
+        ),
+        StageSpec(
+            name="kto",
+            version=1,
+            kind=ArtifactKind.policy,
+            entry="pipeline.stages.kto:train_kto",
+            sections=(KTOConfig,),
+            consumes=(
+                # Wiring narrows the parts to what `kto.rows` names.
+                Consumes(
+                    role="dataset",
+                    kind=ArtifactKind.dataset,
+                    parts=(*UNPAIRED, *COMPARISONS),
                     default=("curate",),
                 ),
                 Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), default=("sft",), optional=True),

@@ -17,11 +17,13 @@ from pipeline.config.tables import TableConfig
 from pipeline.graph.chain import Wiring
 from pipeline.graph.evaluation import evaluation_nodes
 from pipeline.graph.nodes import Node
-from pipeline.graph.preference import with_reference
+from pipeline.graph.preference import with_reference, with_rows
 from pipeline.graph.spec import STAGES, StageSpec
 
-# What `evaluate` consists of, and what `dpo` brings along.
-INTERNAL = frozenset({"samples", "benchmark", "verdicts", "scorecard", "costs", "report", "reference_logprobs"})
+# What `evaluate` consists of, and what `dpo` and `kto` bring along.
+INTERNAL = frozenset(
+    {"samples", "benchmark", "verdicts", "scorecard", "costs", "report", "reference_logprobs", "thumb_logprobs"}
+)
 
 
 def skipped_stages(config: Config) -> dict[str, str]:
@@ -81,7 +83,7 @@ def nodes_for(
     ]
     wiring = Wiring(config, stages, chain, problems, endpoints)
     nodes = [wiring.node(stages[stage]) for stage in chain if stage != EVALUATE]
-    nodes = [part for node in nodes for part in with_reference(node, wiring)]
+    nodes = [part for node in nodes for part in with_reference(with_rows(node, config), wiring)]
     nodes = [_with_tables(node, config, tables) if node.stage == INGEST else node for node in nodes]
     nodes = [_with_folds(node, config) if node.stage in (REWARD, GOLD) else node for node in nodes]
     if EVALUATE in chain:

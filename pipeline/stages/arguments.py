@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import datasets
 import huggingface_hub.constants
 import torch
 from peft import PeftModel
@@ -16,6 +19,7 @@ from pipeline.config.shared import DType, Schedule
 from pipeline.config.stages import TrainingConfig
 from pipeline.errors import ConfigError
 
+TRL_REFERENCE = "ref"  # the adapter that a trainer of TRL adds when it is given a policy
 _SCHEDULES = {Schedule.cosine: "cosine", Schedule.linear: "linear", Schedule.constant: "constant_with_warmup"}
 
 
@@ -82,6 +86,18 @@ def switch_telemetry_off() -> None:
     """TRL reports every trainer to its makers unless this setting of the hub library is on."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # the variable was read when the library was imported
+
+
+@contextmanager
+def quiet_progress() -> Iterator[None]:
+    """Show no progress bar for the table of one row that a trainer of TRL is built over."""
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def align_special_tokens(model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:

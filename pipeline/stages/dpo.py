@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -14,27 +13,20 @@ from torch import Tensor
 
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.dpo import DPOConfig, WatchConfig
-from pipeline.config.evaluation import SamplingConfig
 from pipeline.config.preference import uses_reference
-from pipeline.config.shared import DType, ModelConfig
-from pipeline.data.chat import Chat
 from pipeline.data.pairs import Pair
-from pipeline.errors import ArtifactError
-from pipeline.models.generation import generate
 from pipeline.models.roles import switch_dropout_off
-from pipeline.stages.arguments import align_special_tokens, switch_telemetry_off
+from pipeline.stages.arguments import TRL_REFERENCE, align_special_tokens, quiet_progress, switch_telemetry_off
 from pipeline.stages.batches import order_dataset
 from pipeline.stages.course import Milestones
 from pipeline.stages.finite import StepMeter
 from pipeline.stages.pairs import PairCollator, PairRows, load_pairs, pair_order
 from pipeline.stages.policies import initial_policy, seal_policy
 from pipeline.stages.preference import Objective, policy_pairs, validate
-from pipeline.stages.reference import SECTION, ReferenceLogprobs, read_reference, require_same_policy
+from pipeline.stages.reference import SECTION, SIDES, ReferenceLogprobs, require_same_policy, take_reference
 from pipeline.stages.training import Training, begin_training, train
-from pipeline.stages.watchdogs import SAMPLED, Watchdogs
+from pipeline.stages.watchdogs import SAMPLED, WATCHED, Watchdogs, warnings, written_length
 from pipeline.tracking.job import StageJob
-
-TRL_REFERENCE = "ref"  # the adapter that TRL adds when it is given a policy
 
 
 class DPOTrainer(trl.DPOTrainer):  # type: ignore[misc]  # untyped upstream
@@ -86,7 +78,7 @@ def train_dpo(job: StageJob) -> StageOutcome:
     switch_dropout_off(model)
     if reference is not None and training.attempt.checkpoint is None:
         first = rows.train[: config.microbatch_size]
-        largest = require_same_policy(model, first, reference.train, training.dtype)
+        largest = require_same_policy(model, first, reference.train, training.dtype, section=SECTION)
         job.run.notice(f"policy and reference agree to {largest:.1e} nats per token before the first step")
     objective = Objective(config=config)
     sums = None if reference is None else reference.validation
@@ -97,30 +89,22 @@ def train_dpo(job: StageJob) -> StageOutcome:
         has_validation=bool(rows.validation),
         measure=lambda policy: {
             **validate(policy, objective, rows.validation, sums, config.microbatch_size),
-            **written_length(policy, rows.chat, rows.validation, config.watch),
+            **written_length(policy, rows.chat, first_prompts(rows.validation, config.watch), config.watch),
         },
-        watchers=[lambda meter, course: Watchdogs(meter, course, job.run, config)],
+        watchers=[
+            lambda meter, course: Watchdogs(
+                meter, course, job.run, config.watch, WATCHED, lambda sight: warnings(sight, config)
+            )
+        ],
     )
     return finish(training, model, rows, milestones)
 
 
 def find_reference(job: StageJob, config: DPOConfig, rows: PairRows) -> ReferenceLogprobs | None:
-    """Read the reference's log-probabilities, or nothing for a loss that has no reference.
-
-    What `model.dtype=auto` came to when the reference was scored holds for the policy too: in another number format
-    the two would differ before the first step.
-
-    Raises:
-        ArtifactError: The loss needs a reference and none was given.
-    """
+    """Read the reference's log-probabilities, or nothing for a loss that has no reference."""
     if not uses_reference(config.loss):
         return None
-    artifact = job.one("reference")
-    if artifact is None:
-        raise ArtifactError(f"dpo.loss={config.loss} compares with a reference, and the stage got none.")
-    if job.section(ModelConfig).dtype is DType.auto and job.work.recall("dtype") is None:
-        job.work.remember("dtype", artifact.manifest.resolved["dtype"])
-    return read_reference(artifact, rows.train, rows.validation)
+    return take_reference(job, rows.train, rows.validation, names=SIDES, section=SECTION)
 
 
 def make_trainer(
@@ -159,31 +143,9 @@ def make_trainer(
     return trainer
 
 
-@contextmanager
-def quiet_progress() -> Iterator[None]:
-    """Show no progress bar for a table of one row."""
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
-
-
-def written_length(policy: torch.nn.Module, chat: Chat, pairs: Sequence[Pair], watch: WatchConfig) -> dict[str, float]:
-    """Let the policy answer a few validation prompts greedily and return the mean length of what it writes."""
-    if watch.length_ratio is None:
-        return {}
-    prompts = list({pair.cluster: prompt_tokens(pair) for pair in pairs}.values())[: watch.num_prompts]
-    sampling = SamplingConfig(max_new_tokens=watch.max_new_tokens)
-    written = generate(policy, chat, prompts, sampling, len(prompts))
-    return {SAMPLED: sum(completion.num_tokens for completion in written) / len(written)}
-
-
-def prompt_tokens(pair: Pair) -> list[int]:
-    """Return the tokens before the first one that is supervised."""
-    return pair.chosen.input_ids[: pair.chosen.completion_mask.index(True)]
+def first_prompts(pairs: Sequence[Pair], watch: WatchConfig) -> list[list[int]]:
+    """Return the tokens of the first prompts, each once."""
+    return list({pair.cluster: pair.chosen.prompt_ids for pair in pairs}.values())[: watch.num_prompts]
 
 
 def finish(training: Training, model: PeftModel, rows: PairRows, milestones: Milestones) -> StageOutcome:

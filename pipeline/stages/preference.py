@@ -26,12 +26,15 @@ def policy_pairs(model: torch.nn.Module, batch: Mapping[str, Any], reference: Te
         batch: ``B`` chosen rows over ``B`` rejected rows.
         reference: ``[B, 2]`` sums of the reference, or None where the loss has none.
     """
+    return _pairs(summed_logprobs(model, batch), batch["completion_mask"].sum(dim=1), reference)
+
+
+def summed_logprobs(model: torch.nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """Return the log-probability of each row's completion, in nats: one number for each row of the batch."""
     scored = supervised_logprobs(model, batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
     num_rows = batch["input_ids"].shape[0]
     sums = torch.zeros(num_rows, dtype=scored.logprobs.dtype, device=scored.logprobs.device)
-    sums = sums.index_add(0, scored.row, scored.logprobs)
-    lengths = batch["completion_mask"].sum(dim=1)
-    return _pairs(sums, lengths, reference)
+    return sums.index_add(0, scored.row, scored.logprobs)
 
 
 def _pairs(sums: Tensor, lengths: Tensor, reference: Tensor | None) -> Pairs:

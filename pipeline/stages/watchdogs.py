@@ -6,7 +6,7 @@ They end nothing and change no policy. What they look at is kept in the course, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -15,7 +15,10 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.config.dpo import DPOConfig, WatchConfig
+from pipeline.config.evaluation import SamplingConfig
 from pipeline.config.preference import LOG_2_LOSSES, loss_terms
+from pipeline.data.chat import Chat
+from pipeline.models.generation import generate
 from pipeline.stages.course import Course
 from pipeline.stages.finite import StepMeter
 from pipeline.tracking.run import Run
@@ -54,17 +57,25 @@ def warnings(sight: Sight, config: DPOConfig) -> dict[str, str]:
             "`dpo.loss=cdpo`."
         )
     found |= _stuck(sight, config)
-    if watch.length_ratio is not None and sight.length_before and sight.length_now is not None:
-        ratio = sight.length_now / sight.length_before
-        if ratio > watch.length_ratio or ratio < 1 / watch.length_ratio:
-            longer = ratio > 1
-            found["length_drifts"] = (
-                f"the policy's own completions have {sight.length_now:.0f} tokens, {ratio:.2f} times as many as before "
-                f"training (beyond dpo.watch.length_ratio={watch.length_ratio:g}): it learns that "
-                f"{'longer' if longer else 'shorter'} is better. Average over tokens with `dpo.loss=sigmoid_norm`, "
-                "raise `dpo.beta`, or look whether the votes prefer length."
-            )
-    return found
+    return found | length_drift(
+        sight, watch, "dpo", "Average over tokens with `dpo.loss=sigmoid_norm`, raise `dpo.beta`"
+    )
+
+
+def length_drift(sight: Sight, watch: WatchConfig, section: str, remedy: str) -> dict[str, str]:
+    """Return the warning that what the policy itself writes has become longer or shorter."""
+    if watch.length_ratio is None or not sight.length_before or sight.length_now is None:
+        return {}
+    ratio = sight.length_now / sight.length_before
+    if 1 / watch.length_ratio <= ratio <= watch.length_ratio:
+        return {}
+    return {
+        "length_drifts": (
+            f"the policy's own completions have {sight.length_now:.0f} tokens, {ratio:.2f} times as many as before "
+            f"training (beyond {section}.watch.length_ratio={watch.length_ratio:g}): it learns that "
+            f"{'longer' if ratio > 1 else 'shorter'} is better. {remedy}, or look whether the votes prefer length."
+        )
+    }
 
 
 def _stuck(sight: Sight, config: DPOConfig) -> dict[str, str]:
@@ -82,21 +93,50 @@ def _stuck(sight: Sight, config: DPOConfig) -> dict[str, str]:
     }
 
 
+def written_length(
+    policy: torch.nn.Module, chat: Chat, prompts: Sequence[list[int]], watch: WatchConfig
+) -> dict[str, float]:
+    """Let the policy answer validation prompts greedily and return the mean length of what it writes."""
+    if watch.length_ratio is None or not prompts:
+        return {}
+    sampling = SamplingConfig(max_new_tokens=watch.max_new_tokens)
+    written = generate(policy, chat, list(prompts), sampling, len(prompts))
+    return {SAMPLED: sum(completion.num_tokens for completion in written) / len(written)}
+
+
 class Watchdogs(TrainerCallback):  # type: ignore[misc]  # untyped upstream
     """Looks after every optimizer step and tells each finding once."""
 
-    def __init__(self, meter: StepMeter, course: Course, run: Run, config: DPOConfig) -> None:
-        """`course` remembers the last steps and what was told."""
-        self.meter, self.course, self.run, self.config = meter, course, run, config
+    def __init__(
+        self,
+        meter: StepMeter,
+        course: Course,
+        run: Run,
+        watch: WatchConfig,
+        names: Sequence[str],
+        look: Callable[[Sight], Mapping[str, str]],
+    ) -> None:
+        """`course` remembers the last steps and what was told.
+
+        Args:
+            meter: Of the step.
+            course: Of the run.
+            run: Is told.
+            watch: Thresholds.
+            names: Measures whose mean over the last steps is looked at.
+            look: Returns what looks wrong, by the watchdog's name.
+        """
+        self.meter, self.course, self.run = meter, course, run
+        self.watch, self.names, self.look = watch, names, look
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Take in the step and tell what is new."""
-        watch: WatchConfig = self.config.watch
+        window = self.watch.window
         step = {LOSS: torch.stack(self.meter.losses).sum().item(), **self.meter.means()}
-        for name in WATCHED:
+        for name in self.names:
             if math.isfinite(step.get(name, math.nan)):
-                self.course.recent[name] = [*self.course.recent.get(name, []), step[name]][-watch.window :]
-        full = {name: fmean(values) for name, values in self.course.recent.items() if len(values) == watch.window}
+                self.course.recent[name] = [*self.course.recent.get(name, []), step[name]][-window:]
+        full = {name: fmean(values) for name, values in self.course.recent.items() if len(values) == window}
         lengths = [measured.get(SAMPLED) for measured in self.course.details]
         sight = Sight(
             means=full,
@@ -105,7 +145,7 @@ class Watchdogs(TrainerCallback):  # type: ignore[misc]  # untyped upstream
             length_now=lengths[-1] if lengths else None,
         )
         told = {warning["name"] for warning in self.course.warnings}
-        for name, message in warnings(sight, self.config).items():
+        for name, message in self.look(sight).items():
             if name not in told:
                 self.course.warnings.append({"name": name, "step": state.global_step, "message": message})
                 self.run.notice(f"step {state.global_step}: watchdog {name}: {message}")

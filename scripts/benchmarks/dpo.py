@@ -92,7 +92,7 @@ def _ours(
     from pipeline.stages.dpo import make_trainer
     from pipeline.stages.finite import StepMeter
     from pipeline.stages.pairs import PairRows
-    from pipeline.stages.reference import PAIRS_PER_BATCH, ReferenceLogprobs
+    from pipeline.stages.reference import ROWS_PER_BATCH, ReferenceLogprobs
 
     device = choose_device(runtime)
     probe = probe_dtype(device)
@@ -107,7 +107,7 @@ def _ours(
     loaded = load_base(base, model, runtime, dtype)
     started = time.perf_counter()
     sides = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
-    nats = [scored.nats for scored in score(loaded, sides, 2 * PAIRS_PER_BATCH)]
+    nats = [scored.nats for scored in score(loaded, sides, 2 * ROWS_PER_BATCH)]
     seconds = time.perf_counter() - started
     sums = torch.tensor(nats).view(-1, 2)
     rows = PairRows(chat=chat, train=pairs, validation=[], counts={})

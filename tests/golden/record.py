@@ -19,6 +19,8 @@ sys.path[:0] = [str(FOLDER.parent), str(FOLDER.parents[1])]
 
 from pair_jobs import make_pair_workshop, make_reference, run_dpo, small_dpo  # noqa: E402
 from sft_jobs import make_workshop, metric_rows, small_config  # noqa: E402
+from thumb_jobs import make_reference as make_thumb_reference  # noqa: E402
+from thumb_jobs import make_thumb_workshop, run_kto, small_kto  # noqa: E402
 
 from pipeline.graph.spec import STAGES  # noqa: E402
 from pipeline.stages.sft import train_sft  # noqa: E402
@@ -45,7 +47,17 @@ def dpo_losses(folder: Path, *, learning_rate_factor: float = 1.0) -> list[float
     return [row["loss"] for row in metric_rows(work.metrics) if "loss" in row]
 
 
-GOLDEN = {"sft": sft_losses, "dpo": dpo_losses}  # by stage
+def kto_losses(folder: Path, *, learning_rate_factor: float = 1.0) -> list[float]:
+    """Train the tiny model on labelled completions for eight steps, from the base, and return the loss of each."""
+    config = small_kto()
+    optimizer = replace(config.optimizer, learning_rate=config.optimizer.learning_rate * learning_rate_factor)
+    workshop = make_thumb_workshop(folder)
+    changed = replace(config, optimizer=optimizer)
+    _, work = run_kto(workshop, changed, "golden", reference=make_thumb_reference(workshop))
+    return [row["loss"] for row in metric_rows(work.metrics) if "loss" in row]
+
+
+GOLDEN = {"sft": sft_losses, "dpo": dpo_losses, "kto": kto_losses}  # by stage
 
 
 def main() -> None:

@@ -186,7 +186,7 @@ def test_a_loss_without_reference_needs_none(workshop: Workshop) -> None:
 
 
 def test_a_loss_with_reference_says_that_it_has_none(workshop: Workshop) -> None:
-    with pytest.raises(ArtifactError, match=r"dpo\.loss=sigmoid compares with a reference, and the stage got none"):
+    with pytest.raises(ArtifactError, match=r"The loss of `dpo` compares with a reference, and the stage got none"):
         run_dpo(workshop, small_dpo(), "without", reference=None)
 
 
@@ -202,7 +202,7 @@ def test_another_policys_reference_is_refused(
 
 def test_a_reference_of_other_rows_is_refused(workshop: Workshop, tmp_path: Path) -> None:
     other = make_pair_workshop(tmp_path, num_train=10, num_validation=0)
-    with pytest.raises(ArtifactError, match=r"has no log-probabilities for the train pair 'pair-010'"):
+    with pytest.raises(ArtifactError, match=r"has no log-probabilities for the train row 'pair-010'"):
         run_dpo(workshop, small_dpo(), "rows", reference=make_reference(other))
 
 

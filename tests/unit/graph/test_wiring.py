@@ -8,6 +8,7 @@ from fake_stages import make_config, make_suites
 
 from pipeline.config.data import SourceConfig, TableName
 from pipeline.config.evaluation import SuiteConfig
+from pipeline.config.kto import ThumbRows
 from pipeline.config.root import Config
 from pipeline.config.tables import TableConfig
 from pipeline.graph.nodes import Node
@@ -253,3 +254,47 @@ def test_a_named_reference_takes_the_place_of_the_computed_one() -> None:
     assert "reference_logprobs" not in wired
     assert sources(wired["dpo"], "reference") == ["reference_logprobs-abc"]
     assert sources(wired["dpo"], "policy") == []  # the base, because no fine-tuned policy is in the chain
+
+
+def wire_kto(**changes: object) -> dict[str, Node]:
+    asked = config("curate", "sft", "kto", "evaluate")
+    for key, value in changes.items():
+        setattr(asked.kto, key, value)
+    nodes, problems = nodes_for(asked, make_suites("a"), {}, STAGES)
+    assert problems == []
+    return {node.name: node for node in nodes}
+
+
+def test_kto_brings_the_log_probabilities_of_the_policy_it_starts_from() -> None:
+    wired = wire_kto()
+    assert list(wired)[:4] == ["curate", "sft", "thumb_logprobs", "kto"]
+    for name in ("thumb_logprobs", "kto"):
+        assert sources(wired[name], "policy") == ["sft"]
+    assert sources(wired["kto"], "reference") == ["thumb_logprobs"]
+    assert wired["report"].params["policies"] == ["base", "sft", "kto"]
+    swept = wire_kto(beta=0.5, desirable_weight=2.0, seed=3)
+    assert swept["thumb_logprobs"].identity == wired["thumb_logprobs"].identity
+
+
+@pytest.mark.parametrize(
+    ("rows", "tables", "required"),
+    [
+        ("unpaired", {"unpaired"}, ("unpaired/train",)),
+        ("comparisons", {"comparisons"}, ("comparisons/train",)),
+        ("both", {"unpaired", "comparisons"}, ("unpaired/train", "comparisons/train")),
+        ("auto", {"unpaired", "comparisons"}, ()),
+    ],
+)
+def test_kto_reads_the_tables_that_its_rows_come_from(rows: str, tables: set[str], required: tuple[str, ...]) -> None:
+    wired = wire_kto(rows=ThumbRows(rows))
+    for name in ("thumb_logprobs", "kto"):
+        node = wired[name]
+        assert {part.partition("/")[0] for part in node.reads["dataset"]} == tables
+        assert node.required["dataset"] == required
+        assert bool(node.preferred) is (rows == "auto")
+
+
+def test_dpo_and_kto_are_branches_of_one_run() -> None:
+    nodes, problems = nodes_for(config("curate", "sft", "dpo", "kto", "evaluate"), make_suites("a"), {}, STAGES)
+    assert problems == []
+    assert {"reference_logprobs", "thumb_logprobs"} <= {node.name for node in nodes}
