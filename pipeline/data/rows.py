@@ -189,7 +189,7 @@ def check_message(value: Any, where: str, *, may_be_blank: bool = False) -> Mess
     # An empty system turn says something: it keeps a template from putting in a system turn of its own.
     if role != "system" and not may_be_blank and is_blank(content):
         raise BadRowError(Reason.empty, f"{where} ({role}) has no visible text")
-    return Message(role=role, content=content)
+    return {"role": role, "content": content}
 
 
 def check_conversation(values: Any, field: str = "messages", *, last_may_be_blank: bool = False) -> list[Message]:
@@ -243,7 +243,12 @@ def check_prompt(messages: list[Message]) -> list[Message]:
 @lru_cache(maxsize=16)  # one row's texts, which are compared by several keys
 def normalise(text: str) -> str:
     """Unicode NFC with every run of white space as one space: what counts as the same text."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    text = unicodedata.normalize("NFC", text).replace("\n", " ")
+    if not text.isprintable():  # it may hold other white space than spaces
+        return " ".join(text.split())
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return text.strip(" ")
 
 
 def prompt_key(messages: Sequence[Message]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from json.encoder import encode_basestring
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,6 +55,9 @@ SCHEMAS: dict[type, pa.Schema] = {
         ]
     ),
 }
+
+
+_SORTED: dict[type, list[str]] = {row_type: sorted(schema.names) for row_type, schema in SCHEMAS.items()}
 
 
 def part_name(name: str, split: str) -> str:
@@ -117,6 +121,23 @@ def rows_digest(rows: Sequence[Demonstration | Prompt | Comparison | Unpaired]) 
     """Hex sha256 over the rows as canonical JSON, one line each, in order: what a table is, whatever its bytes."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(canonical_json(dataclasses.asdict(row)).encode())
+        digest.update(row_json(row).encode())
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+def row_json(row: Demonstration | Prompt | Comparison) -> str:
+    """Write a row as `canonical_json` would, which does not know that most of it is text and takes twice as long."""
+    return "{" + ",".join([f'"{name}":{_json(getattr(row, name))}' for name in _SORTED[type(row)]]) + "}"
+
+
+def _json(value: Any) -> str:
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, list):
+        turns = [
+            f'{{"content":{encode_basestring(turn["content"])},"role":{encode_basestring(turn["role"])}}}'
+            for turn in value
+        ]
+        return f"[{','.join(turns)}]"
+    return "null" if value is None else canonical_json(value)

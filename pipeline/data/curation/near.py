@@ -23,7 +23,7 @@ from pipeline.data.curation.words import Indices, Ragged, grams, positions, simi
 # A member of a band's bucket is compared with this many that came first and as many that came last before it. Those
 # before it are all that count, so that a later row never changes what is known of earlier ones.
 NUM_COMPARED = 16
-CHUNK_PAIRS = 1 << 16  # that one task compares
+CHUNK_PAIRS = 1 << 12  # that one task compares
 BATCH_WORDS = 1 << 20  # that are compared at a time
 
 

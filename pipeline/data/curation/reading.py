@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +38,7 @@ from pipeline.data.rows import (
     prompt_key,
 )
 from pipeline.data.sources import read_source
+from pipeline.data.tables import row_json
 
 BATCH_ROWS = 4096  # whose words are in memory at a time
 ROW_TYPES: dict[TableName, type[Demonstration] | type[Comparison] | type[Unpaired]] = {
@@ -256,8 +258,9 @@ class _Writer:
     def _write_bands(self, minhash: MinHash, runs: Ragged, shape: tuple[int, int]) -> None:
         salts = np.repeat(np.tile(_FIELD_SALTS[: shape[1]], shape[0]), runs.lengths)
         minima = minhash.minima(Ragged(runs.values ^ salts, runs.lengths)).reshape(-1, *shape)
-        self._files["prompts"].write(minhash.bands(minima[:, :, 0]).tobytes())
-        self._files["contents"].write(minhash.bands(minima.min(axis=2)).tobytes())
+        fields = [minima[:, :, field] for field in range(shape[1])]
+        self._files["prompts"].write(minhash.bands(fields[0]).tobytes())
+        self._files["contents"].write(minhash.bands(reduce(np.minimum, fields)).tobytes())
 
 
 def _turns_of(prompt: list[Message], key: str) -> tuple[str, str]:
@@ -273,7 +276,7 @@ def _as_line(row: Row) -> tuple[bytes, int]:
 
     Only behind the turns does a comma stand before a key `id`: within a text the quotation marks would be escaped.
     """
-    line = canonical_json({name: getattr(row, name) for name in row.__slots__}).encode()
+    line = row_json(row).encode()
     return line, line.index(b'],"id":') + 2 if isinstance(row, Demonstration) else 0
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 Words = npt.NDArray[np.uint32]  # one number per word
 Grams = npt.NDArray[np.uint64]  # one number per run of words
@@ -28,8 +27,15 @@ _SINGLE = re.compile(  # Thai, Lao, Burmese, Khmer, Japanese, Chinese; operators
     "\u00b1\u00d7\u00f7\u2200-\u22ff]"
 )
 _PARTING = re.compile(r"[^\w\x00-\x7f\u00b1\u00d7\u00f7\u2200-\u22ff]")  # beyond ASCII
-_IN_WORDS = {code for code in range(128) if chr(code).isalnum() or chr(code) in f"_{OPERATORS}"} | set(range(128, 256))
-_KEPT = bytes(code if code in _IN_WORDS or code == 0 else 32 for code in range(256))  # other ASCII signs are spaces
+# Of the signs that part words the commonest beyond ASCII. To replace them one by one is many times faster than what the
+# rest needs, and most texts hold no other.
+_TYPOGRAPHIC = "\u2019\u2018\u201c\u201d\u2013\u2014\u2026\u2022\u00a0\u20ac\u00a3\u00b0"
+_FOREIGN = re.compile("[^\x00-\x7f\xc0-\xd6\xd8-\xf6\xf8-\xff]")  # to ASCII and the accented letters of Western Europe
+_IN_WORDS = {code for code in range(128) if chr(code).isalnum() or chr(code) in f"_{OPERATORS}"}
+# Letters are small; ASCII signs that are not in words are spaces.
+_KEPT = bytes(ord(chr(code).lower()) if code in _IN_WORDS or code == 0 else 32 for code in range(128)) + bytes(
+    range(128, 256)
+)
 _END = " \0 "  # stands behind every text, and in none
 MAX_KNOWN_WORDS = 1 << 19  # of a process; a vocabulary of this size takes about 60 MB
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, the golden ratio's bits
@@ -38,12 +44,15 @@ PAIR_BITS = np.uint64(24)  # of a key that holds a pair's number above a run of 
 
 
 class _KnownWords(dict[str, int]):
-    """The number of every word seen so far: the first four bytes of its BLAKE2b digest, the same in every process."""
+    """The number of every word seen so far: the first four bytes of its BLAKE2b digest, the same in every process.
+
+    A word is known with the space behind it.
+    """
 
     def __missing__(self, word: str) -> int:
         if len(self) >= MAX_KNOWN_WORDS:
             self.clear()
-        number = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "little")
+        number = int.from_bytes(hashlib.blake2b(word[:-1].encode(), digest_size=4).digest(), "little")
         self[word] = number
         return number
 
@@ -59,19 +68,23 @@ def number_words(texts: Sequence[str]) -> tuple[Words, Indices]:
     """
     if not texts:
         return np.zeros(0, np.uint32), np.zeros(0, np.int64)
-    content = _END.join([*map(_spread, texts), ""]).encode().lower().translate(_KEPT).strip()
+    content = _END.join([*map(_spread, texts), ""]).encode().translate(_KEPT)
     for operator in OPERATORS:
         content = content.replace(operator.encode(), f" {operator} ".encode())
-    # Arrow parts and counts words several times faster than Python does.
-    encoded = pc.ascii_split_whitespace(pa.array([content], pa.large_string())).values.dictionary_encode()
+    # Arrow counts words several times faster than Python does, and is told where they are, with the space behind each.
+    ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord(" ")) + 1
+    offsets = pa.py_buffer(np.concatenate([[0], ends]))
+    encoded = pa.LargeStringArray.from_buffers(len(ends), offsets, pa.py_buffer(content)).dictionary_encode()
     vocabulary = encoded.dictionary.to_pylist()
     numbers = np.fromiter(map(_known.__getitem__, vocabulary), np.uint32, len(vocabulary))
     places = encoded.indices.to_numpy()
+    if " " in vocabulary:  # where two spaces stand together
+        places = places[places != vocabulary.index(" ")]
     is_end = places == places[-1]
     lengths = np.diff(np.flatnonzero(is_end), prepend=-1) - 1
     words, blank = numbers[places[~is_end]], np.flatnonzero(lengths == 0)
     if len(blank):
-        digests = [_known[hashlib.sha256(texts[place].encode()).hexdigest()] for place in blank.tolist()]
+        digests = [_known[f"{hashlib.sha256(texts[place].encode()).hexdigest()} "] for place in blank.tolist()]
         words = np.insert(words, np.cumsum(lengths)[blank], np.array(digests, np.uint32))
         lengths[blank] = 1
     return words, lengths
@@ -79,8 +92,13 @@ def number_words(texts: Sequence[str]) -> tuple[Words, Indices]:
 
 def _spread(text: str) -> str:
     """Return the text with spaces around what is a word by itself, save for operators; case folded beyond ASCII."""
+    if not text.isascii():
+        for sign in _TYPOGRAPHIC:
+            text = text.replace(sign, " ")
     if text.isascii():
         return text.replace("\0", " ")
+    if not _FOREIGN.search(text):  # nothing is to be composed or parted
+        return text.casefold().replace("\0", " ")
     content = _PARTING.sub(" ", unicodedata.normalize("NFKC", text).casefold())
     return _SINGLE.sub(r" \g<0> ", content).replace("\0", " ")
 

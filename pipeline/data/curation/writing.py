@@ -1,4 +1,8 @@
-"""The last pass: the rows that stay, as tables. Rows come from the first pass's files as canonical JSON."""
+"""The last pass: the rows that stay, as tables. Rows come from the first pass's files as canonical JSON.
+
+Each shard's rows are written twice: as JSON, of which the digest is taken, and as Arrow's columns, so that turning the
+one into the other, which takes the longest, is done in parallel.
+"""
 
 from __future__ import annotations
 
@@ -46,35 +50,62 @@ class WriteTask:
 
 
 def write_shard(task: WriteTask) -> dict[tuple[TableName, str], Path]:
-    """Write the rows of a shard as canonical JSON, a file for each table and split."""
+    """Write the rows of a shard, a file of JSON and one of columns for each table and split."""
     paths: dict[tuple[TableName, str], Path] = {}
     numbers = mapped(task.folder / "numbers", NUMBERS)[task.rows]
-    for number, split in enumerate(SPLITS):
-        chosen = np.flatnonzero(task.splits == number)
-        if len(chosen):
-            lines = _lines(task, numbers["begin"][chosen], numbers["size"][chosen])
-            path = paths[task.table, split] = task.folder / f"shard-{task.shard}.{task.table.value}.{split}"
-            with path.open("wb") as out:
-                for index, line in zip(chosen.tolist(), lines, strict=True):
-                    for copy in _copies(line, int(task.times[index]), int(task.folds[index]), task.table):
-                        out.write(copy + b"\n")
-        prompts = np.flatnonzero((task.splits == number) & task.as_prompts)
-        if len(prompts):
-            path = paths[TableName.prompts, split] = task.folder / f"shard-{task.shard}.prompts.{split}"
-            with path.open("wb") as out:
-                own = numbers[prompts]
-                # A demonstration begins with its completion, and without it is a prompt.
-                for line in _lines(task, own["begin"] + own["tail"], own["size"] - own["tail"]):
-                    out.write(b"{" + line + b"\n")
+    with (
+        shard_file(task.folder, task.shard, "rows").open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        for number, split in enumerate(SPLITS):
+            in_split = task.splits == number
+            for table, chosen, read in (
+                (task.table, np.flatnonzero(in_split), _lines),
+                (TableName.prompts, np.flatnonzero(in_split & task.as_prompts), _prompt_lines),
+            ):
+                if len(chosen):
+                    path = paths[table, split] = task.folder / f"shard-{task.shard}.{table.value}.{split}"
+                    with path.open("wb") as out:
+                        out.writelines(read(task, content, numbers[chosen], chosen))
+                    _write_columns(path, SCHEMAS[ROW_TYPES[table]])
     return paths
 
 
-def _lines(task: WriteTask, begins: Any, sizes: Any) -> Iterator[bytes]:
-    """Read rows of the shard."""
-    path = shard_file(task.folder, task.shard, "rows")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for begin, size in zip(begins.tolist(), sizes.tolist(), strict=True):
-            yield content[begin : begin + size]
+def _lines(task: WriteTask, content: mmap.mmap, numbers: Any, chosen: Any) -> Iterator[bytes]:
+    """Yield rows with their line feeds; those that stand one after the other in one piece."""
+    begins, ends = numbers["begin"], numbers["begin"] + numbers["size"] + 1
+    if task.table is not TableName.comparisons and (task.times[chosen] == 1).all():
+        follows = begins[1:] == ends[:-1]
+        begins, ends = begins[np.append(True, ~follows)], ends[np.append(~follows, True)]
+        yield from (content[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True))
+        return
+    for index, begin, end in zip(chosen.tolist(), begins.tolist(), ends.tolist(), strict=True):
+        for copy in _copies(content[begin : end - 1], int(task.times[index]), int(task.folds[index]), task.table):
+            yield copy + b"\n"
+
+
+def _prompt_lines(task: WriteTask, content: mmap.mmap, numbers: Any, chosen: Any) -> Iterator[bytes]:
+    """Yield the prompts of demonstrations: each of these begins with its completion, and without it is a prompt."""
+    begins, ends = numbers["begin"] + numbers["tail"], numbers["begin"] + numbers["size"] + 1
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        yield b"{" + content[begin:end]
+
+
+def _write_columns(path: Path, schema: pa.Schema) -> None:
+    """Write rows of canonical JSON, one a line, as columns into a file beside theirs."""
+    with path.open("rb") as file, pa.OSFile(str(_columns(path)), "wb") as out, pa.ipc.new_stream(out, schema) as stream:
+        while lines := file.readlines(BLOCK_BYTES):
+            content = b"".join(lines)
+            rows = pa_json.read_json(
+                pa.BufferReader(content),
+                read_options=pa_json.ReadOptions(block_size=len(content), use_threads=False),
+                parse_options=pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+            )
+            stream.write_table(rows.select(schema.names).cast(schema))
+
+
+def _columns(path: Path) -> Path:
+    return path.with_name(f"{path.name}.columns")
 
 
 def _copies(line: bytes, times: int, fold: int, table: TableName) -> Iterator[bytes]:
@@ -102,16 +133,18 @@ class TableFile:
         self._num_waiting = 0
 
     def add(self, path: Path) -> None:
-        """Append rows of canonical JSON, one a line."""
+        """Append what `write_shard` wrote."""
         with path.open("rb") as file:
-            while lines := file.readlines(BLOCK_BYTES):
-                content = b"".join(lines)
-                self._digest.update(content)
-                self._waiting.append(self._columns(content))
-                self.num_rows += len(lines)
-                self._num_waiting += len(lines)
-                self._write(ROW_GROUP_ROWS)
+            while block := file.read(BLOCK_BYTES):
+                self._digest.update(block)
+        with pa.memory_map(str(_columns(path))) as source:
+            rows = pa.ipc.open_stream(source).read_all()
+        self._waiting.append(rows)
+        self.num_rows += rows.num_rows
+        self._num_waiting += rows.num_rows
+        self._write(ROW_GROUP_ROWS)
         path.unlink()
+        _columns(path).unlink()
 
     def close(self) -> str:
         """Write what is left, and return the digest, which is that of `tables.rows_digest`."""
@@ -119,13 +152,6 @@ class TableFile:
         if self._writer is not None:
             self._writer.close()
         return self._digest.hexdigest()
-
-    def _columns(self, content: bytes) -> pa.Table:
-        return pa_json.read_json(
-            pa.BufferReader(content),
-            read_options=pa_json.ReadOptions(block_size=len(content), use_threads=False),
-            parse_options=pa_json.ParseOptions(explicit_schema=self._schema, unexpected_field_behavior="error"),
-        ).select(self._schema.names)
 
     def _write(self, at_least: int) -> None:
         """Write full row groups, or, at the end, whatever there is."""
@@ -136,7 +162,7 @@ class TableFile:
             if self._writer is None:
                 self._writer = table_writer(self._path, self._schema)
             group = table.slice(0, ROW_GROUP_ROWS).combine_chunks()
-            self._writer.write_table(group.cast(self._schema), row_group_size=ROW_GROUP_ROWS)
+            self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
             table = table.slice(ROW_GROUP_ROWS)
         self._waiting = [table]
         self._num_waiting = table.num_rows

@@ -22,10 +22,10 @@ _CONTROL = re.compile(
 _SIGNS = ("<|", "<\N{FULLWIDTH VERTICAL LINE}", "INST]", "SYS>>", "_of_turn>", "os>", "<extra_id_", "<s>", "</s>")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _UNFILLED = re.compile(r"(?<!\{)\{\{\s*[A-Za-z_][\w .-]{0,60}\}\}(?!\})")
+# Each begins with a sign of its own case, which the search looks for many times faster than for one of either.
 _TO_FILL = re.compile(
-    r"\[(?:insert|your|enter)\b[^\[\]\n]{0,60}\](?![(\[:])|<(?:insert|your|enter)[ _-][^<>\n/=\"]{1,60}>"
-    r"|lorem ipsum dolor",
-    re.IGNORECASE,
+    r"\[(?i:(?:insert|your|enter)\b[^\[\]\n]{0,60}\](?![(\[:]))|<(?i:(?:insert|your|enter)[ _-][^<>\n/=\"]{1,60}>)"
+    r"|l(?i:orem ipsum dolor)|L(?i:orem ipsum dolor)"
 )
 
 
@@ -75,20 +75,24 @@ def placeholders() -> Filter:
 
     def check(row: Row) -> Row | Drop:
         for text in all_texts(row):
-            if "{{" in text and (found := _UNFILLED.search(_CODE.sub(" ", text))):
+            if "{{" in text and (found := _UNFILLED.search(_without_code(text))):
                 return Drop("placeholder", f"{found[0]!r} was not filled in")
         for turns in completions(row):
             for turn in turns:
                 text = turn["content"]
                 if "[" not in text and "<" not in text and "psum dolor" not in text:
                     continue
-                for found in _TO_FILL.finditer(_CODE.sub(" ", text)):
+                for found in _TO_FILL.finditer(_without_code(text)):
                     asked_for = any(found[0].casefold() in message["content"].casefold() for message in row.prompt)
                     if not asked_for:
                         return Drop("placeholder", f"{found[0]!r} was not filled in")
         return row
 
     return check
+
+
+def _without_code(text: str) -> str:
+    return _CODE.sub(" ", text) if "`" in text else text
 
 
 def _strikes_out(match: re.Match[str]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import unicodedata
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from pipeline.data.rows import (
     check_id,
     check_prompt,
     content_key,
+    normalise,
     prompt_hash,
     prompt_key,
     split_demonstration,
@@ -121,6 +124,15 @@ def test_prompts_that_differ_only_in_form_have_one_key() -> None:
     with_system = [turn("system", "Be brief."), turn("user", composed)]
     assert prompt_key(with_system) == "Caf\u00e9 au lait"
     assert prompt_key([turn("user", "cafe au lait")]) != prompt_key([turn("user", composed)])
+
+
+def test_every_white_space_is_one_space_and_accents_are_composed() -> None:
+    signs = [*"ab", *" \n\t\r\x0b\x1c\x85\xa0\u1680\u2009\u2028\u3000", *"\u200b\u0301é\x7f"]
+    chance = random.Random(3)
+    texts = ["".join(chance.choices(signs[: chance.randrange(1, len(signs) + 1)], k=9)) for _ in range(3000)]
+    for text in ["", " ", "\n", "a  b   c", *texts]:
+        assert normalise(text) == " ".join(unicodedata.normalize("NFC", text).split())
+    assert normalise("a\u0301\n\n b ") == "á b" != normalise("a b")
 
 
 def test_the_split_hash_is_sha256_of_seed_and_key() -> None:

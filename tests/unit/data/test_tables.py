@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.data.rows import Demonstration, Message, Prompt
-from pipeline.data.tables import part_name, read_table, rows_digest, write_table
+from pipeline.data.rows import Comparison, Demonstration, Message, Prompt, Row
+from pipeline.data.tables import part_name, read_table, row_json, rows_digest, write_table
 from pipeline.errors import DataError
 
 QUESTION, REPLY = Message(role="user", content="Why? \u2028 日本"), Message(role="assistant", content="So.\r\n")
@@ -45,6 +46,24 @@ def test_the_digest_is_that_of_canonical_lines() -> None:
     assert rows_digest([]) == hashlib.sha256(b"").hexdigest()
     assert rows_digest([replace(PROMPT, topic="t")]) != rows_digest([PROMPT])
     assert rows_digest(ROWS) != rows_digest(ROWS[::-1])
+
+
+def test_a_row_is_written_as_canonical_json() -> None:
+    odd = "".join(map(chr, range(1, 256))) + "\u2028\\/🙂日"
+    turn = Message(role="user", content=odd)
+    rows: list[Row] = [
+        replace(ROWS[1], id=odd, topic=odd),
+        replace(PROMPT, prompt=[]),
+        Comparison(
+            id="c", source="s", licence=None, prompt=[turn, REPLY, turn], chosen=[REPLY], rejected=[QUESTION],
+            confidence=2 / 3, num_votes=5, margin=-0.0, tie=1e-300, fold=4,
+        ),
+    ]  # fmt: skip
+    for row in rows:
+        expected = json.dumps(asdict(row), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert row_json(row) == expected
+    with pytest.raises(ValueError, match="JSON"):
+        row_json(replace(rows[2], margin=float("nan")))
 
 
 def test_a_missing_split_names_what_there_is(tmp_path: Path) -> None:

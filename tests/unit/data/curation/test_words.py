@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -41,6 +44,39 @@ def test_words_are_counted_text_by_text() -> None:
     assert lengths.tolist() == [2, 1, 1, 1, 3]  # what has no words is one word, itself
     assert len(words) == 8
     assert number_words([])[1].tolist() == []
+
+
+# Letters of every kind, signs that part words in and beyond ASCII, operators, and what stands for several characters.
+SIGNS = [
+    *"abIJ019_ \n\t.,'\"+-=<%",
+    *"éÀßøÿ",
+    *"ªµ²½¡¿°€’“–…•\u00a0",
+    *"×÷√±",
+    *"İıſﬁŉо",
+    *"日かก好",
+    "\u0301",
+    "\0",
+    "🙂",
+]
+
+
+def as_defined(text: str) -> list[int]:
+    """Words by the definition that heads the module, one text at a time."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    single = r"[+\-*/=<>%^±×÷\u2200-\u22ff]|[\u0e01\u3040-\u30ff\u4e00-\u9fff]"
+    found = re.findall(rf"{single}|(?:(?!{single})\w)+", folded)
+    words = found or [hashlib.sha256(text.encode()).hexdigest()]
+    return [int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "little") for word in words]
+
+
+def test_words_are_those_of_the_definition_whichever_way_they_are_found() -> None:
+    chance = random.Random(5)
+    texts = ["".join(chance.choices(SIGNS[: chance.randrange(1, len(SIGNS) + 1)], k=12)) for _ in range(3000)]
+    texts += ["", " ", "\u0301a", "a\u0301", "Straße’s “naïve” café"]
+    words, lengths = number_words(texts)
+    for text, own in zip(texts, np.split(words, np.cumsum(lengths)[:-1]), strict=True):
+        assert own.tolist() == as_defined(text), ascii(text)
+    assert as_defined("a\u0301b") != as_defined("ab")  # else the accents above would show nothing
 
 
 def test_equal_runs_have_equal_numbers_wherever_they_stand() -> None:
