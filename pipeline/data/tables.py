@@ -126,7 +126,7 @@ def rows_digest(rows: Sequence[Demonstration | Prompt | Comparison | Unpaired]) 
     return digest.hexdigest()
 
 
-def row_json(row: Demonstration | Prompt | Comparison) -> str:
+def row_json(row: Demonstration | Prompt | Comparison | Unpaired) -> str:
     """Write a row as `canonical_json` would, which does not know that most of it is text and takes twice as long."""
     return "{" + ",".join([f'"{name}":{_json(getattr(row, name))}' for name in _SORTED[type(row)]]) + "}"
 
