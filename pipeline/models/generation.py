@@ -13,9 +13,10 @@ from transformers import DynamicCache, PreTrainedConfig
 from pipeline.config.evaluation import SamplingConfig
 from pipeline.data.chat import Chat
 from pipeline.models.drawing import draw, stream
-from pipeline.models.head import underlying_model
+from pipeline.models.head import backbone, head_logits, underlying_model
 from pipeline.models.kv_cache import can_be_joined, join, make_cache, padded_left, repeat, select
 from pipeline.models.logprobs import compute_context
+from pipeline.models.packed import packed_linears
 
 # Rows leave together: taking one out copies the keys and values of all that stay.
 SHARE_WORTH_COMPACTING = 0.125
@@ -71,7 +72,7 @@ def generate(
     """
     names = list(keys) if keys is not None else [str(number) for number in range(len(prompts))]
     writer = _Writer(model, chat, prompts, sampling, names, with_logprobs=with_logprobs)
-    with torch.inference_mode(), compute_context(model):
+    with packed_linears(model, batch_size), torch.inference_mode(), compute_context(model):
         writer.run(batch_size, on_step)
     return [_completion(chat, ids, logprobs) for ids, logprobs in zip(writer.written, writer.logprobs, strict=True)]
 
@@ -183,12 +184,10 @@ class _Writer:
 
     def _logits(self, ids: Tensor, mask: Tensor, position_ids: Tensor, cache: DynamicCache) -> Tensor:
         """Return ``[B, V]`` fp32 logits behind the last position."""
-        read = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, use_cache=True,
-            logits_to_keep=1,
-        )  # fmt: skip
-        logits: Tensor = read.logits[:, -1].float()
-        return logits
+        read = backbone(self.model)(
+            input_ids=ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, use_cache=True
+        )
+        return head_logits(self.model, read.last_hidden_state[:, -1])
 
     def _draw(self, logits: Tensor, numbers: list[int]) -> Tensor:
         """Draw one token per row and write it down."""

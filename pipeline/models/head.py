@@ -86,6 +86,15 @@ def _positive(config: Any, key: str) -> float | None:
     return float(value)
 
 
+def head_logits(model: nn.Module, hidden: Tensor) -> Tensor:
+    """Return the ``[N, V]`` fp32 logits of states ``[N, H]``, through the head's own module."""
+    head, layer = output_head(model), underlying_model(model).get_output_embeddings()
+    # A slice of longer rows is no matrix to torch, which would repeat the whole weight for each of them.
+    logits: Tensor = layer(hidden.to(head.weight.dtype).contiguous()).float()
+    logits = logits if head.scale == 1.0 else logits * head.scale
+    return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
+
+
 @torch.no_grad()
 def check_head(model: nn.Module) -> None:
     """Refuse a model whose logits are not what its backbone and head give when they are applied one after the other.
@@ -98,9 +107,7 @@ def check_head(model: nn.Module) -> None:
     input_ids = (torch.arange(PROBE_LENGTH, device=head.weight.device) * 37 % vocab_size).unsqueeze(0)
     expected = causal(input_ids=input_ids, use_cache=False).logits[0].float()
     hidden = backbone(model)(input_ids=input_ids, use_cache=False).last_hidden_state[0]
-    logits = torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias).float() * head.scale
-    if head.softcap is not None:
-        logits = head.softcap * torch.tanh(logits / head.softcap)
+    logits = head_logits(model, hidden)
     tolerance = 1e-4 if head.weight.dtype == torch.float32 else 3e-2
     scale = expected.abs().max().item()
     difference = (logits - expected).abs().max().item() if logits.shape == expected.shape else float("inf")
