@@ -19,6 +19,15 @@ COMMAND = next(
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe",
          "--disable-background-networking", "--disable-component-update", "--no-first-run")  # fmt: skip
 
+# The texts of plots that stick out of them.
+SPILLED = """[...document.querySelectorAll('svg')].flatMap(svg => {
+    const box = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll('text')].filter(text => {
+        const own = text.getBoundingClientRect();
+        return own.width && (own.left < box.left - 1 || own.right > box.right + 1 || own.bottom > box.bottom + 1);
+    }).map(text => svg.getAttribute('aria-label') + ': ' + text.textContent);
+})"""
+
 
 class Browser:
     """One tab; everything that it says or asks the network for is kept."""

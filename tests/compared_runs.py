@@ -93,3 +93,19 @@ def write_sweep(outputs: Path, trials: Sequence[Mapping[str, Any]], *, sweep: st
     }  # fmt: skip
     (folder / "sweep.json").write_text(json.dumps({**content, **changes}), encoding="utf-8")
     return folder
+
+
+def make_grid(outputs: Path) -> Path:
+    """Write a sweep of eight trials, a whole grid, with one that failed and one that was pruned."""
+    skills = (0.4, 0.5, 0.45, 0.6, 0.5, 0.55, 0.42, 0.47)
+    grid = [(beta, rate) for beta in (0.1, 0.5) for rate in (1e-5, 2e-5, 5e-5, 1e-4)]
+    trials: list[dict[str, Any]] = []
+    for number, ((beta, rate), skill) in enumerate(zip(grid, skills, strict=True)):
+        write_trial(outputs, number, skill, beta=beta, optimizer={"learning_rate": rate})
+        trials.append({"params": {"dpo.beta": beta, "dpo.optimizer.learning_rate": rate}})
+    lost = {"params": {"dpo.beta": 9.0, "dpo.optimizer.learning_rate": 1.0}}
+    trials += [
+        {**lost, "status": "failed", "exit_status": 17, "reason": "diverged at step 3"},
+        {**lost, "status": "pruned", "intermediate": [[10, 0.2]], "folder": "never"},
+    ]
+    return write_sweep(outputs, trials)

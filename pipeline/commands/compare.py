@@ -66,17 +66,17 @@ def compare_command(arguments: list[str]) -> int:
     from pipeline.comparison.building import build_comparison
     from pipeline.comparison.selecting import choose
     from pipeline.comparison.writing import csv_text, terminal_lines
+    from pipeline.pages.comparison_page import comparison_page
 
     request = parse(arguments)
     chosen = choose(request.words, request.outputs)
     comparison = build_comparison(
         chosen, baseline=request.option("baseline"), by=request.option("by"), policy=request.option("policy")
     )
-    for line in terminal_lines(comparison):
-        print(line)
     given = request.option("out")
     folder = Path(given) if given else request.outputs / "comparisons" / folder_name(comparison)
     written = {
+        "comparison.html": comparison_page(comparison),
         "comparison.csv": csv_text(comparison),
         "comparison.json": json.dumps(comparison, indent=1, sort_keys=True, allow_nan=False) + "\n",
     }
@@ -84,7 +84,9 @@ def compare_command(arguments: list[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     for name, content in written.items():
         write_durably(folder / name, content)
-    print(f"\ncomparison  {folder / 'comparison.csv'}, and comparison.json beside it")
+    for line in terminal_lines(comparison):
+        print(line)
+    print(f"\ncomparison  {folder / 'comparison.html'}  (comparison.csv and comparison.json lie beside it)")
     return 0
 
 

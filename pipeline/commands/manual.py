@@ -64,7 +64,7 @@ compare [WHAT ...]         a run folder, a glob, a sweep, the beginning of a nam
   --baseline RUN[:POLICY]  what the others are compared with: a number of the table or a name; the first one
   --by SUITE/METRIC        what the order goes by; the sweep's objective, else a primary metric
   --policy NAME|all        which policy of each run; its newest one
-  --out DIR                where comparison.csv and comparison.json go; outputs/comparisons/NAME
+  --out DIR                where comparison.html, .csv and .json go; outputs/comparisons/NAME
   runtime.outputs=DIR      where the runs are
 Runs that were evaluated on different items or by different checks are not ranked: the reason is printed.
 """,

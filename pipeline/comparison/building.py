@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.comparison.measuring import Metric, metrics_of, rows_of
 from pipeline.comparison.ranking import criterion, rank
 from pipeline.comparison.records import RunRecord
 from pipeline.comparison.selecting import Chosen
+from pipeline.config.root import EVALUATE
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.report import round_floats
 from pipeline.pages.comparison_view import short_names
@@ -20,6 +22,7 @@ from pipeline.pages.numbers import setting_text
 
 FORMAT_VERSION = 1
 LISTED_RUNS = 5  # in an error
+YEAR = re.compile(r"\d{4}-")  # with which run folders begin
 LABEL_KEYS = 3  # parameters in the label of a candidate
 
 
@@ -52,7 +55,7 @@ def build_comparison(
     parameters = _parameters(chosen.runs, found)
     ranked = [key for key in ranking["order"] if found[int(key) - 1].twin_of is None]
     values = {key: ranking["values"][key] for key in ranked}
-    expenses = expenses_of(found)
+    expenses, compared = expenses_of(found), [entry.run for entry in found]
     comparison = {
         "format_version": FORMAT_VERSION,
         "confidence": confidence,
@@ -60,7 +63,7 @@ def build_comparison(
         "runs": [_run(run) for run in chosen.runs],
         "sweeps": [{"name": entry.name, "status": entry.status, "method": entry.method, "objectives": entry.objectives}
                    for entry in chosen.sweeps],
-        "candidates": [_candidate(entry, chosen.runs, parameters) for entry in found],
+        "candidates": [_candidate(entry, chosen.runs, parameters, ranking["order"]) for entry in found],
         "suites": _suites(suites, metrics, reference),
         "metrics": rows,
         "refusals": refusals(found),
@@ -69,7 +72,7 @@ def build_comparison(
         "parameters": parameters,
         "importance": importance_of(parameters, values),
         "effects": level_effects(parameters, ranked, criteria.metric, confidence) if criteria.metric else [],
-        "config": config_differences(chosen.runs),
+        "config": config_differences(chosen.runs, compared),
         "lineage": lineage_differences(found, expenses.made_from),
         "costs": expenses.costs,
         "curves": expenses.curves,
@@ -87,16 +90,23 @@ def _run(run: RunRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _candidate(entry: Candidate, runs: Sequence[RunRecord], parameters: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    short = short_names(list(parameters))
-    chosen = [
-        f"{short[name]}={setting_text(values[entry.key])}" for name, values in parameters.items() if entry.key in values
+def _candidate(
+    entry: Candidate, runs: Sequence[RunRecord], parameters: dict[str, dict[str, Any]], order: Sequence[str]
+) -> dict[str, Any]:
+    """Return a candidate with its labels: the parameters that vary in what is ranked, else its run's name."""
+    short, several = short_names(list(parameters)), any(len(run.report["policies"]) > 1 for run in runs if run.report)
+    named = [
+        (name, setting_text(values[entry.key]))
+        for name, values in parameters.items()
+        if entry.key in values and len({repr(values.get(key)) for key in order}) > 1
     ]
-    several = len({key for values in parameters.values() for key in values}) > 0
-    label = ", ".join(chosen[:LABEL_KEYS]) if several and chosen else entry.run.name
+    name = entry.run.name.removeprefix(entry.run.name[:5] if YEAR.match(entry.run.name) else "")
+    name = f"{name}, {entry.policy}" if several and not named else name
     return {
         "key": entry.key, "run": runs.index(entry.run), "policy": entry.policy, "artifact": entry.artifact,
-        "twin_of": entry.twin_of, "refused": entry.refused, "label": label,
+        "twin_of": entry.twin_of, "refused": entry.refused,
+        "label": ", ".join(f"{short[key]}={value}" for key, value in named[:LABEL_KEYS]) or name,
+        "short": ", ".join(value for _, value in named[:LABEL_KEYS]) or name,
     }  # fmt: skip
 
 
@@ -108,10 +118,12 @@ def _parameters(runs: Sequence[RunRecord], found: Sequence[Candidate]) -> dict[s
             name: {entry.key: entry.run.parameters[name] for entry in found if name in entry.run.parameters}
             for name in swept
         }
-    differing = config_differences([entry.run for entry in found])["keys"]
+    own = [entry.run for entry in found]
     plain = {
-        name: values for name, values in differing.items() if not any(isinstance(v, list | dict) for v in values)
-    }  # fmt: skip
+        name: values
+        for name, values in config_differences(own, own)["keys"].items()
+        if name.partition(".")[0] != EVALUATE and not any(isinstance(value, list | dict) for value in values)
+    }
     return {
         name: {entry.key: value for entry, value in zip(found, values, strict=True)} for name, values in plain.items()
     }

@@ -10,8 +10,9 @@ from pipeline.comparison.alignment import Candidate
 from pipeline.comparison.records import RunRecord
 from pipeline.config.root import Config
 from pipeline.config.suggestions import section_type
+from pipeline.graph.spec import STAGES
 
-NOT_CONFIGURED = frozenset({"command"})  # written beside the configuration
+NOT_CONFIGURED = frozenset({"command", "name"})  # written beside the configuration, or no more than a name
 
 
 def idle_keys(schema: type = Config, prefix: str = "") -> set[str]:
@@ -26,14 +27,23 @@ def idle_keys(schema: type = Config, prefix: str = "") -> set[str]:
     return found
 
 
-def config_differences(runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """Return the keys in which runs differ: those that affect results with their values, the others by name."""
-    configured = [run for run in runs if run.config]
-    idle = idle_keys()
+def config_differences(runs: Sequence[RunRecord], compared: Sequence[RunRecord]) -> dict[str, Any]:
+    """Return the keys in which runs differ: those that affect results with their values, the others by name.
+
+    Sections of stages that none of the compared runs has are left out.
+
+    Args:
+        runs: Whose values are listed.
+        compared: That have to differ.
+    """
+    configured = [run for run in compared if run.config]
+    idle, run_stages = idle_keys(), {stage for run in configured for stage in run.config.get("stages") or []}
+    skipped = STAGES.keys() - run_stages if run_stages else frozenset()
     differing = {
         key: [run.config.get(key) for run in runs]
         for key in dict.fromkeys(key for run in configured for key in run.config)
-        if key not in NOT_CONFIGURED and len({repr(run.config.get(key)) for run in configured}) > 1
+        if key.partition(".")[0] not in NOT_CONFIGURED | skipped
+        and len({repr(run.config.get(key)) for run in configured}) > 1
     }
     own = {key: values for key, values in differing.items() if not _is_idle(key, idle)}
     return {"keys": own, "idle": sorted(differing.keys() - own.keys())}
@@ -56,7 +66,7 @@ def lineage_differences(found: Sequence[Candidate], made_from: Mapping[str, Mapp
             facts.setdefault(stage, {})[candidate.key] = artifact
     same, different = {}, {}
     for stage, ids in facts.items():
-        values = {ids.get(candidate.key, "") for candidate in found}
+        values = set(ids.values())  # what was not made has no id, as the base has no training
         if len(values) == 1:
             same[stage] = values.pop()
         else:

@@ -21,7 +21,7 @@ def terminal_lines(comparison: Comparison) -> list[str]:
     """Return what was compared, best first, what it is worth, and what was left out with the reason."""
     ranking, found = comparison["ranking"], comparison["candidates"]
     lines = [
-        f"{counted(len(comparison['runs']), 'run')}, {len(ranking['order'])} ranked by {ranking['by']}, baseline "
+        f"{counted(len(comparison['runs']), 'run')}; ranked by {ranking['by']}: {len(ranking['order'])}; baseline "
         f"#{comparison['baseline']}; {comparison['confidence']:.0%} intervals",
         *_config_lines(comparison), comparison["lineage"]["sentence"], "", *_table(comparison), "",
         *ranking["sentences"], *_importance_lines(comparison),
@@ -62,7 +62,7 @@ def _table(comparison: Comparison) -> list[str]:
     shown = order[:SHOWN_ROWS]
     if comparison["baseline"] in order and comparison["baseline"] not in shown:
         shown = [*shown, comparison["baseline"]]
-    parameters = varying(comparison["parameters"])[:SHOWN_PARAMETERS]
+    parameters = varying(comparison)[:SHOWN_PARAMETERS]
     short = short_names(list(comparison["parameters"]))
     metrics = leading_metrics(comparison)
     header = ["rank", "#", "run", "policy", *(short[name] for name in parameters)]

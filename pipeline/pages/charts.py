@@ -40,6 +40,7 @@ class Series:
     points: list[tuple[float, float]]
     colour: int
     dots: bool = False  # measured now and then, so that each point is shown
+    faint: bool = False  # one of many, in the background
 
 
 def forest_plot(
@@ -148,9 +149,15 @@ def _bar(entry: Mapping[str, Any], own: str, scale: Scale, top: float, thickness
 
 
 def line_chart(
-    series: Sequence[Series], title: str, x_name: str, *, from_zero: bool = False, whole: bool = True
+    series: Sequence[Series],
+    title: str,
+    x_name: str,
+    *,
+    from_zero: bool = False,
+    whole: bool = True,
+    legend: bool = True,
 ) -> Markup:
-    """Return up to two curves over one axis, with a legend where there are two; `whole` if the axis counts."""
+    """Return curves over one axis, with a legend where there are two; `whole` if the axis counts."""
     width, left, right, top, bottom = 330, 48, 322, 50, 190
     points = [point for entry in series for point in entry.points]
     horizontal = scale_around([x for x, _ in points], left, right)
@@ -169,7 +176,7 @@ def line_chart(
     parts.append(text((left + right) / 2, bottom + 34, x_name, "tick", "middle"))
     for index, entry in enumerate(series):
         parts += _curve(entry, horizontal, vertical)
-        if len(series) > 1:
+        if legend and len(series) > 1:
             x = left + 110 * index
             parts.append(line(x, 32, x + 16, 32, f"curve {colour(entry.colour)}"))
             parts.append(text(x + 22, 36, entry.name, "tick", limit=14))
@@ -179,7 +186,7 @@ def line_chart(
 def _curve(entry: Series, horizontal: Scale, vertical: Scale) -> list[Markup]:
     placed = [(horizontal(x), vertical(y)) for x, y in averaged(entry.points, MAX_POINTS)]
     path = " ".join(f"{x:.2f},{y:.2f}" for x, y in placed)
-    parts = [element("polyline", points=path, class_=f"curve {colour(entry.colour)}")]
+    parts = [element("polyline", points=path, class_=f"{'faint ' if entry.faint else ''}curve {colour(entry.colour)}")]
     if entry.dots or len(placed) == 1:
         parts += [element("circle", cx=x, cy=y, r=3, class_=f"mark filled {colour(entry.colour)}") for x, y in placed]
     return parts

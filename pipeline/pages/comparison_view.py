@@ -29,9 +29,12 @@ def is_objective(comparison: Comparison) -> bool:
     return by not in {(row["suite"], row["metric"]) for row in comparison["metrics"]}
 
 
-def varying(parameters: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the parameters that do not have one value everywhere."""
-    return [name for name, values in parameters.items() if len({repr(value) for value in values.values()}) > 1]
+def varying(comparison: Comparison) -> list[str]:
+    """Return the parameters that do not have one value in all that is ranked."""
+    order = comparison["ranking"]["order"]
+    return [
+        name for name, values in comparison["parameters"].items() if len({repr(values.get(key)) for key in order}) > 1
+    ]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:

@@ -152,6 +152,8 @@ def setting_text(value: Any) -> str:
     """Write a value of a configuration short: ``0.0001``, ``null``, ``true``."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(setting_text, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

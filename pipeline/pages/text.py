@@ -24,7 +24,8 @@ def visible(text: str) -> str:
 def typographic(number: str) -> str:
     """Write the hyphens of a number as minus signs, and keep an interval on one line."""
     whole = re.sub(r"\[[^\[\]]*\]", lambda found: found.group().replace(" ", "\N{NO-BREAK SPACE}"), number)
-    return re.sub(r"-(?=[\d.])", "\N{MINUS SIGN}", whole)
+    # Not the hyphen of a name such as run-7, but that of an exponent.
+    return re.sub(r"(?:(?<!\w)|(?<=\de))-(?=[\d.])", "\N{MINUS SIGN}", whole)
 
 
 def _picture(character: str) -> str:

@@ -44,7 +44,7 @@ def test_the_same_runs_give_the_same_files(tmp_path: Path, capsys: pytest.Captur
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
     assert json.loads(first["comparison.json"])["candidates"][1]["label"] == "beta=1"
     printed = capsys.readouterr().out
-    assert "2 runs, 2 ranked by form/all_checks, baseline #1" in printed
+    assert "2 runs; ranked by form/all_checks: 2; baseline #1" in printed
     assert compare_command([*arguments, "--out", str(tmp_path / "here")]) == 0
     assert (tmp_path / "here" / "comparison.json").read_bytes() == first["comparison.json"]
 

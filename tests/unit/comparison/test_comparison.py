@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compared_runs import SUITES, samples_of, write_run, write_sweep, write_trial
+from compared_runs import SUITES, make_grid, samples_of, write_run
 from help_desk import FORM
 
 from pipeline.comparison.building import build_comparison
@@ -20,24 +20,11 @@ from pipeline.comparison.writing import csv_text, terminal_lines
 from pipeline.config.evaluation import CheckConfig
 from pipeline.errors import ArtifactError, ConfigError
 
-SKILLS = (0.4, 0.5, 0.45, 0.6, 0.5, 0.55, 0.42, 0.47)
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight trials of a whole grid, one that failed and one that was pruned."""
     outputs = tmp_path_factory.mktemp("outputs")
-    grid = [(beta, rate) for beta in (0.1, 0.5) for rate in (1e-5, 2e-5, 5e-5, 1e-4)]
-    trials: list[dict[str, Any]] = []
-    for number, ((beta, rate), skill) in enumerate(zip(grid, SKILLS, strict=True)):
-        write_trial(outputs, number, skill, beta=beta, optimizer={"learning_rate": rate})
-        trials.append({"params": {"dpo.beta": beta, "dpo.optimizer.learning_rate": rate}})
-    lost = {"params": {"dpo.beta": 9.0, "dpo.optimizer.learning_rate": 1.0}}
-    trials += [
-        {**lost, "status": "failed", "exit_status": 17, "reason": "diverged at step 3"},
-        {**lost, "status": "pruned", "intermediate": [[10, 0.2]], "folder": "never"},
-    ]
-    write_sweep(outputs, trials)
+    make_grid(outputs)
     return outputs
 
 

@@ -55,6 +55,7 @@ def test_decimals(low: float | None, high: float | None, estimate: float, decima
         (counted(2400, "item"), "2,400 items"),
         (typographic("-0.31 [-0.36, 2e-4]"), "−0.31 [−0.36,\N{NO-BREAK SPACE}2e−4]"),
         (typographic("held-out bits"), "held-out bits"),
+        (typographic("run-7: -0.5"), "run-7: −0.5"),
     ],
 )
 def test_written(written: str, expected: str) -> None:
