@@ -1,8 +1,6 @@
 """Reward models on public human votes: accuracy with intervals, cross-fitted so that every pair is held out once.
 
-``PIPELINE_REAL_DATA=FOLDER python scripts/reward_experiments.py hh``
-``PIPELINE_REAL_DATA=FOLDER python scripts/reward_experiments.py pandalm``
-``PIPELINE_REAL_DATA=FOLDER python scripts/reward_experiments.py annotators``
+``PIPELINE_REAL_DATA=FOLDER python scripts/reward_experiments.py hh annotators pandalm``
 
 `hh` and `pandalm` train five reward models with the stage `reward`, each on four folds of prompts that `curate` made,
 and score the fifth. `annotators` lets five simulated annotators of known accuracy vote on hh-rlhf's labels and compares
@@ -22,7 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-from reward import annotators, cross_fitting  # noqa: E402  (the path is set above)
+from reward import annotators, cross_fitting  # noqa: E402
+from reward.runs import compose  # noqa: E402
+
+from pipeline.models.lower_layers import LowerLayers  # noqa: E402  (the path is set above)
 
 EXPERIMENTS = {"hh": cross_fitting.run, "pandalm": cross_fitting.run, "annotators": annotators.run}
 
@@ -30,7 +31,7 @@ EXPERIMENTS = {"hh": cross_fitting.run, "pandalm": cross_fitting.run, "annotator
 def main() -> None:
     """Read the command line, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=sorted(EXPERIMENTS))
+    parser.add_argument("names", nargs="+", choices=sorted(EXPERIMENTS))
     parser.add_argument("--output", type=Path, default=Path("outputs/reward_experiments"))
     parser.add_argument("--folds", type=int, nargs="*", default=[0, 1, 2, 3, 4], help="hold out only these")
     parser.add_argument(
@@ -40,8 +41,11 @@ def main() -> None:
     data = os.environ.get("PIPELINE_REAL_DATA")
     if not data:
         sys.exit("PIPELINE_REAL_DATA must name the folder of public data that holds hh-rlhf/ and pandalm/.")
-    summary = EXPERIMENTS[options.name](options.name, Path(data), options.output, options.folds, options.changes)
-    print(json.dumps(summary, indent=1), flush=True)
+    upper = compose(options.changes).reward.upper_layers
+    lower = None if upper is None else LowerLayers(upper)  # the base is the same for all, and hh's pairs serve twice
+    for name in options.names:
+        summary = EXPERIMENTS[name](name, Path(data), options.output, options.folds, options.changes, lower)
+        print(json.dumps({"name": name, **summary}, indent=1), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,39 +10,33 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts.artifact import Artifact
-from pipeline.artifacts.manifest import ArtifactKind
-from pipeline.artifacts.outcome import StageOutcome
-from pipeline.artifacts.store import Store
 from pipeline.data.rows import Comparison
-from pipeline.data.tables import part_name, read_table, rows_digest, write_table
 from pipeline.evaluation.reward_card import ScoredPair
 from pipeline.models.lower_layers import LowerLayers
 from pipeline.statistics.dawid_skene import dawid_skene
 from pipeline.statistics.intervals import mean_interval, paired_difference, proportion_interval
-from reward.runs import compose, held_out_pairs, make_dataset, train_and_score
+from reward.runs import compose, held_out_pairs, make_dataset, rewrite, train_and_score
 
 ACCURACIES = (0.95, 0.85, 0.6, 0.55, 0.5)
 SEED = 7
 ARMS = {  # how votes become labels -> what the stage does with their confidence
     "dawid_skene": "reward.confidence=label",
     "majority": "reward.confidence=ignore",
-    "vote_share": "reward.confidence=label",
 }
 
 
-def run(name: str, data: Path, output: Path, folds: Sequence[int], changes: Sequence[str]) -> dict[str, Any]:
+def run(
+    name: str, data: Path, output: Path, folds: Sequence[int], changes: Sequence[str], lower: LowerLayers | None
+) -> dict[str, Any]:
     """Train one reward model for each way of joining votes and held-out fold; the folds' likelihoods are pooled."""
+    original = make_dataset("hh", data, output / "hh")
     output = output / name
-    original = make_dataset("hh", data, output)
-    lower: LowerLayers | None = None
     found: dict[str, list[ScoredPair]] = {arm: [] for arm in ARMS}
     nats: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for fold in folds:
         others = [other for other in range(5) if other != fold]
         for arm, use in ARMS.items():
             config = compose([*changes, use])
-            if lower is None and config.reward.upper_layers is not None:
-                lower = LowerLayers(config.reward.upper_layers)  # the base is the same for all
             pairs = held_out_pairs(original, fold, config)  # with their original labels
             dataset = vote(original, output, arm)
             scored, _ = train_and_score(dataset, others, pairs, output, f"{arm}-{fold}", config, lower)
@@ -56,33 +50,19 @@ def run(name: str, data: Path, output: Path, folds: Sequence[int], changes: Sequ
         "accuracy": {
             arm: asdict(proportion_interval([pair.right > 0.5 for pair in found[arm]], clusters)) for arm in ARMS
         },
-        "saved_by_dawid_skene": {  # nats per pair; above zero is better than the other way
-            arm: asdict(paired_difference(nats[arm], nats["dawid_skene"], clusters))
-            for arm in ("majority", "vote_share")
-        },
+        # Nats per pair; above zero is better than the majority's labels.
+        "saved_by_dawid_skene": asdict(paired_difference(nats["majority"], nats["dawid_skene"], clusters)),
     }  # fmt: skip
 
 
 def vote(original: Artifact, output: Path, arm: str) -> Artifact:
     """Return the data set with the labels that the votes make; the votes are the same for every arm."""
-    store, fingerprint = Store(output / arm), "d" * 64
-    sealed = store.current("curate", fingerprint)
-    if sealed is not None:
-        return sealed
-    splits = [s for s in ("train", "validation") if part_name("comparisons", s) in original.manifest.parts]
-    tables = {split: read_table(original, "comparisons", split, Comparison) for split in splits}
-    rows = [row for split in splits for row in tables[split]]
-    right = joined(simulated(len(rows)), arm)
-    relabelled = iter([_turned(row, chance) for row, chance in zip(rows, right, strict=True)])
-    work, parts = store.work("curate", fingerprint), {}
-    for split in splits:
-        table = [next(relabelled) for _ in tables[split]]
-        write_table(work.staging, "comparisons", split, table)
-        parts[part_name("comparisons", split)] = rows_digest(table)
-    return store.seal(
-        work, kind=ArtifactKind.dataset, stage="curate", version=1, fingerprint=fingerprint, parents=[], config={},
-        outcome=StageOutcome(parts=parts),
-    )  # fmt: skip
+
+    def change(rows: Sequence[Comparison]) -> list[Comparison]:
+        right = joined(simulated(len(rows)), arm)
+        return [_turned(row, chance) for row, chance in zip(rows, right, strict=True)]
+
+    return rewrite(original, output / arm, change)
 
 
 def simulated(num_pairs: int) -> np.ndarray:

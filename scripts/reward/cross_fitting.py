@@ -19,11 +19,12 @@ from pipeline.statistics.power import minimum_detectable
 from reward.runs import compose, held_out_pairs, make_dataset, train_and_score
 
 
-def run(name: str, data: Path, output: Path, folds: Sequence[int], changes: Sequence[str]) -> dict[str, Any]:
+def run(
+    name: str, data: Path, output: Path, folds: Sequence[int], changes: Sequence[str], lower: LowerLayers | None
+) -> dict[str, Any]:
     """Train one reward model for each fold that is held out, and pool what they say of it."""
     output = output / name
     dataset, config = make_dataset(name, data, output), compose(changes)
-    lower = None if config.reward.upper_layers is None else LowerLayers(config.reward.upper_layers)
     by_fold = {fold: held_out_pairs(dataset, fold, config) for fold in range(NUM_FOLDS)}
     scored: list[ScoredPair] = []
     by_length: list[float] = []  # of the rule that is better on the train folds
