@@ -16,7 +16,7 @@ from pipeline.config.data import SourceConfig, SourceSplit
 from pipeline.config.endpoints import HTTP, EndpointConfig
 from pipeline.config.evaluation import SuiteConfig, own_source
 from pipeline.config.judges import JudgeConfig
-from pipeline.config.root import CURATE, EVALUATE, INGEST, Config, with_evaluation, with_gold
+from pipeline.config.root import CURATE, EVALUATE, INGEST, Config, settle_folds, with_evaluation, with_gold
 from pipeline.config.suggestions import explain_unknown_key, near_miss
 from pipeline.config.tables import TableConfig, load_tables
 from pipeline.config.validation import problems_in
@@ -62,6 +62,7 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
     try:
         config = cast("Config", OmegaConf.to_object(composed))
         config.stages = with_gold(config.stages, config.inputs)
+        settle_folds(config)
         resolved = cast("dict[str, Any]", OmegaConf.to_container(composed, resolve=True, enum_to_str=True))
     except OmegaConfBaseException as error:
         raise ConfigError(readable(error)) from error

@@ -49,7 +49,7 @@ class DPOConfig(TrainingConfig):
     tie_threshold: float | None = option(None, gt=0)  # rao_kupper: half the width of a tie, in implicit reward
     target_margin: float | None = option(None, ge=0)  # simpo: gamma
     soft_labels: bool = True  # a preference with confidence p costs p times the loss and 1 - p times that of the swap
-    folds: list[int] = option(factory=lambda: [0, 1, 2])  # of the comparisons; the others are for a gold judge
+    folds: list[int] = option(factory=list)  # of the comparisons; none named is what `reward.folds` comes to
     watch: WatchConfig = option(factory=WatchConfig)
 
 
@@ -82,5 +82,5 @@ def dpo_problems(dpo: DPOConfig) -> Iterator[str]:
 
 def fold_problems(section: str, folds: Sequence[int]) -> Iterator[str]:
     """Yield a line if these are no folds of the comparisons."""
-    if not folds or len(set(folds)) < len(folds) or not set(folds) <= set(range(NUM_FOLDS)):
+    if len(set(folds)) < len(folds) or not set(folds) <= set(range(NUM_FOLDS)):
         yield f"{section}.folds={list(folds)}: name some of the folds 0 to {NUM_FOLDS - 1}, each once."

@@ -44,7 +44,7 @@ class KTOConfig(TrainingConfig):
     desirable_weight: float | None = option(None, gt=0)
     undesirable_weight: float | None = option(None, gt=0)
     soft_labels: bool = True  # a label of confidence p costs p times its loss and 1 - p times that of the other label
-    folds: list[int] = option(factory=lambda: [0, 1, 2])  # of the comparisons; the others are for a gold judge
+    folds: list[int] = option(factory=list)  # of the comparisons; none named is what `reward.folds` comes to
     watch: WatchConfig = option(factory=WatchConfig)
 
 

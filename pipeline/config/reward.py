@@ -46,7 +46,8 @@ class RewardConfig(TrainingConfig):
 
     num_epochs: int = option(1, ge=1)  # reward models overfit in the second (arXiv:2203.02155, C.2)
     # Of the comparisons; what nodes learn from is part of their identity, so changing one moves no other.
-    folds: list[int] = option(factory=lambda: [0, 1, 2], affects_results=False)
+    # None named is all of them, or where a gold judge is asked for those that it does not learn from.
+    folds: list[int] = option(factory=list, affects_results=False)
     gold_folds: list[int] = option(factory=lambda: [3, 4], affects_results=False)  # of the gold judge
     confidence: ConfidenceUse = ConfidenceUse.label
     ties: TieModel = TieModel.half

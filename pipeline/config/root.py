@@ -11,7 +11,7 @@ from pipeline.config.fields import option
 from pipeline.config.ingest import IngestConfig
 from pipeline.config.kto import KTOConfig
 from pipeline.config.ppo import PPOConfig
-from pipeline.config.reward import RewardConfig
+from pipeline.config.reward import NUM_FOLDS, RewardConfig
 from pipeline.config.shared import ModelConfig, RuntimeConfig, TrackingConfig
 from pipeline.config.stages import SFTConfig
 from pipeline.config.sweep import ObjectiveConfig, SweepConfig
@@ -117,6 +117,21 @@ def with_gold(stages: list[str], inputs: InputsConfig) -> list[str]:
     needed = [place for place, stage in enumerate(stages) if stage in {CURATE, "sft", REWARD}]
     place = needed[-1] + 1 if needed else 0
     return [*stages[:place], GOLD, *stages[place:]]
+
+
+def settle_folds(config: Config) -> None:
+    """Name the folds of comparisons where none are named: all, so that no vote lies idle.
+
+    Where a gold judge is asked for, its own are left to it: what learns and what judges must not share votes.
+    """
+    gold = GOLD in config.stages or any(
+        getattr(getattr(config.inputs, f.name), GOLD, None) for f in fields(InputsConfig)
+    )
+    taken = config.reward.gold_folds if gold else []
+    for entry in fields(config):
+        section = getattr(config, entry.name)
+        if getattr(section, "folds", None) == []:
+            section.folds = [fold for fold in range(NUM_FOLDS) if fold not in taken]
 
 
 @dataclass(kw_only=True)
