@@ -80,6 +80,9 @@ def score_judge(
 
 def shortcomings(judge: Judge, card: Card, asked: QualificationConfig) -> list[str]:
     """Return why a judge may not decide anything; nothing if it may. What could not be measured is no excuse."""
+    failed = card.get("failure_rate", {})
+    if failed.get("estimate") == 1:
+        return [f"none of the {failed['n']} questions about pairs that people judged got a verdict"]
     reasons: list[str] = []
     pairs = card.get("kappa", {}).get("n", 0)
     if pairs < asked.min_pairs:
