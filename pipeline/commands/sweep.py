@@ -77,8 +77,8 @@ def refuse_plugins(arguments: Sequence[str]) -> None:
         if text.lstrip("+~").startswith(("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper")):
             raise ConfigError(
                 f"`{text}`: a trial is a process of its own here, and Hydra's launchers and sweepers would call it as "
-                "a function. sweep.parallel=N runs several at a time, sweep.launch=[srun,--gpus=1] starts each "
-                "through a scheduler, sweep.method=tpe searches with Optuna. docs/sweeps.md says more."
+                "a function. sweep.parallel=N runs several at a time, sweep.launch='[srun,\"--gpus=1\"]' starts "
+                "each through a scheduler, sweep.method=tpe searches with Optuna. docs/sweeps.md says more."
             )
 
 

@@ -69,9 +69,9 @@ class SweepConfig:
         1, ge=0, affects_results=False
     )  # validations, that before training included, that prune nothing
     parallel: int = option(1, ge=1, affects_results=False)  # trials that run at the same time
-    # Words put before each trial's command, such as [srun,--ntasks=1,--gpus=1] or [taskset,-c,0-7].
+    # Words put before each trial's command, such as [srun,"--gpus=1"] or [taskset,-c,0-7].
     launch: list[str] = option(factory=list, affects_results=False)
-    # Where Optuna keeps the search, such as postgresql://host/name; null is a SQLite file in the sweep's folder.
+    # Where Optuna keeps the search, such as postgresql+psycopg://HOST/NAME; null is a file in the folder of the sweep.
     storage: str | None = option(None, affects_results=False)
     wandb_file: str | None = option(None, affects_results=False)  # written for `wandb sweep`, instead of running
 

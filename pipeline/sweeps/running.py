@@ -184,7 +184,7 @@ class Sweep:
             self.say(f"#{number} {trial.status} in {child.seconds:.0f} s  {objectives or trial.reason}".rstrip())
 
     def _outcome(self, trial: Trial, status: int, reason: str, *, stopped: bool) -> tuple[TrialStatus, str]:
-        asked_to_stop = status in (128 + 2, 128 + SIGTERM)
+        asked_to_stop = status > 128  # by the signal, or killed at once by a launcher that was told to end
         if asked_to_stop and trial.number in self._pruned:
             return TrialStatus.pruned, ""
         if asked_to_stop and stopped:

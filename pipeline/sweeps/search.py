@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.artifacts.hashing import sha256_text
 from pipeline.config.space import Axis
 from pipeline.config.sweep import Pruner, SweepConfig, SweepMethod
 from pipeline.errors import ConfigError
@@ -64,7 +65,9 @@ class Search:
                 directions=[optuna.study.StudyDirection[direction.upper()] for direction in directions],
             )
         except (SQLAlchemyError, ImportError, ValueError) as error:
-            raise ConfigError(f"sweep.storage: {storage.partition('://')[0]} cannot be opened: {error}") from error
+            hint = " pip install 'finetune-pipeline[postgresql]'." if isinstance(error, ImportError) else ""
+            kind = storage.partition("://")[0]
+            raise ConfigError(f"sweep.storage: {kind} cannot be opened: {error}.{hint}") from error
 
     def retire_leftovers(self) -> None:
         """Close what an earlier process of this sweep proposed and did not tell the end of; it is run again."""
@@ -98,7 +101,9 @@ class Search:
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         import optuna
 
-        seed = self._config.seed * 100_003 + number
+        # Machines that share a study must not begin with the same random trials.
+        whose = self._worker if self._config.storage else ""
+        seed = int(sha256_text(f"{self._config.seed} {number} {whose}")[:8], 16)
         if self._config.method is SweepMethod.random:
             return optuna.samplers.RandomSampler(seed=seed)
         with warnings.catch_warnings():

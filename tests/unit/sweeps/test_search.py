@@ -135,10 +135,11 @@ def test_sweeps_on_two_machines_share_a_storage_and_their_trials(tmp_path: Path)
     first, second = (open_search(folder, storage=storage) for folder in (one, two))
     finish(first, propose(first, 0))
     running = propose(first, 1)
-    assert (first.num_elsewhere(), second.num_elsewhere()) == (0, 2)
+    assert propose(second, 0).overrides != propose(open_search(one), 0).overrides  # each begins elsewhere
+    assert (first.num_elsewhere(), second.num_elsewhere()) == (1, 2)
     second.retire_leftovers()  # not its own
     finish(first, running)
-    assert [trial.state.name for trial in first.study.trials] == ["COMPLETE", "COMPLETE"]
+    assert [trial.state.name for trial in first.study.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
 
 
 def test_a_storage_that_cannot_be_opened_is_an_error_of_the_configuration(tmp_path: Path) -> None:
