@@ -51,6 +51,7 @@ class MonitorConfig:
 
     every: int | None = option(5, ge=1)  # rollouts between two measurements; null never measures
     num_prompts: int = option(64, ge=2)  # validation prompts, the first by id hash
+    completions_per_prompt: int = option(1, ge=1)  # more of them make up for few prompts
     # What the policy is really wanted to do, and is not trained on. Empty: the gold reward model, if one is wired.
     gold: list[NamedReward] = option(factory=list)
     margin: float = option(0.0, ge=0)  # gold may fall this much below its best before it counts, in units of the gold

@@ -23,6 +23,7 @@ def measure(loop: Loop, prompts: Sequence[PromptItem], gold: Scorer | None, step
     scores = loop.scorer(rollout)
     return Measurement(
         step=step,
+        prompts=[prompt.id for prompt in prompts],
         kl=_kl(loop, rollout),
         proxy=scores.total.tolist(),
         gold=None if gold is None else gold(rollout).total.tolist(),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline.statistics.intervals import paired_difference
+from pipeline.statistics.intervals import Estimate, paired_difference
 
 LENGTH_BUCKETS = 3
 
@@ -20,15 +20,16 @@ class Measurement:
     """The held-out prompts, answered by the policy of one step, always with the same random streams."""
 
     step: int
+    prompts: list[str]  # id of the prompt of each completion
     kl: float  # k1 against the reference, nats per completion
-    proxy: list[float]  # the rewards, per prompt
+    proxy: list[float]  # the rewards, per completion
     gold: list[float] | None
     completion_tokens: list[int]
     finished_rate: float
     distinct_2: float  # share of different pairs of neighbouring tokens
 
     def mean(self, name: str) -> float:
-        """Return the mean of a list over the prompts."""
+        """Return the mean of a list over the completions."""
         values = getattr(self, name)
         return float(sum(values) / len(values))
 
@@ -98,7 +99,7 @@ class Monitor:
         best = self.best
         if now.gold is None or best is None or best.gold is None or best.step >= now.step:
             return None
-        difference = paired_difference(now.gold, best.gold, list(range(len(now.gold))), self.confidence)
+        difference = paired_difference(now.gold, best.gold, now.prompts, self.confidence)
         rise = now.mean("proxy") - best.mean("proxy")
         if difference.high is None or difference.low is None or difference.estimate is None:
             return None
@@ -127,6 +128,17 @@ class Monitor:
         if self.kl_budget is not None and self.inside and self.measurements[-1].kl > self.kl_budget:
             return self.inside[-1].step, "last one inside the KL budget"
         return last_step, "last step"
+
+    def changes(self, step: int) -> dict[str, Estimate]:
+        """Return how score and gold changed between the first measurement and that of a step, completion by completion.
+
+        The draws of both have the same random streams, and completions of one prompt are not independent.
+        """
+        start, end = self.measurements[0], next(m for m in self.measurements if m.step == step)
+        found = {"score": paired_difference(end.proxy, start.proxy, start.prompts, self.confidence)}
+        if start.gold is not None and end.gold is not None:
+            found["gold"] = paired_difference(end.gold, start.gold, start.prompts, self.confidence)
+        return found
 
     def facts(self) -> dict[str, Any]:
         """Return JSON values from which `restore` makes the same state."""

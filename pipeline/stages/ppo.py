@@ -36,6 +36,7 @@ from pipeline.stages.ppo_course import PPOCourse
 from pipeline.stages.prompts import counted, first_by_hash, load_prompts, prompt_order
 from pipeline.stages.rewards import learned_rewards, make_scorer, score_with
 from pipeline.stages.training import BEFORE_EVERY_STEP, resolve_dtype
+from pipeline.statistics.power import minimum_detectable
 from pipeline.tracking.job import StageJob
 
 MONITOR_FILE = "monitor.json"
@@ -109,11 +110,29 @@ def finish(course: PPOCourse, models: OneBackbone, dtype: DType, prompts: Prompt
     if by_step:
         metrics |= {f"{name}_start": value for name, value in by_step[0].row().items()}
     if step in by_step:
-        metrics |= dict(by_step[step].row())
+        metrics |= dict(by_step[step].row()) | tell_changes(course, step)
     training = {**metrics, "finished": course.finished, "prompts": prompts.counts, "dtype": dtype.value}
     write_durably(job.staging / "training.json", json.dumps(training, indent=1, sort_keys=True) + "\n")
     parts = {"policy": adapter_digest(job.staging / ADAPTER_FOLDER), "monitor": sha256_json(seen)}
     return StageOutcome(parts=parts, metrics=metrics, resolved={"dtype": dtype.value})
+
+
+def tell_changes(course: PPOCourse, step: int) -> dict[str, float]:
+    """Say how the held-out scores changed until the chosen step, and what change so many prompts can show at all."""
+    metrics: dict[str, float] = {}
+    confidence = course.loop.config.monitor.confidence
+    for name, change in course.monitor.changes(step).items():
+        if change.estimate is None or change.low is None or change.high is None:
+            continue
+        smallest = minimum_detectable(change, confidence=confidence)
+        course.job.run.notice(
+            f"held-out {name}: {change.estimate:+.3f} ({change.low:.3f} to {change.high:.3f}) since the start, "
+            f"{change.n} completions of {change.clusters} prompts"
+            + (f"; {smallest:.3f} would be seen four times in five" if smallest else "")
+        )
+        values = {"change": change.estimate, "change_low": change.low, "change_high": change.high}
+        metrics |= {f"monitor_{name}_{key}": value for key, value in values.items()}
+    return metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +166,8 @@ def load_all_prompts(job: StageJob, chat: Chat, config: PPOConfig) -> Prompts:
     if len(splits["validation"]) < 2 and config.monitor.every is not None:
         job.run.notice("there are no validation prompts, so nothing watches for over-optimisation")
     held_out = first_by_hash(splits["validation"], config.monitor.num_prompts)
-    return Prompts(train=splits["train"], held_out=held_out if len(held_out) > 1 else [], counts=counts)
+    asked = held_out * config.monitor.completions_per_prompt
+    return Prompts(train=splits["train"], held_out=asked if len(held_out) > 1 else [], counts=counts)
 
 
 def build_models(job: StageJob, config: PPOConfig, dtype: DType) -> OneBackbone:

@@ -118,7 +118,9 @@ def test_the_policy_with_the_best_gold_score_is_the_one_that_is_sealed(workshop:
     gold = {entry["step"]: entry["monitor_gold"] for entry in seen["measurements"]}
     assert seen["chosen_step"] == max(gold, key=lambda step: (gold[step], -step))
     assert seen["reason"] == "best gold score inside the budget"
-    assert artifact.manifest.metrics["monitor_gold"] == max(gold.values())
+    metrics = artifact.manifest.metrics
+    assert metrics["monitor_gold"] == max(gold.values())
+    assert metrics["monitor_gold_change"] == pytest.approx(metrics["monitor_gold"] - gold[0])
     without = small_config(
         rewards=[reward], monitor=MonitorConfig(every=2, num_prompts=6, gold=[against], rollback=False, stop=False)
     )

@@ -14,7 +14,7 @@ def measured(step: int, proxy: float, gold: float | None, kl: float = 1.0) -> Me
     """Twenty prompts around a mean."""
     offsets = [0.01 * (number - 9.5) for number in range(20)]
     return Measurement(
-        step=step, kl=kl, proxy=[proxy + offset for offset in offsets],
+        step=step, kl=kl, prompts=[str(number) for number in range(20)], proxy=[proxy + offset for offset in offsets],
         gold=None if gold is None else [gold - offset * (1 + step / 100) for offset in offsets],
         completion_tokens=list(range(20)), finished_rate=1.0, distinct_2=0.5,
     )  # fmt: skip
@@ -23,6 +23,23 @@ def measured(step: int, proxy: float, gold: float | None, kl: float = 1.0) -> Me
 def monitor(**changes: float | None) -> Monitor:
     values = {"margin": 0.0, "confidence": 0.95, "kl_budget": None, **changes}
     return Monitor(**values)  # type: ignore[arg-type]
+
+
+def test_changes_since_the_start_know_which_completions_share_a_prompt() -> None:
+    """Four completions of two prompts; the gold rose by 1 for both of the first and by 3 for both of the second.
+
+    Means of the prompts 1 and 3: 2 on average, standard error 1, and t with one degree of freedom is 12.706.
+    """
+    prompts = ["a", "b", "a", "b"]
+    rest = {"kl": 0.0, "completion_tokens": [1] * 4, "finished_rate": 1.0, "distinct_2": 1.0}
+    watched = monitor()
+    for step, gold in ((0, [0.0, 0.0, 1.0, 1.0]), (5, [1.0, 3.0, 2.0, 4.0])):
+        watched.add(Measurement(step=step, prompts=prompts, proxy=[float(step)] * 4, gold=gold, **rest))  # type: ignore[arg-type]
+    changes = watched.changes(5)
+    assert (changes["gold"].n, changes["gold"].clusters) == (4, 2)
+    assert changes["gold"].estimate == pytest.approx(2.0)
+    assert changes["gold"].low == pytest.approx(2.0 - 12.7062, abs=1e-3)
+    assert changes["score"].estimate == 5.0
 
 
 def test_it_fires_once_and_the_best_gold_is_delivered() -> None:
