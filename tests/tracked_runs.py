@@ -31,11 +31,19 @@ def row(step: int) -> dict[str, float | int]:
 class Invocation:
     """One invocation of the pipeline: a session with a run folder of its own."""
 
-    def __init__(self, outputs: Path, name: str, mode: TrackingMode = TrackingMode.auto, **config: Any) -> None:
+    def __init__(
+        self,
+        outputs: Path,
+        name: str,
+        mode: TrackingMode = TrackingMode.auto,
+        logged: dict[str, Any] | None = None,
+        **config: Any,
+    ) -> None:
         self.store = Store(outputs)
         self.folder = outputs / "runs" / name
         tracking = TrackingConfig(mode=mode, **config)
-        self.session = TrackingSession(tracking, outputs, self.folder, {"seed": 17, "sft": {"learning_rate": 2e-4}})
+        shown = logged or {"seed": 17, "sft": {"learning_rate": 2e-4}}
+        self.session = TrackingSession(tracking, outputs, self.folder, shown)
 
     def __enter__(self) -> Invocation:
         return self
@@ -59,6 +67,18 @@ class Invocation:
             self.work, kind=KINDS[self.stage], stage=self.stage, version=1, fingerprint=self.fingerprint, parents=[],
             config={}, outcome=StageOutcome(parts={}, metrics={"rows": 3}, resolved={}, gates=[]),
         )  # fmt: skip
+
+    def report_run(self, digit: str, files: dict[str, bytes]) -> Artifact:
+        """Run the stage that makes a report of these files."""
+        run = self.start("report", digit * 64)
+        for name, content in files.items():
+            (self.work.staging / name).write_bytes(content)
+        artifact = self.store.seal(
+            self.work, kind=ArtifactKind.report, stage="report", version=1, fingerprint=self.fingerprint, parents=[],
+            config={}, outcome=StageOutcome(parts={}),
+        )  # fmt: skip
+        run.finish(artifact)
+        return artifact
 
     def stage_run(
         self, stage: str, digit: str, steps: Iterable[int] = (), inputs: Iterable[Artifact] = ()

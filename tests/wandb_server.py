@@ -298,7 +298,12 @@ class WandbServer:
     _RunState = _QueryRunInfo = _RunHistoryKeys = _Run
 
     def _Runs(self, asked: Variables) -> Any:  # noqa: N802
-        runs = [run for run in self.runs.values() if run.project == asked["project"]]
+        group = re.search(r'"group": *"([^"]*)"', asked.get("filters") or "")
+        runs = [
+            run
+            for run in self.runs.values()
+            if run.project == asked["project"] and (not group or run.attributes.get("groupName") == group[1])
+        ]
         listed = edges([self._bucket(run) for run in runs])
         return {"project": {"internalId": "1", "runCount": len(runs), "readOnly": False, "runs": listed}}
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.artifacts.store import Store
+from pipeline.comparison.mirrored_runs import offline_runs, online_runs
 from pipeline.comparison.records import RunRecord, read_run
 from pipeline.comparison.sweeps import trials_of
 from pipeline.config.suggestions import near_miss
@@ -46,6 +47,9 @@ def choose(words: Sequence[str], outputs: Path) -> Chosen:
     if not words:
         chosen.add([read_run(folder) for folder in run_folders(Store(outputs))])
     for word in words:
+        if word.startswith(REMOTE):
+            chosen.add(online_runs(word.removeprefix(REMOTE)))
+            continue
         folders, problem = _folders(word, outputs)
         problems += [problem] if problem else []
         for folder in folders:
@@ -64,6 +68,8 @@ def _add_folder(chosen: Chosen, folder: Path) -> None:
         chosen.add(trials_of(sweep))
     elif _is_run(folder):
         chosen.add([read_run(folder)])
+    elif not any(folder.rglob("config.yaml")) and (offline := sorted(path.parent for path in folder.rglob("*.wandb"))):
+        chosen.add(offline_runs(offline))
     else:
         below = sorted({path.parent for path in [*folder.rglob("artifacts.json"), *folder.rglob("config.yaml")]})
         chosen.add([read_run(path) for path in below])

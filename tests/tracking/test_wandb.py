@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,27 +18,6 @@ from wandb_server import WandbServer
 from pipeline.config.shared import TrackingMode
 from pipeline.errors import TrackingError
 from pipeline.tracking.delivery import sync
-
-
-@pytest.fixture
-def outputs(tmp_path: Path) -> Path:
-    return tmp_path / "outputs"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
-    (tmp_path / "cwd").mkdir()
-    (tmp_path / "home").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    with WandbServer(api_key=API_KEY) as running:
-        monkeypatch.setenv("WANDB_BASE_URL", running.url)
-        monkeypatch.setenv("WANDB_API_KEY", API_KEY)
-        yield running
-    assert running.problems == []
-    assert running.num_bad_uploads == 0
-    assert list((tmp_path / "cwd").iterdir()) == [], "the client left something in the working directory"
-    assert list((tmp_path / "home").iterdir()) == [], "the client left something in the home folder"
 
 
 def test_an_online_run_reads_back_as_it_was_recorded(server: WandbServer, outputs: Path, tmp_path: Path) -> None:
