@@ -14,7 +14,10 @@ from pipeline.pages.numbers import counted
 NAMED_IDS = 3  # ids that a refusal lists
 DECIDING = {  # of a suite's definition: what makes two numbers of one item incomparable
     "kind": "its kind", "task": "its task", "sampling": "how completions are drawn", "checks": "its checks",
+    "rewards": "its rewards",
 }  # fmt: skip
+
+JUDGED = ("checks", "rewards")  # by name
 
 SuiteItems = Mapping[str, Any]
 
@@ -51,7 +54,7 @@ class Candidate:
         """Return what it was evaluated on: equal where two may be compared on every suite."""
         items = self.run.items or {}
         return repr([
-            (name, suite["digests"], [suite["definition"][key] for key in DECIDING]) for name, suite in items.items()
+            (name, suite["digests"], [suite["definition"].get(key, []) for key in DECIDING]) for name, suite in items.items()
         ])  # fmt: skip
 
     def suite(self, name: str) -> SuiteItems | None:
@@ -175,13 +178,13 @@ def _definition_differs(suite: str, ours: SuiteItems, theirs: SuiteItems) -> str
     first, second = ours["definition"], theirs["definition"]
     parts = []
     for key, words in DECIDING.items():
-        if first[key] == second[key]:
+        if first.get(key, []) == second.get(key, []):  # an older report has no key that came later
             continue
-        parts.append(f"{words} ({_changed_checks(first[key], second[key])})" if key == "checks" else words)
+        parts.append(f"{words} ({_changed_names(first.get(key, []), second.get(key, []))})" if key in JUDGED else words)
     return f"{suite} is defined otherwise there: {'; '.join(parts)}" if parts else None
 
 
-def _changed_checks(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> str:
+def _changed_names(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> str:
     changed = [entry["name"] for entry in (*ours, *theirs) if entry not in ours or entry not in theirs]
     return ", ".join(dict.fromkeys(changed)) or "their order"
 
