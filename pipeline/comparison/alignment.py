@@ -52,10 +52,12 @@ class Candidate:
     @property
     def asked(self) -> str:
         """Return what it was evaluated on: equal where two may be compared on every suite."""
-        items = self.run.items or {}
-        return repr([
-            (name, suite["digests"], [suite["definition"].get(key, []) for key in DECIDING]) for name, suite in items.items()
-        ])  # fmt: skip
+        return repr(
+            [
+                (name, suite["digests"], [suite["definition"].get(key, []) for key in DECIDING])
+                for name, suite in (self.run.items or {}).items()
+            ]
+        )
 
     def suite(self, name: str) -> SuiteItems | None:
         """Return what was measured item by item, if anything."""

@@ -10,7 +10,7 @@ from pipeline.comparison.alignment import Candidate
 from pipeline.comparison.measuring import Metric
 from pipeline.config.suggestions import near_miss
 from pipeline.errors import ArtifactError, ConfigError
-from pipeline.pages.numbers import counted, estimate_text, interval_text, metric_words
+from pipeline.pages.numbers import compact, counted, estimate_text, interval_text, metric_words
 from pipeline.statistics.selection import chance_lead, max_t_quantile, possibly_best, widened
 from pipeline.sweeps.record import SweepRecord
 
@@ -110,7 +110,7 @@ def rank(
         "possibly_best": None, "chance_lead": None, "compared": None, "within_noise": None, "quantile": None,
     }  # fmt: skip
     if by.metric is None:
-        ranking["sentences"] = _objective_sentences(ranked, by, {row["suite"] for row in rows})
+        ranking["sentences"] = _objective_sentences(ranking, by, found, {row["suite"] for row in rows})
         return ranking
     distinct = [key for key in ranked if found[int(key) - 1].twin_of is None]
     if len(distinct) < 2 or len(set(by.metric.clusters)) < MIN_CLUSTERS:
@@ -200,9 +200,16 @@ def _sentences(
     return told
 
 
-def _objective_sentences(ranked: Sequence[str], by: Criterion, suites: Collection[str]) -> list[str]:
-    told = [f"Ranked by {by.name}, which has no values by item and so no interval."]
-    if ranked and by.name.partition("/")[0] not in suites:
+def _objective_sentences(
+    ranking: Mapping[str, Any], by: Criterion, found: Sequence[Candidate], suites: Collection[str]
+) -> list[str]:
+    ranked = ranking["order"]
+    if not ranked:
+        return [f"No run has a value of {by.name}."]
+    extreme = "highest" if by.higher_is_better else "lowest"
+    value = compact(ranking["values"][ranked[0]])
+    told = [f"{_name(ranked[0], found)} has the {extreme} {by.name}: {value}, without an interval."]
+    if by.name.partition("/")[0] not in suites:
         told.append("The choice was made on other items than those of the suites, whose intervals need no correction.")
     return told
 

@@ -106,7 +106,9 @@ def parallel_plot(
     for key in reversed(order):
         index = colour_of(key, order, baseline)
         path = " ".join(f"{x:.2f},{height[key]:.2f}" for x, height in zip(places, heights, strict=True))
-        parts.append(element("polyline", points=path, class_=f"{'' if index else 'faint '}curve c{index}"))
+        parts.append(
+            element("polyline", points=path, class_=f"{'' if index or key == baseline else 'faint '}curve c{index}")
+        )
     return picture(width, bottom + 16, title, [*parts, *labels])
 
 
@@ -136,12 +138,30 @@ def curve_plots(
         series = [
             Series(key, [(step, value) for step, value in curves[key][name]], colour_of(key, order, baseline),
                    dots=name == "validation_loss" and len(order) <= HIGHLIGHTED + 1,
-                   faint=not colour_of(key, order, baseline))
+                   faint=not colour_of(key, order, baseline) and key != baseline)
             for key in reversed(order) if name in curves.get(key, {})
         ]  # fmt: skip
         if series:
             charts.append(line_chart(series, words, "step", legend=False))
     return charts
+
+
+def intermediate_plot(runs: Sequence[Mapping[str, Any]], colours: Mapping[int, int], baseline: int) -> list[Markup]:
+    """Return the objective of every trial on its way, those that were pruned included; nothing where none told it.
+
+    Args:
+        runs: All runs.
+        colours: Of those that are ranked, by their place among the runs.
+        baseline: The place of the baseline.
+    """
+    told = [(index, run["intermediate"]) for index, run in enumerate(runs) if run["intermediate"]]
+    told.sort(key=lambda entry: colours.get(entry[0], 0), reverse=True)
+    series = [
+        Series(runs[index]["name"], [(step, value) for step, value in points], colours.get(index, 0), dots=True,
+               faint=not colours.get(index, 0) and index != baseline)
+        for index, points in reversed(told)
+    ]  # fmt: skip
+    return [line_chart(series, "Objective on the way, pruned trials too", "step", legend=False)] if series else []
 
 
 def share_bars(entries: Sequence[Mapping[str, Any]], title: str, layout: Layout) -> Markup:

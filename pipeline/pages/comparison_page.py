@@ -15,6 +15,7 @@ from pipeline.pages.comparison_charts import (
     colour_of,
     curve_plots,
     difference_plot,
+    intermediate_plot,
     parallel_plot,
     share_bars,
 )
@@ -64,7 +65,9 @@ def comparison_page(comparison: Comparison, title: str = "Comparison of runs") -
         importance=[share_bars(comparison["importance"]["entries"], "Importance of parameters", layout)
                     for layout in LAYOUTS if comparison["importance"]["entries"]],
         effects=_effects(comparison),
-        curves=curve_plots(comparison["curves"], own, baseline),
+        curves=[*curve_plots(comparison["curves"], own, baseline),
+                *intermediate_plot(comparison["runs"], {found[key]["run"]: colours[key] for key in own},
+                                    found[baseline]["run"])],
         all_metrics=_all_metrics(comparison, _columns(own, baseline)),
         columns=_columns(own, baseline),
         settings=_settings(comparison),

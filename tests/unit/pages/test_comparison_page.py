@@ -39,6 +39,7 @@ def test_every_section_is_there_and_says_what_the_values_say(made: dict[str, Any
     assert "within noise" in text
     assert "trial 9: pruned" in text
     assert "sweep-8" not in text
+    assert "Objective on the way, pruned trials too" in text
     assert "1 min 01 s" in text
     assert "12,345" in text
     assert page.count("wide-whisker c") == 2 * 7  # of the metric that the order goes by, in two layouts
