@@ -31,6 +31,7 @@ keys that people change most
   kto.rows=comparisons  kto.beta=0.1         thumbs, or the sides of comparisons as such
   ppo.kl_coef=0.02  ppo.num_rollouts=60      penalty per nat, and how long
   ppo.rewards=[{name: numeric_answer}]       rewards by name, beside or in place of the reward model
+  grpo.algorithm=rloo  grpo.group_size=8     several completions of a prompt compared, without a value model
   evaluate.suites=[heldout,house_style]      what is measured; files in configs/suite/
   evaluate.judges=[style]                    who compares answers; files in configs/judge/
   inputs.evaluate.policy=[base,FOLDER]       what is compared: stages, artifacts, folders, hub ids

@@ -20,6 +20,7 @@ from pipeline.commands.plan_prompts import print_prompts
 from pipeline.commands.plan_tables import print_other_tables, print_rows, print_samples, print_sft
 from pipeline.commands.plan_thumbs import learns_from_thumbs, print_thumbs
 from pipeline.commands.runs import print_table
+from pipeline.config.grpo import GRPOConfig
 from pipeline.config.ppo import PPOConfig
 from pipeline.config.shared import TrackingMode
 from pipeline.config.stages import SFTConfig
@@ -73,7 +74,7 @@ def plan(prepared: Prepared) -> int:
             print_pairs(entry.node, resolution)
         if learns_from_thumbs(entry.node):
             print_thumbs(entry.node, resolution)
-        if PPOConfig in entry.node.spec.sections:
+        if {PPOConfig, GRPOConfig} & set(entry.node.spec.sections):
             print_prompts(entry.node, resolution)
     asked = [entry for entry in planned if entry.node.spec.kind == ArtifactKind.samples]
     print_samples([entry.node for entry in asked], [entry.state for entry in asked], resolution)

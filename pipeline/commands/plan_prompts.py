@@ -6,6 +6,7 @@ from pipeline.artifacts.base_model import BaseModel
 from pipeline.commands.plan_tables import count_part, print_memory, span
 from pipeline.commands.runs import print_table
 from pipeline.config.data import TableName
+from pipeline.config.grpo import GRPOConfig
 from pipeline.config.ppo import REWARD_MODEL, PPOConfig, longest_prompt
 from pipeline.data.encode import EncodingCounts, load_chat
 from pipeline.data.tables import part_name
@@ -16,16 +17,17 @@ from pipeline.runtime.environment import environment
 
 
 def print_prompts(node: Node, resolution: Resolution) -> None:
-    """Print prompts, episodes, optimizer steps, memory and time of PPO."""
+    """Print prompts, episodes, optimizer steps and time of PPO and GRPO, and the memory of PPO."""
     config, base = resolution.config, resolution.base_for(node)
     if base is None or any(source.node and source.node not in resolution.made for source in node.inputs["dataset"]):
         return
-    ppo, source = config.ppo, node.inputs["dataset"][0]
+    section: PPOConfig | GRPOConfig = config.grpo if GRPOConfig in node.spec.sections else config.ppo
+    source = node.inputs["dataset"][0]
     dataset = resolution.reference(source.reference) if source.reference else resolution.made[source.node or ""]
     chat, counts = load_chat(base.folder, config.model), {}
     for split in ("train", "validation"):
         if part_name(TableName.prompts, split) in dataset.manifest.parts:
-            longest = longest_prompt(ppo, base.context_length)
+            longest = longest_prompt(section, base.context_length)
             step, parts = count_part(dataset, TableName.prompts, split, chat, longest)
             counts[split] = parts["prompts"]
             if step > 1:
@@ -41,26 +43,31 @@ def print_prompts(node: Node, resolution: Resolution) -> None:
             print(f"{node.name}: dropped of {split}: {reasons}")
     train = counts.get("train")
     if train is None or not train.encoded:
-        print(f"{node.name}: no train prompt is left; raise ppo.max_prompt_length\n")
+        print(f"{node.name}: no train prompt is left; raise {node.name}.max_prompt_length\n")
         return
-    _print_course(node, ppo, train)
-    frozen = sum(bool(node.inputs.get(role)) for role in ("policy", "reward_model", "gold"))
-    print_memory(node.name, ppo_memory(base.folder, ppo, config.model, train.longest, num_frozen=frozen))
-    print(f"{node.name}: {_time(node, ppo, base, resolution)}\n")
+    _print_course(node, section, train)
+    if isinstance(section, PPOConfig):
+        frozen = sum(bool(node.inputs.get(role)) for role in ("policy", "reward_model", "gold"))
+        print_memory(node.name, ppo_memory(base.folder, section, config.model, train.longest, num_frozen=frozen))
+    print(f"{node.name}: {_time(node, section, base, resolution)}\n")
 
 
-def _print_course(node: Node, ppo: PPOConfig, train: EncodingCounts) -> None:
-    episodes = ppo.num_rollouts * ppo.rollout_size
-    steps = ppo.num_rollouts * ppo.ppo_epochs * (ppo.rollout_size // ppo.minibatch_size)
-    rewards = ", ".join(entry.name for entry in ppo.rewards) or REWARD_MODEL
+def _print_course(node: Node, section: PPOConfig | GRPOConfig, train: EncodingCounts) -> None:
+    episodes = section.num_rollouts * section.rollout_size
+    rewards = ", ".join(entry.name for entry in section.rewards) or REWARD_MODEL
+    steps, size, groups = section.num_rollouts, section.rollout_size, ""
+    if isinstance(section, PPOConfig):
+        steps, size = steps * section.ppo_epochs * (size // section.minibatch_size), section.minibatch_size
+    else:
+        groups = f"in groups of {section.group_size}, "
     print(
-        f"{node.name}: {episodes:,} episodes of at most {ppo.max_new_tokens} tokens in {ppo.num_rollouts:,} rollouts, "
-        f"each prompt about {episodes / train.encoded:.1f} times; at most {steps:,} optimizer steps of "
-        f"{ppo.minibatch_size} episodes; scored by {rewards}"
+        f"{node.name}: {episodes:,} episodes of at most {section.max_new_tokens} tokens {groups}in "
+        f"{section.num_rollouts:,} rollouts, each prompt about {episodes / train.encoded:.1f} times; at most {steps:,} "
+        f"optimizer steps of {size} episodes; scored by {rewards}"
     )
 
 
-def _time(node: Node, ppo: PPOConfig, base: BaseModel, resolution: Resolution) -> str:
+def _time(node: Node, ppo: PPOConfig | GRPOConfig, base: BaseModel, resolution: Resolution) -> str:
     if node.name in resolution.made:
         return "cached, so nothing is trained"
     episodes = ppo.num_rollouts * ppo.rollout_size

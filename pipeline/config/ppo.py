@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from omegaconf import MISSING
 
@@ -113,9 +113,16 @@ class PPOConfig:
     keep_checkpoints: int = option(2, ge=2, affects_results=False)
 
 
-def longest_prompt(ppo: PPOConfig, context_length: int) -> int:
+class SamplingLimits(Protocol):
+    """What the sections of stages that sample have in common."""
+
+    max_prompt_length: int
+    max_new_tokens: int
+
+
+def longest_prompt(section: SamplingLimits, context_length: int) -> int:
     """Return how many tokens a prompt may have for a completion to fit behind it."""
-    return min(ppo.max_prompt_length, context_length - ppo.max_new_tokens)
+    return min(section.max_prompt_length, context_length - section.max_new_tokens)
 
 
 def ppo_problems(ppo: PPOConfig, context: int | None) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pipeline.config.data import CurateConfig, DataConfig
 from pipeline.config.dpo import DPOConfig
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.fields import option
+from pipeline.config.grpo import GRPOConfig
 from pipeline.config.ingest import IngestConfig
 from pipeline.config.kto import KTOConfig
 from pipeline.config.ppo import PPOConfig
@@ -70,6 +71,15 @@ class PPOInputs:
 
 
 @dataclass(kw_only=True)
+class GRPOInputs:
+    """A stage name of the chain, an artifact id or an artifact's path; null is wired by kind."""
+
+    dataset: str | None = None
+    policy: str | None = None  # null is `sft` where it runs, else the base
+    reward_model: str | None = None
+
+
+@dataclass(kw_only=True)
 class EvaluateInputs:
     """What is evaluated; an empty list of policies is every policy of the chain and the base.
 
@@ -95,6 +105,7 @@ class InputsConfig:
     dpo: DPOInputs = option(factory=DPOInputs)
     kto: KTOInputs = option(factory=KTOInputs)
     ppo: PPOInputs = option(factory=PPOInputs)
+    grpo: GRPOInputs = option(factory=GRPOInputs)
     evaluate: EvaluateInputs = option(factory=EvaluateInputs)
 
 
@@ -153,6 +164,7 @@ class Config:
     dpo: DPOConfig = option(factory=DPOConfig)
     kto: KTOConfig = option(factory=KTOConfig)
     ppo: PPOConfig = option(factory=PPOConfig)
+    grpo: GRPOConfig = option(factory=GRPOConfig)
     evaluate: EvaluateConfig = option(factory=EvaluateConfig)
     objective: list[ObjectiveConfig] = option(factory=list, affects_results=False)  # what a run is judged by
     sweep: SweepConfig = option(factory=SweepConfig, affects_results=False)

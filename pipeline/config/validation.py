@@ -12,6 +12,7 @@ from pipeline.config.data import SourceFormat, SourceSplit, TableName
 from pipeline.config.dpo import dpo_problems
 from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
+from pipeline.config.grpo import grpo_problems
 from pipeline.config.ingest import ingest_problems
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.kto import kto_problems
@@ -118,6 +119,8 @@ def _stage_problems(config: Config) -> Iterator[str]:
         yield from reward_problems(config.reward, gold=GOLD in config.stages)
     if "ppo" in config.stages:
         yield from ppo_problems(config.ppo, config.model.context_length)
+    if "grpo" in config.stages:
+        yield from grpo_problems(config.grpo, config.model.context_length)
 
 
 def _training_problems(name: str, section: TrainingConfig, config: Config) -> Iterator[str]:

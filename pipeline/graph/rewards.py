@@ -13,7 +13,7 @@ from pipeline.graph.nodes import Node
 
 PPO = "ppo"
 GOLD = "gold"  # the role of the reward model that watches
-SECTIONS = (PPO,)  # of the configuration that name rewards
+SECTIONS = (PPO, "grpo")  # of the configuration that name rewards
 
 
 def named_rewards(config: Config, stage: str) -> Iterator[tuple[str, NamedReward]]:

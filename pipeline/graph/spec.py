@@ -11,6 +11,7 @@ from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.data import CurateConfig, DataConfig, TableName
 from pipeline.config.dpo import DPOConfig
 from pipeline.config.evaluation import EvaluateConfig
+from pipeline.config.grpo import GRPOConfig
 from pipeline.config.ingest import IngestConfig
 from pipeline.config.kto import KTOConfig
 from pipeline.config.ppo import PPOConfig
@@ -100,6 +101,16 @@ PPO_SPEC = StageSpec(
     libraries=SAMPLING_LIBRARIES,
     uses_base=True,
     runs_rewards=True,
+)
+
+GRPO_SPEC = replace(
+    PPO_SPEC,
+    name="grpo",
+    version=1,
+    entry="pipeline.stages.grpo:train_grpo",
+    sections=(GRPOConfig,),
+    consumes=tuple(consumed for consumed in PPO_SPEC.consumes if consumed.role != "gold"),
+    libraries=TRAINING_LIBRARIES,
 )
 
 STAGES: dict[str, StageSpec] = {
@@ -222,6 +233,7 @@ STAGES: dict[str, StageSpec] = {
             uses_base=True,
         ),
         PPO_SPEC,
+        GRPO_SPEC,
         StageSpec(
             name="benchmark",
             version=1,

@@ -51,6 +51,8 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]  # untyped upstream
         source = Path(args.output_dir, f"checkpoint-{state.global_step}")
         for name in self.DROPPED:
             (source / name).unlink(missing_ok=True)
+        for folder in filter(Path.is_dir, list(source.iterdir())):
+            shutil.rmtree(folder)  # a frozen adapter beside the trained one; a resume takes it from where it came
         if heads := head_parameters(kwargs["model"]):
             tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in heads.items()}
             save_file(tensors, source / HEADS_NAME)

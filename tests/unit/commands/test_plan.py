@@ -194,7 +194,7 @@ def test_prompts_and_comparisons_are_counted_against_the_models_context(
     assert int(row[8]) <= chosen  # the template's last line feed follows the end of the turn and is not encoded
     assert int(row[6]) == 3 * int(row[8])
     assert "comparisons/train: not encoded: 2 overlength" in lines
-    assert "prompts and comparisons are held to the model's context of 100 tokens" in lines
+    assert "these rows are held to the model's context of 100 tokens" in lines
 
     monkeypatch.setattr(plan_tables, "MAX_ENCODED", 2)
     print_other_tables(dataset, nodes, resolution)

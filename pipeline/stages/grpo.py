@@ -1,0 +1,264 @@
+"""GRPO and RLOO: a policy learns which of its own completions of a prompt were better than the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import torch
+import trl
+from peft import PeftModel
+from torch import Tensor
+
+from pipeline.artifacts.outcome import StageOutcome
+from pipeline.config.grpo import GroupAlgorithm, GRPOConfig, training_config
+from pipeline.config.ppo import REWARD_MODEL, longest_prompt
+from pipeline.config.shared import ModelConfig
+from pipeline.data.encode import Chat, Encoded, load_chat
+from pipeline.errors import DataError
+from pipeline.models.loading import ADAPTER_FOLDER
+from pipeline.models.roles import enter_role, load_role, switch_dropout_off
+from pipeline.models.scoring import score
+from pipeline.ppo.loop import Scores
+from pipeline.ppo.rollout import PromptItem, Rollout
+from pipeline.ppo.samplers import BatchSampler
+from pipeline.stages.arguments import TRL_REFERENCE, align_special_tokens, switch_telemetry_off
+from pipeline.stages.finite import StepMeter
+from pipeline.stages.group_rollouts import GroupSampler, sampled
+from pipeline.stages.policies import initial_policy, seal_policy
+from pipeline.stages.prompts import counted, first_by_hash, load_prompts, prompt_order
+from pipeline.stages.rewards import learned_rewards, make_scorer, score_with
+from pipeline.stages.training import begin_training, train
+from pipeline.tracking.job import StageJob
+
+SECTION = "grpo"
+
+
+class GroupTrainer:
+    """What our trainers of both algorithms share: rollouts are sampled and scored as in PPO, the rest is TRL's.
+
+    Of TRL only ``_generate`` is replaced, which has no public hook in both: its own samples from what the model's
+    generation settings leave open, in training mode, and passes decoded text on.
+    """
+
+    meter: StepMeter
+    rollouts: GroupSampler
+    state: Any
+    model: Any
+    accelerator: Any
+    current_gradient_accumulation_steps: int
+    _metrics: dict[str, dict[str, list[float]]]
+    loss_is_whole: bool  # whether TRL's loss of a microbatch is that of a whole step
+
+    def sample_groups(self, prompts: Sequence[str]) -> Rollout:
+        """Sample a rollout; the trainer's rows are places in the order of prompts."""
+        return self.rollouts.sample(self.accelerator.unwrap_model(self.model), prompts, self.state.global_step)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Return TRL's loss, and note what the step's row of metrics is made of."""
+        loss: Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
+        real = inputs["completion_mask"].sum()
+        rollout, measures = self.rollouts.take()
+        told = {ours: self._metrics["train"][theirs] for ours, theirs in TOLD.items() if self._metrics["train"][theirs]}
+        self.meter.add(
+            loss=loss / (self.current_gradient_accumulation_steps if self.loss_is_whole else 1),
+            rows=[] if rollout is None else list(dict.fromkeys(prompt.id for prompt in rollout.prompts)),
+            processed=int(real + inputs["prompt_mask"].sum()),
+            supervised=int(real),
+            extras={**measures, **{name: torch.tensor([values[-1]]) for name, values in told.items()}},
+        )
+        return loss
+
+
+# Our names of what TRL measures. The first is k3 of the loss in GRPO and k1 of the score in RLOO, both per token.
+TOLD = {"kl_per_token": "kl", "entropy": "entropy", "groups_without_spread": "frac_reward_zero_std"}
+
+
+class GRPOTrainer(GroupTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # untyped upstream
+    """TRL's GRPO on our rollouts."""
+
+    loss_is_whole = False
+
+    def _generate(self, prompts: list[str]) -> tuple[Any, ...]:
+        rollout = self.sample_groups(prompts)
+        return (*sampled(rollout)[:2], None, sampled(rollout)[2], None, {}, None, [])
+
+
+class RLOOTrainer(GroupTrainer, trl.RLOOTrainer):  # type: ignore[misc]  # untyped upstream
+    """TRL's RLOO on our rollouts."""
+
+    loss_is_whole = True
+
+    def _generate(self, prompts: list[str]) -> tuple[Any, ...]:
+        return sampled(self.sample_groups(prompts))
+
+
+def train_grpo(job: StageJob) -> StageOutcome:
+    """Train with GRPO or RLOO and seal the policy of the last rollout.
+
+    Every rollout is one optimizer step, so that the policy that learns is the one that sampled. The reference is the
+    given policy before training, or the base.
+    """
+    config = job.section(GRPOConfig)
+    training = begin_training(job, training_config(config), section=SECTION)
+    chat = load_chat(job.base.folder, job.section(ModelConfig))
+    prompts = load_all_prompts(job, chat, config)
+    model = initial_policy(job, training.config, training.dtype)
+    switch_dropout_off(model)
+    given = job.one("policy")
+    reference = None if given is None else TRL_REFERENCE
+    learned = learned_rewards(job, model, (REWARD_MODEL,), allow_failed=config.allow_failed_reward)
+    scorer = make_scorer(
+        config.rewards, learned=score_with(learned.get(REWARD_MODEL), 4 * config.microbatch_size), where="grpo.rewards"
+    )
+    order = group_order(prompts.train, config)
+    engine = BatchSampler(chat=chat, batch_size=config.generation_batch_size)
+    rollouts = GroupSampler(config=config, chat=chat, prompts=order, scorer=scorer, sampler=engine)
+
+    def make(arguments: dict[str, Any], meter: StepMeter) -> GRPOTrainer | RLOOTrainer:
+        trainer = make_trainer(model, rollouts, arguments, meter)
+        if given is not None:
+            load_role(model, TRL_REFERENCE, given.path / ADAPTER_FOLDER)
+        return trainer
+
+    milestones = train(
+        training,
+        make,
+        num_rows=config.num_rollouts * config.rollout_size,
+        has_validation=bool(prompts.held_out),
+        measure=lambda policy: measure_policy(policy, rollouts, prompts.held_out, reference),
+    )
+    course = training.attempt.course
+    measured = dict(zip((step for step, _ in course.validations), course.details, strict=True))
+    names = ("score", "kl", "completion_tokens", "finished_rate")
+    return seal_policy(
+        training,
+        model,
+        milestones,
+        rows=prompts.counts,
+        metrics=lambda step: {
+            "episodes": milestones.num_steps * config.rollout_size,
+            **{f"validation_{name}_start": measured.get(0, {}).get(name) for name in names},
+            **{f"validation_{name}": measured.get(step, {}).get(name) for name in names},
+        },
+        facts={"measures": [{"step": step, **values} for step, values in measured.items()]},
+    )
+
+
+def make_trainer(
+    model: PeftModel, rollouts: GroupSampler, arguments: Mapping[str, Any], meter: StepMeter
+) -> GRPOTrainer | RLOOTrainer:
+    """Build the trainer of the algorithm over all prompts of the run, in their order.
+
+    TRL copies the policy as reference; the copy is taken away again, because it is made of the policy as it is now:
+    a stage loads the incoming one under the same name, and without one TRL takes the bare base.
+    """
+    config = rollouts.config
+    switch_telemetry_off()
+    align_special_tokens(model, rollouts.chat.tokenizer)
+    shared = {
+        **arguments,
+        "num_generations": config.group_size,
+        "max_completion_length": config.max_new_tokens,
+        "temperature": config.temperature,
+        "beta": config.kl_coef,
+        "num_iterations": 1,
+        "shuffle_dataset": False,
+        "disable_dropout": True,
+    }
+    given = {
+        "model": model,
+        "reward_funcs": rollouts.reward,
+        "train_dataset": datasets.Dataset.from_dict({"prompt": [str(place) for place in range(len(rollouts.prompts))]}),
+        "processing_class": rollouts.chat.tokenizer,
+    }
+    trainer: GRPOTrainer | RLOOTrainer
+    if config.algorithm is GroupAlgorithm.grpo:
+        scaled = "group" if config.scale_scores else "none"
+        trainer = GRPOTrainer(args=trl.GRPOConfig(**shared, loss_type="dapo", scale_rewards=scaled), **given)
+    else:
+        trainer = RLOOTrainer(args=trl.RLOOConfig(**shared, normalize_advantages=config.scale_scores), **given)
+    if TRL_REFERENCE in model.peft_config:
+        model.delete_adapter(TRL_REFERENCE)
+    trainer.meter, trainer.rollouts = meter, rollouts
+    return trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """What the policy learns on, and what it is measured on."""
+
+    train: list[PromptItem]
+    held_out: list[PromptItem]
+    counts: dict[str, dict[str, Any]]  # by split
+
+
+def load_all_prompts(job: StageJob, chat: Chat, config: GRPOConfig) -> Prompts:
+    """Read and encode train and validation prompts, and say what is left of them.
+
+    Raises:
+        DataError: No train prompt is left.
+    """
+    dataset = job.one("dataset")
+    if dataset is None:
+        raise DataError("The stage grpo got no data set. Name `curate` in `stages`, or set `inputs.grpo.dataset`.")
+    longest = longest_prompt(config, job.base.context_length)
+    splits, counts = {}, {}
+    for split in ("train", "validation"):
+        splits[split], accounted = load_prompts(dataset, split, chat, longest)
+        counts[split] = accounted.as_dict()
+        job.run.notice(f"{split}: {counted(accounted)}")
+    if not splits["train"]:
+        raise DataError(f"No train prompt is left to learn on. Raise `grpo.max_prompt_length` ({longest} in force).")
+    held_out = first_by_hash(splits["validation"], config.num_prompts)
+    return Prompts(train=splits["train"], held_out=held_out if len(held_out) > 1 else [], counts=counts)
+
+
+def group_order(prompts: Sequence[PromptItem], config: GRPOConfig) -> list[PromptItem]:
+    """Return the prompts of all rollouts one after the other, each once: a group's completions share one."""
+    groups = config.rollout_size // config.group_size
+    of: Callable[[int], list[PromptItem]] = prompt_order(
+        prompts, num_rollouts=config.num_rollouts, rollout_size=groups, seed=config.seed
+    )
+    return [prompt for number in range(config.num_rollouts) for prompt in of(number)]
+
+
+def measure_policy(
+    policy: PeftModel, rollouts: GroupSampler, held_out: Sequence[PromptItem], reference: str | None
+) -> dict[str, float]:
+    """Answer held-out prompts and score the answers; the random streams are the same at every step.
+
+    ``score`` is the bare sum of the rewards, neither clipped nor with a penalty for a missing end, and ``loss`` its
+    negative. ``kl`` is k1 against the reference in nats per completion, at temperature 1.
+    """
+    rollout = rollouts.answer(policy, held_out, [f"held-out/{number}" for number in range(len(held_out))])
+    scores: Scores = rollouts.scorer(rollout)
+    rows = [
+        Encoded(
+            id=prompt.id,
+            input_ids=[*prompt.ids, *completion.ids],
+            completion_mask=[False] * len(prompt.ids) + [True] * len(completion.ids),
+        )
+        for prompt, completion in zip(rollout.prompts, rollout.completions, strict=True)
+    ]
+    own = [row.nats for row in score(policy, rows, rollouts.config.microbatch_size)]
+    with enter_role(policy, reference) as frozen:
+        others = [row.nats for row in score(frozen, rows, rollouts.config.microbatch_size)]
+    lengths = [completion.num_tokens for completion in rollout.completions]
+    mean_score = float(scores.total.mean())
+    return {
+        "loss": -mean_score,
+        "score": mean_score,
+        **{f"reward_{name}": float(values.double().mean()) for name, values in scores.by_name.items()},
+        "kl": sum(a - b for a, b in zip(own, others, strict=True)) / len(rows),
+        "completion_tokens": sum(lengths) / len(lengths),
+        "finished_rate": rollout.finish_reasons.count("stop") / len(rows),
+    }
