@@ -127,6 +127,8 @@ def train_grpo(job: StageJob) -> StageOutcome:
         trainer = make_trainer(model, rollouts, arguments, meter)
         if given is not None:
             load_role(model, TRL_REFERENCE, given.path / ADAPTER_FOLDER)
+        for adapter in model.peft_config.values():  # sealed ones name their base without a path: see initial_policy
+            adapter.base_model_name_or_path = str(job.base.folder)
         return trainer
 
     milestones = train(

@@ -19,8 +19,9 @@ from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.work import WorkFolder
 from pipeline.config.grpo import GroupAlgorithm, GRPOConfig, grpo_problems
 from pipeline.config.ppo import NamedReward
-from pipeline.config.shared import OptimizerConfig
-from pipeline.models.roles import role_parameters
+from pipeline.data.encode import Encoded
+from pipeline.models.roles import enter_role, role_parameters
+from pipeline.models.scoring import score
 from pipeline.stages import grpo
 from pipeline.stages.arguments import TRL_REFERENCE
 
@@ -146,21 +147,39 @@ def test_the_score_of_other_completions_is_refused() -> None:
         sampler.reward(["0"], ["text"], [[1, 2]])
 
 
-def test_a_flipped_reward_teaches_the_contrary(workshop: PPOWorkshop, algorithm: GroupAlgorithm) -> None:
-    """Twenty rollouts towards the letters and as many away from them, measured on the same held-out prompts."""
-    found = {}
-    for weight in (1.0, -1.0):
-        rewards = [NamedReward(name="contains_share", weight=weight, params={"phrases": list("abcdefghij")})]
-        config = small_grpo(
-            algorithm=algorithm, rewards=rewards, num_rollouts=20, rollout_size=16, microbatch_size=16, kl_coef=0.0,
-            missing_eos_penalty=0.0, validate_every=20, save_every=20,
-            optimizer=OptimizerConfig(learning_rate=1e-2, warmup_fraction=0.0),
-        )  # fmt: skip
-        _, work = run_grpo(workshop, config, f"sign-{algorithm}-{weight}")
-        found[weight] = [row["validation_reward_contains_share"] for row in rows_of(work)
-                         if "validation_reward_contains_share" in row]  # fmt: skip
-    assert found[1.0][0] == found[-1.0][0]
-    assert found[1.0][-1] > found[1.0][0] > found[-1.0][-1]
+@pytest.mark.parametrize("weight", [1.0, -1.0])
+def test_completions_that_score_better_become_likelier(
+    workshop: PPOWorkshop, algorithm: GroupAlgorithm, weight: float
+) -> None:
+    """One rollout, and what it did to its own completions; with the sign of the reward flipped, the contrary."""
+    seen, original = {}, grpo.make_trainer
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        seen["trainer"] = original(*args, **kwargs)
+        return seen["trainer"]
+
+    rewards = [NamedReward(name="contains_share", weight=weight, params={"phrases": list("abcdefghij")})]
+    config = small_grpo(
+        algorithm=algorithm, rewards=rewards, num_rollouts=1, kl_coef=0.0, missing_eos_penalty=0.0, validate_every=1,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grpo, "make_trainer", make)
+        run_grpo(workshop, config, f"sign-{algorithm}-{weight}")
+    trainer = seen["trainer"]
+    rollout = trainer.rollouts._rollout
+    rows = [
+        Encoded(
+            id="", input_ids=[*prompt.ids, *own.ids], completion_mask=[False] * len(prompt.ids) + [True] * len(own.ids)
+        )
+        for prompt, own in zip(rollout.prompts, rollout.completions, strict=True)
+    ]
+    after = torch.tensor([row.nats for row in score(trainer.model, rows, 8)])
+    with enter_role(trainer.model, None) as base:
+        before = torch.tensor([row.nats for row in score(base, rows, 8)])
+    share = torch.tensor([sum(letter in own.text for letter in "abcdefghij") / 10 for own in rollout.completions])
+    assert float(share.std()) > 0, "all completions score alike, so nothing is shown"
+    centred = share.view(-1, 4) - share.view(-1, 4).mean(dim=1, keepdim=True)  # each group's mean
+    assert weight * float((centred.flatten() * (after - before)).sum()) > 1e-4
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from fake_stages import make_config, make_suites
 from pipeline.config.data import SourceConfig, TableName
 from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.kto import ThumbRows
+from pipeline.config.ppo import NamedReward
 from pipeline.config.root import Config
 from pipeline.config.tables import TableConfig
 from pipeline.graph.nodes import Node
+from pipeline.graph.rewards import reward_problems
 from pipeline.graph.spec import STAGES
 from pipeline.graph.wiring import nodes_for, skipped_stages
 
@@ -298,3 +300,22 @@ def test_dpo_and_kto_are_branches_of_one_run() -> None:
     nodes, problems = nodes_for(config("curate", "sft", "dpo", "kto", "evaluate"), make_suites("a"), {}, STAGES)
     assert problems == []
     assert {"reference_logprobs", "thumb_logprobs"} <= {node.name for node in nodes}
+
+
+@pytest.mark.parametrize("rewards", [[], [NamedReward(name="numeric_answer")]])
+def test_grpo_takes_the_prompts_and_the_reward_model_as_ppo_does(rewards: list[NamedReward]) -> None:
+    asked = config("curate", "sft", "reward", "grpo", "evaluate")
+    asked.data.sources.append(SourceConfig(table=TableName.comparisons, path="pairs.jsonl"))
+    asked.grpo.rewards = rewards
+    nodes, problems = nodes_for(asked, make_suites("a"), {}, STAGES)
+    wired = {node.name: node for node in nodes}
+    assert problems == []
+    assert list(reward_problems(asked, nodes)) == []
+    assert sources(wired["grpo"], "policy") == ["sft"]
+    assert sources(wired["grpo"], "reward_model") == ["reward"]
+    assert wired["grpo"].reads["dataset"] == ("prompts/train", "prompts/validation")
+    assert "gold" not in wired["grpo"].inputs
+    alone = config("curate", "sft", "reward", "grpo", "evaluate")
+    assert set(skipped_stages(alone)) == {"reward"}
+    without, _ = nodes_for(alone, make_suites("a"), {}, STAGES)
+    assert any("grpo.rewards: none is named" in problem for problem in reward_problems(alone, without))
