@@ -21,8 +21,9 @@ from pipeline.artifacts.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, S
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.base_model import BaseModel
 from pipeline.artifacts.hashing import sha256_json
-from pipeline.config.shared import DType, LoRAConfig, ModelConfig, Quantization, RuntimeConfig
+from pipeline.config.shared import Attention, DType, LoRAConfig, ModelConfig, Quantization, RuntimeConfig
 from pipeline.errors import ModelError
+from pipeline.models.attention import MATRIX_ATTENTION
 from pipeline.models.head import check_head, output_head, underlying_model
 from pipeline.runtime.device import choose_device
 
@@ -96,6 +97,8 @@ def load_base(base: BaseModel, model: ModelConfig, runtime: RuntimeConfig, dtype
     # What peft calls the base of an adapter: no path of this machine may end up in a sealed file.
     loaded.name_or_path = loaded.config.name_or_path = base.name
     loaded = loaded if "device_map" in extra else loaded.to(device)
+    if (device.type, dtype, loaded.config._attn_implementation) == ("cpu", DType.bfloat16, Attention.sdpa.value):
+        loaded.set_attn_implementation(MATRIX_ATTENTION)
     check_head(loaded)
     return cast(PreTrainedModel, loaded)
 

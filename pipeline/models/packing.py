@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.attention import MATRIX_ATTENTION
 from pipeline.models.head import backbone, underlying_model
 from pipeline.models.logprobs import compute_context
 from pipeline.models.lower_layers import LowerLayers
@@ -21,7 +22,7 @@ SHARED, CHOSEN, REJECTED, PADDING = 0, 1, 2, 3  # segments of a row
 
 def can_pack(model: nn.Module) -> bool:
     """Whether the attention implementation takes a mask of its own; fused kernels know only whole rows."""
-    return underlying_model(model).config._attn_implementation in {"sdpa", "eager"}
+    return underlying_model(model).config._attn_implementation in {"sdpa", "eager", MATRIX_ATTENTION}
 
 
 def packed_states(
