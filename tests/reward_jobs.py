@@ -138,6 +138,27 @@ class Workshop:
         )  # fmt: skip
 
 
+def open_workshop(folder: Path) -> Workshop:
+    """Take up a workshop that another process made."""
+    outputs = folder / "outputs"
+    model = ModelConfig(source=ModelSource.hub, id=str(folder / "model"), dtype=DType.float32)
+    dataset = Store(outputs).open("curate-")
+    return Workshop(outputs=outputs, base=resolve_base(model, folder / "cache"), dataset=dataset, model=model)
+
+
+def train_and_seal(workshop: Workshop, config: RewardConfig, name: str) -> Artifact:
+    """Do what a run of the stage does: reuse the sealed artifact, or train under the lock and seal."""
+    store, fingerprint = workshop.store, workshop.fingerprint(name)
+    store.sweep()
+    with store.lock("reward", fingerprint):
+        artifact = store.current("reward", fingerprint)
+        if artifact is None:
+            outcome, work = workshop.run(config, name)
+            artifact = workshop.seal(work, outcome, name=name)
+    store.discard_sealed_work("reward", fingerprint)
+    return artifact
+
+
 def make_workshop(folder: Path, tables: dict[str, list[Comparison]] | None = None, **model: Any) -> Workshop:
     """Write the model and seal the data set: by default 40, 10 and 20 comparisons."""
     outputs = folder / "outputs"

@@ -31,6 +31,7 @@ from pipeline.models.roles import enter_role, load_role
 from pipeline.models.value import ValueHead
 
 FACTS_NAME, HEAD_NAME = "reward.json", "head.safetensors"
+TIE = "tie"  # of a head's file: the one number of a model of ties
 MEMBERS_FOLDER = "members"  # of an ensemble: members/<k>/adapter and members/<k>/head.safetensors
 
 
@@ -207,10 +208,15 @@ def member_folders(folder: Path, num_members: int) -> list[Path]:
     return [folder] if num_members == 1 else [folder / MEMBERS_FOLDER / str(number) for number in range(num_members)]
 
 
-def save_head(head: ScoreHead, folder: Path) -> None:
-    """Write ``weight [1, H]`` and ``bias [1]``; the same weights give the same bytes."""
+def save_head(head: ScoreHead, folder: Path, tie: Tensor | None = None) -> None:
+    """Write ``weight [1, H]`` and ``bias [1]``; the same weights give the same bytes.
+
+    A model of ties also writes ``tie []``: Davidson's ``nu``, or Rao and Kupper's threshold.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in head.linear.state_dict().items()}
+    if tie is not None:
+        tensors[TIE] = tie.detach().float().cpu()
     save_file(tensors, folder / HEAD_NAME, {"format": "pt"})
 
 
@@ -221,6 +227,7 @@ def load_head(folder: Path, hidden_size: int) -> ScoreHead:
         ModelError: It has other tensors, or is that of a model of another width.
     """
     tensors = load_file(folder / HEAD_NAME)
+    tensors.pop(TIE, None)  # no score depends on it
     head = ScoreHead(hidden_size)
     expected = {"weight": (1, hidden_size), "bias": (1,)}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

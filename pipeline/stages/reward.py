@@ -103,7 +103,7 @@ def train_member(
     model = fitted.model
     head = cast("RewardHead", model.reward_head)
     save_adapter(model, folder / ADAPTER_FOLDER)
-    save_head(head.score, folder)
+    save_head(head.score, folder, head.tie_value())
     probes = raw_scores(model, head.score, _probe_rows(rows), config.microbatch_size)
     return Trained(fitted=fitted, base=model.unload(), probes=probes)
 

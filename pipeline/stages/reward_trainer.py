@@ -10,6 +10,7 @@ import torch
 import trl
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from pipeline.config.reward import ConfidenceUse, RewardConfig, TieModel
 from pipeline.data.pairs import Pair
@@ -92,7 +93,13 @@ class RewardHead(nn.Module):
         """`tie` is the logarithm of Davidson's ``nu``, or what Rao and Kupper's threshold is the softplus of."""
         super().__init__()
         self.score = ScoreHead(hidden_size)
-        self.tie = None if ties is TieModel.half else nn.Parameter(torch.zeros(()))
+        self.ties, self.tie = ties, None if ties is TieModel.half else nn.Parameter(torch.zeros(()))
+
+    def tie_value(self) -> Tensor | None:
+        """Return ``nu`` or the threshold: what the model says of ties beside its scores."""
+        if self.tie is None:
+            return None
+        return self.tie.exp() if self.ties is TieModel.davidson else softplus(self.tie)
 
 
 def pair_losses(

@@ -17,6 +17,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER.parent), str(FOLDER.parents[1])]
 
+import reward_jobs  # noqa: E402
 from pair_jobs import make_pair_workshop, make_reference, run_dpo, small_dpo  # noqa: E402
 from sft_jobs import make_workshop, metric_rows, small_config  # noqa: E402
 from thumb_jobs import make_reference as make_thumb_reference  # noqa: E402
@@ -57,7 +58,15 @@ def kto_losses(folder: Path, *, learning_rate_factor: float = 1.0) -> list[float
     return [row["loss"] for row in metric_rows(work.metrics) if "loss" in row]
 
 
-GOLDEN = {"sft": sft_losses, "dpo": dpo_losses, "kto": kto_losses}  # by stage
+def reward_losses(folder: Path, *, learning_rate_factor: float = 1.0) -> list[float]:
+    """Train a reward model of the tiny base for eight steps and return the loss of each."""
+    config = reward_jobs.small_config(max_steps=8)
+    optimizer = replace(config.optimizer, learning_rate=config.optimizer.learning_rate * learning_rate_factor)
+    _, work = reward_jobs.make_workshop(folder).run(replace(config, optimizer=optimizer), "golden")
+    return [row["loss"] for row in metric_rows(work.metrics) if "loss" in row]
+
+
+GOLDEN = {"sft": sft_losses, "dpo": dpo_losses, "kto": kto_losses, "reward": reward_losses}  # by stage
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -250,8 +251,33 @@ def test_a_model_of_ties_is_trained_with_its_number(workshop: Workshop, tmp_path
     shop = make_workshop(tmp_path, {"train": [*tied, *rows], "validation": comparisons(4, first=90)})
     config = small_config(ties=TieModel.rao_kupper, num_epochs=1, keep_best=False)
     _, work = shop.run(config, "ties", folds=range(5))
-    saved = load_file(next((work.path / "checkpoints").glob("step-*")) / "heads.safetensors")
+    saved = load_file(max((work.path / "checkpoints").glob("step-*")) / "heads.safetensors")
     assert saved["reward_head.tie"] > 0.01  # half of the pairs are ties, so the threshold rises
+    # What is sealed is the threshold itself: softplus(0) = log 2 is what it started from.
+    sealed = load_file(work.staging / "head.safetensors")["tie"]
+    assert sealed == pytest.approx(math.log1p(math.exp(float(saved["reward_head.tie"]))), rel=1e-6)
+    assert sealed > math.log(2)
+    base = load_base(shop.base, shop.model, RuntimeConfig(), DType.float32)
+    assert load_reward(base, work.staging).score([[5, 6, 7]]).members.shape == (1, 1)
+
+
+@pytest.mark.slow
+def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
+    """The control of what it learns: retrained with half of the labels turned, it knows hardly more than a coin."""
+    train, validation = comparisons(40), comparisons(30, first=300)
+    turned = set(np.random.default_rng(3).permutation(40)[:20].tolist())
+    shuffled = [
+        dataclasses.replace(row, chosen=row.rejected, rejected=row.chosen) if number in turned else row
+        for number, row in enumerate(train)
+    ]
+    losses = {}
+    for name, rows in (("true", train), ("shuffled", shuffled)):
+        shop = make_workshop(tmp_path / name, {"train": rows, "validation": validation})
+        config = small_config(keep_best=False, validate_every=None)
+        losses[name] = shop.run(config, name, folds=range(5))[0].metrics["validation_loss_last"]
+    # The labels are right with probability 1, 0.9 and 0.7 in turn, so 0.31 nats are the least there is.
+    assert losses["true"] < 0.55
+    assert losses["shuffled"] > 0.62  # log 2 is a coin
 
 
 # --- going on and refusing ---------------------------------------------------------------------------------------
