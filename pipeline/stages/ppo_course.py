@@ -105,7 +105,7 @@ class PPOCourse:
             self.job.run.notice(
                 f"rollout {step}: over-optimisation. Since rollout {found.best_step} the score rose by "
                 f"{found.proxy_change:.3f} and the gold score fell by {-found.gold_change:.3f} "
-                f"(interval {found.low:.3f} to {found.high:.3f}, {found.n} prompts). Raise `ppo.kl_coef`, set "
+                f"(interval {found.low:.3f} to {found.high:.3f}, {found.n} completions). Raise `ppo.kl_coef`, set "
                 "`ppo.kl_budget`, or mend the rewards."
             )
         return dict(measurement.row())

@@ -77,7 +77,7 @@ def _ours(variant: str, base: Any, model: Any, runtime: Any, chat: Any, prompts:
     keep_memory()
     device = choose_device(runtime)
     probe = probe_dtype(device)
-    shares = variant == "ours_value_head"
+    shares = variant != "ours_value_adapter"
     backbone = add_lora(load_base(base, model, runtime, DType.bfloat16), LoRAConfig(rank=RANK), SEED)
     add_role(backbone, "reward_0", like=POLICY, seed=SEED + 1)
     if not shares:
@@ -176,5 +176,5 @@ def summarise(results: dict[str, list[Measurement]]) -> dict[str, Any]:
 
 
 BENCHMARK = Benchmark(
-    variants=("ours", "ours_value_head", "trl_bf16"), default_rows=32, measure=measure, summarise=summarise
+    variants=("ours", "ours_value_adapter", "trl_bf16"), default_rows=32, measure=measure, summarise=summarise
 )
