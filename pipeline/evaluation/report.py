@@ -111,22 +111,23 @@ def _counting(report: Report) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 
     Primary ones answer, and what qualified judges say. But how likely demonstrations are tells how well they are
     imitated, which a policy that has learned from votes or rewards was not asked to: it gives up likelihood for what
-    people prefer, however good it becomes.
+    people prefer, however good it becomes. Of such a policy the rewards that a suite names are asked in its place.
     """
     primary = {(suite["name"], suite["primary"]) for suite in report["suites"]}
     primary |= {(entry["suite"], f"{WIN_RATE}{entry['judge']}") for entry in report["win_rates"] if entry["qualified"]}
+    rewards = {(suite["name"], name) for suite in report["suites"] for name in suite["rewards"]}
     likelihood = {suite["name"] for suite in report["suites"] if suite["kind"] == SuiteKind.likelihood}
-    otherwise = {
-        policy
-        for policy, tables in report["provenance"].get("taught_by", {}).items()
-        if TableName.demonstrations not in tables
-    }
+    taught = report["provenance"].get("taught_by", {})
+    otherwise = {policy for policy, tables in taught.items() if TableName.demonstrations not in tables}
     counting: list[dict[str, Any]] = []
     aside: list[dict[str, Any]] = []
     for entry in report["metrics"]:
-        if (entry["suite"], entry["metric"]) in primary:
-            is_aside = entry["suite"] in likelihood and otherwise & {entry["policy"], entry["baseline"]}
-            (aside if is_aside else counting).append(entry)
+        imitates = not otherwise & {entry["policy"], entry["baseline"]}
+        place = (entry["suite"], entry["metric"])
+        if place in primary:
+            (counting if imitates or entry["suite"] not in likelihood else aside).append(entry)
+        elif place in rewards and not imitates:
+            counting.append(entry)
     return counting, aside
 
 
@@ -190,6 +191,7 @@ def headline_metrics(report: Report) -> dict[str, float]:
 
 def _suite(suite: JoinedSuite, measures: Sequence[Measure]) -> dict[str, Any]:
     generation = suite.config.kind is SuiteKind.generation
+    names = check_names([*suite.config.checks, *suite.config.rewards])
     return {
         "name": suite.name,
         "description": suite.config.description,
@@ -200,7 +202,8 @@ def _suite(suite: JoinedSuite, measures: Sequence[Measure]) -> dict[str, Any]:
         "compared": len(suite.rows[suite.policies[0]]),
         "clusters": len(set(suite.clusters)),
         "primary": measures[0].name,
-        "checks": check_names(suite.config.checks) if generation else [],
+        "checks": names[: len(suite.config.checks)] if generation else [],
+        "rewards": names[len(suite.config.checks) :] if generation else [],
         "sampling": vars(suite.config.sampling) if generation else None,
         "notes": notes(suite),
     }

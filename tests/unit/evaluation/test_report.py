@@ -154,6 +154,10 @@ def test_a_reward_is_a_metric_with_a_mean_of_its_own() -> None:
     entry = next(e for e in report["metrics"] if e["metric"] == "word_count" and e["baseline"] == "base")
     assert (entry["estimate"], entry["unit"], entry["higher_is_better"]) == (pytest.approx(0.0), "score", True)
     assert metric_names(suite, [])[:5] == names[:5]
+    # Of a policy that learned from votes it is asked beside the primary metric; of one that imitates it is not.
+    assert [entry["metric"] for entry in report["headline"]["verdicts"]] == ["all_checks"]
+    voted = build_report(samples, {"form": suite}, EVALUATE, {"taught_by": {"tuned": ["comparisons"]}})
+    assert [e["metric"] for e in voted["headline"]["verdicts"]] == ["all_checks", "word_count", "max_words_2"]
     wrong = replace(FORM, rewards=[CheckConfig(name="word_counts")])
     with pytest.raises(ConfigError, match=r"suite form: rewards\[0\]: there is no reward `word_counts`"):
         build_report(samples, {"form": wrong}, EVALUATE, {})
