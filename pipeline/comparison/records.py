@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.graph.run_folder import linked_ids
 FINISHED, FAILED, NO_REPORT, UNREADABLE = "finished", "failed", "no report", "unreadable"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times as fast
 _ENDED = re.compile(r"^\S+ \S+  (?P<what>\S+ ended: .*)$")
+_SECTION = re.compile(r"^(?=[^\s#-])", re.MULTILINE)  # where a key of the highest level begins
 LOG_LINES = 200  # at the end of a log, in which the reason for its end is looked for
 
 
@@ -73,10 +75,22 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return a configuration by dotted keys; nothing where there is no file."""
+    """Return a configuration by dotted keys; nothing where there is no file.
+
+    Sections are parsed one by one and remembered, because the runs of a sweep have most of them in common.
+    """
     if not path.is_file():
         return {}
-    return dict(flatten(_LOADER(path.read_text(encoding="utf-8")).get_single_data() or {}))
+    text = path.read_text(encoding="utf-8")
+    try:
+        return {key: value for section in _SECTION.split(text) if section.strip() for key, value in _parsed(section)}
+    except (yaml.YAMLError, AttributeError):  # a file of another style, or one that is no configuration
+        return dict(_parsed(text))
+
+
+@lru_cache(maxsize=8192)
+def _parsed(text: str) -> tuple[tuple[str, Any], ...]:
+    return tuple(flatten(_LOADER(text).get_single_data() or {}))
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

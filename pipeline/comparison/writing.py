@@ -69,21 +69,21 @@ def _table(comparison: Comparison) -> list[str]:
     header += [part for suite, name in metrics for part in (f"{suite}/{name}", f"minus #{comparison['baseline']}")]
     objective = is_objective(comparison)
     header += [comparison["ranking"]["by"]] if objective else []
-    rows = [header]
+    rows, by_key = [header], metric_rows(comparison)
     for key in shown:
         entry = found[key]
         row = [str(order.index(key) + 1), key, comparison["runs"][entry["run"]]["name"], entry["policy"]]
         row += [setting_text(comparison["parameters"][name].get(key)) for name in parameters]
         for suite, name in metrics:
-            row += _cells(comparison, suite, name, key)
+            row += _cells(comparison, by_key[suite, name, key], key)
         row += [setting_text(comparison["ranking"]["values"][key])] if objective else []
         rows.append(row)
     more = [f"  … {len(order) - len(shown)} more in the files"] if len(order) > len(shown) else []
     return [*_aligned(rows), *more]
 
 
-def _cells(comparison: Comparison, suite: str, name: str, key: str) -> list[str]:
-    own, difference = metric_rows(comparison, suite, name, key)
+def _cells(comparison: Comparison, rows: Sequence[Any], key: str) -> list[str]:
+    own, difference = rows
     if own is None:
         return ["–", ""]
     if difference is None:

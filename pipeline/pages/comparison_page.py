@@ -48,7 +48,7 @@ def comparison_page(comparison: Comparison, title: str = "Comparison of runs") -
     order, baseline = comparison["ranking"]["order"], comparison["baseline"]
     own = [key for key in order if found[key]["twin_of"] is None]  # the same policy twice has one line, one colour
     colours = {key: colour_of(str(entry["twin_of"] or key), own, baseline) for key, entry in found.items()}
-    metrics = leading_metrics(comparison)
+    metrics, by_key = leading_metrics(comparison), metric_rows(comparison)
     return environment.get_template("comparison.html").render(
         title=title,
         comparison=comparison,
@@ -57,7 +57,7 @@ def comparison_page(comparison: Comparison, title: str = "Comparison of runs") -
         colours=colours,
         names={key: entry["label"] for key, entry in found.items()},
         metrics=metrics,
-        rows=[_row(comparison, key, metrics) for key in order],
+        rows=[_row(comparison, key, [by_key[suite, name, key] for suite, name in metrics]) for key in order],
         parameters=varying(comparison),
         objective=is_objective(comparison),
         forests=_forests(comparison, metrics, colours),
@@ -81,13 +81,13 @@ def comparison_page(comparison: Comparison, title: str = "Comparison of runs") -
     )  # fmt: skip
 
 
-def _row(comparison: Comparison, key: str, metrics: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _row(comparison: Comparison, key: str, cells: Sequence[Any]) -> dict[str, Any]:
     """Return a line of the ranking: the candidate's cells by metric, and whether it may be the best."""
     possible = comparison["ranking"]["possibly_best"]
     twins = {entry["key"]: entry["twin_of"] for entry in comparison["candidates"]}
     return {
         "key": key,
-        "cells": [metric_rows(comparison, suite, name, key) for suite, name in metrics],
+        "cells": cells,
         "may_be_best": possible is not None and str(twins[key] or key) in possible,
     }
 
@@ -96,13 +96,13 @@ def _forests(
     comparison: Comparison, metrics: Sequence[tuple[str, str]], colours: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """Return the differences of each leading metric, best first; the corrected interval where the order goes by it."""
-    found = {entry["key"]: entry for entry in comparison["candidates"]}
+    found, by_key = {entry["key"]: entry for entry in comparison["candidates"]}, metric_rows(comparison)
     views = []
     for suite, name in metrics:
         ranked = f"{suite}/{name}" == comparison["ranking"]["by"]
         rows = []
         for key in comparison["ranking"]["order"]:
-            difference = metric_rows(comparison, suite, name, key)[1]
+            difference = by_key[suite, name, key][1]
             if difference is None or found[key]["twin_of"] is not None:
                 continue
             corrected = comparison["ranking"]["corrected"].get(key) if ranked else None
@@ -147,10 +147,11 @@ def _columns(order: Sequence[str], baseline: str) -> list[str]:
 
 
 def _all_metrics(comparison: Comparison, columns: Sequence[str]) -> list[dict[str, Any]]:
+    by_key = metric_rows(comparison)
     named = list(dict.fromkeys((row["suite"], row["metric"], row["unit"]) for row in comparison["metrics"]))
     return [
         {"suite": suite, "metric": name, "unit": unit,
-         "cells": [metric_rows(comparison, suite, name, key) for key in columns]}
+         "cells": [by_key[suite, name, key] for key in columns]}
         for suite, name, unit in named
     ]  # fmt: skip
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 Comparison = Mapping[str, Any]
 
 
-def metric_rows(comparison: Comparison, suite: str, name: str, key: str) -> tuple[Any, Any]:
-    """Return a candidate's row of a metric and the row of its difference, None where there is none."""
-    same = [row for row in comparison["metrics"] if (row["suite"], row["metric"], row["policy"]) == (suite, name, key)]
-    own = next((row for row in same if row["baseline"] is None), None)
-    return own, next((row for row in same if row["baseline"] is not None), None)
+def metric_rows(comparison: Comparison) -> dict[tuple[str, str, str], list[Any]]:
+    """Return by suite, metric and candidate's key its row and the row of its difference, None where there is none."""
+    found: dict[tuple[str, str, str], list[Any]] = defaultdict(lambda: [None, None])
+    for row in comparison["metrics"]:
+        found[row["suite"], row["metric"], row["policy"]][row["baseline"] is not None] = row
+    return found
 
 
 def leading_metrics(comparison: Comparison) -> list[tuple[str, str]]:
