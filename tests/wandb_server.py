@@ -103,6 +103,8 @@ class WandbServer:
         self.runs: dict[str, StoredRun] = {}
         self.artifacts: dict[str, StoredArtifact] = {}
         self.sweeps: dict[str, dict[str, Any]] = {}  # name -> its configuration
+        self.alerts: list[dict[str, Any]] = []
+        self.links: list[dict[str, Any]] = []  # artifacts in collections, as they were asked for
         self.trials: list[dict[str, Any]] = []  # values that agents are still to run, in W&B's own form
         self.requests: list[Request] = []
         self.fault: str | None = None  # "hang", "error" or "drop"
@@ -295,6 +297,10 @@ class WandbServer:
         run = self.runs.get(asked.get("name") or asked.get("run") or asked["runName"])
         return {"project": {"internalId": "1", "run": self._bucket(run) if run else None}}
 
+    def _NotifyScriptableRunAlert(self, asked: Variables) -> Any:  # noqa: N802
+        self.alerts.append(asked)
+        return {"notifyScriptableRunAlert": {"success": True}}
+
     _RunState = _QueryRunInfo = _RunHistoryKeys = _Run
 
     def _Runs(self, asked: Variables) -> Any:  # noqa: N802
@@ -401,6 +407,11 @@ class WandbServer:
             run.inputs.append(identity)
         return {"useArtifact": {"artifact": {"id": identity}}}
 
+    def _LinkArtifact(self, asked: Variables) -> Any:  # noqa: N802
+        if asked["input"] not in self.links:
+            self.links.append(asked["input"])
+        return {"result": {"versionIndex": 0}}
+
     def _node(self, artifact: StoredArtifact) -> dict[str, Any]:
         project = {"id": "p", "internalId": "1", "name": artifact.project, "entity": {"name": ENTITY}}
         collection = {"__typename": "ArtifactSequence", "name": artifact.name, "project": project}
@@ -420,8 +431,9 @@ class WandbServer:
 
     def _ArtifactMembershipByName(self, asked: Variables) -> Any:  # noqa: N802
         name, _, alias = asked["name"].partition(":")
-        found = [item for item in self.artifacts.values() if item.name == name and item.state == "COMMITTED"
-                 and alias in ("", "v0", *item.aliases)]  # fmt: skip
+        linked = {link["artifactID"] for link in self.links if link["artifactPortfolioName"] == name}
+        found = [item for item in self.artifacts.values() if (item.name == name or item.id in linked)
+                 and item.state == "COMMITTED" and alias in ("", "v0", *item.aliases)]  # fmt: skip
         if not found:
             return {"project": {"artifactCollectionMembership": None}}
         node = self._node(found[-1])

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.artifact import COSTS_FILE, METRICS_FILE, Artifact
 from pipeline.artifacts.manifest import ArtifactKind
 
-COSTS_FILE, METRICS_FILE = "costs.json", "metrics.jsonl"
 TRAINED = frozenset({ArtifactKind.policy, ArtifactKind.reward_model, ArtifactKind.reference_logprobs})
 
 

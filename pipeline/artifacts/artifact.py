@@ -9,8 +9,10 @@ from pipeline.artifacts.hashing import sha256_file, sha256_json
 from pipeline.artifacts.manifest import MANIFEST_NAME, ArtifactKind, FileRecord, Manifest
 from pipeline.errors import ArtifactError
 
-# Files that hold timings: two runs with the same results differ in them.
-TIMING_FILES = frozenset({"costs.json", "metrics.jsonl"})
+COSTS_FILE, METRICS_FILE, WRITTEN_FILE = "costs.json", "metrics.jsonl", "written.jsonl"
+# Files that record the course of a run: two runs with the same results differ in them, by their times and by how often
+# somebody looked.
+COURSE_FILES = frozenset({COSTS_FILE, METRICS_FILE, WRITTEN_FILE})
 
 # The stage that makes each kind, as its user would run it.
 PRODUCER: dict[ArtifactKind, str] = {
@@ -116,7 +118,7 @@ class Artifact:
 
 def content_digest(files: dict[str, FileRecord]) -> str:
     """Return the digest over all files but those that hold timings."""
-    return sha256_json({name: record.sha256 for name, record in files.items() if name not in TIMING_FILES})
+    return sha256_json({name: record.sha256 for name, record in files.items() if name not in COURSE_FILES})
 
 
 def record_files(folder: Path) -> dict[str, FileRecord]:

@@ -171,9 +171,10 @@ class Store:
         Sealing the same content twice keeps the first folder.
         """
         staging, provenance = work.staging, provenance or Provenance()
-        if work.metrics.exists():
-            with storage_errors(staging):
-                shutil.copyfile(work.metrics, staging / work.metrics.name)
+        for record in (work.metrics, work.written):
+            if record.exists():
+                with storage_errors(staging):
+                    shutil.copyfile(record, staging / record.name)
         kill_point("seal.metrics")
         _require_sealable(staging)
         files = record_files(staging)

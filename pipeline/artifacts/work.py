@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts.artifact import METRICS_FILE, WRITTEN_FILE
 from pipeline.artifacts.checkpoints import CheckpointFolder
 from pipeline.artifacts.durable import storage_errors, write_durably
 from pipeline.artifacts.temporary import discard, sweep
@@ -22,7 +23,8 @@ class WorkFolder:
         """Open or create the folder, with an empty staging folder and what earlier attempts remembered."""
         self.path = path
         self.staging = path / "staging"  # what will be sealed; its files are written by the stage
-        self.metrics = path / "metrics.jsonl"
+        self.metrics = path / METRICS_FILE
+        self.written = path / WRITTEN_FILE  # what the policy wrote while it was trained
         self.checkpoints = CheckpointFolder(path / CHECKPOINTS)
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)

@@ -133,4 +133,6 @@ class TrackingConfig:
     group: str | None = option(None, affects_results=False)  # null is the name of the run folder or of the sweep
     tags: list[str] = option(factory=list, affects_results=False)
     upload_artifacts: bool = option(True, affects_results=False)
+    # Collection, as in wandb-registry-model/help-desk, that policies are linked into once all hard gates on them pass.
+    registry: str | None = option(None, affects_results=False)
     log_every: int = option(1, ge=1, affects_results=False)  # optimizer steps between two rows of metrics

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.artifact import METRICS_FILE, Artifact
 from pipeline.config.root import Config
 from pipeline.config.sweep import ObjectiveConfig, objective_place
 from pipeline.errors import ConfigError
 from pipeline.evaluation.summary import read_report
 from pipeline.tracking.record import Record, decode_row
-from pipeline.tracking.run import METRICS_NAME
 
 KEPT_STEP = ("policy_step", "best_step")  # where a manifest says at which step the sealed adapter was taken
 
@@ -51,7 +50,7 @@ def _training_value(artifact: Artifact, metric: str) -> float:
     stated = artifact.manifest.metrics
     if isinstance(stated.get(metric), int | float):
         return float(stated[metric])
-    rows = list(Record(artifact.file(METRICS_NAME)).rows()) if METRICS_NAME in artifact.manifest.files else []
+    rows = list(Record(artifact.file(METRICS_FILE)).rows()) if METRICS_FILE in artifact.manifest.files else []
     series = training_series(rows, metric)
     if not series:
         numbers = [name for name, value in stated.items() if isinstance(value, int | float)]

@@ -13,11 +13,10 @@ from typing import Any
 
 import yaml
 
-from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.artifact import METRICS_FILE, Artifact
 from pipeline.artifacts.checkpoints import unused_name
 from pipeline.artifacts.durable import storage_errors, write_durably
 from pipeline.artifacts.manifest import ArtifactKind
-from pipeline.tracking.run import METRICS_NAME
 
 ARTIFACT_LIST = "artifacts.json"
 WORK_LIST = "work.json"  # node -> its work folder, for whoever watches a run that is not over
@@ -102,9 +101,9 @@ def record_of(run_folder: Path, node: str) -> Path | None:
     """Return where the rows of metrics of a node are, or will be, while it runs and afterwards; None before."""
     artifact = linked_ids(run_folder).get(node)
     if artifact is not None:
-        return run_folder.parents[1] / "artifacts" / artifact / METRICS_NAME
+        return run_folder.parents[1] / "artifacts" / artifact / METRICS_FILE
     work = _listed(run_folder / WORK_LIST).get(node)
-    return run_folder / work / METRICS_NAME if work is not None else None
+    return run_folder / work / METRICS_FILE if work is not None else None
 
 
 def read_objective(run_folder: Path) -> list[dict[str, Any]] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -14,13 +14,22 @@ from pipeline.ppo.rollout import PromptItem, Rollout
 
 
 @torch.no_grad()
-def measure(loop: Loop, prompts: Sequence[PromptItem], gold: Scorer | None, step: int) -> Measurement:
+def measure(
+    loop: Loop,
+    prompts: Sequence[PromptItem],
+    gold: Scorer | None,
+    step: int,
+    keep: Callable[[Rollout, Sequence[float]], None] | None = None,
+) -> Measurement:
     """Answer the prompts with the policy of now. The random streams are the same at every step.
 
-    Scores are the bare sums of the rewards: neither clipped nor with a penalty for a missing end.
+    Scores are the bare sums of the rewards: neither clipped nor with a penalty for a missing end. ``keep`` is given
+    what was written, with the scores.
     """
     rollout = loop.sample(prompts, "monitor")
     scores = loop.scorer(rollout)
+    if keep is not None:
+        keep(rollout, scores.total.tolist())
     return Measurement(
         step=step,
         prompts=[prompt.id for prompt in prompts],

@@ -25,6 +25,7 @@ LIBRARIES = (
     "trl",
     "wandb",
 )
+MAX_DIFFERENCE = 1 << 20  # characters
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -74,6 +75,16 @@ def source_state(root: Path) -> dict[str, object] | None:
     if commit is None or changes is None:
         return None
     return {"commit": commit.strip(), "dirty": bool(changes.strip())}
+
+
+def source_difference(root: Path) -> str | None:
+    """Return what tracked files change in the commit, up to `MAX_DIFFERENCE`; None where there is nothing to tell."""
+    if not (root / ".git").exists():
+        return None
+    difference = _git(root, "diff", "HEAD", "--no-color", "--no-ext-diff")
+    if difference and len(difference) > MAX_DIFFERENCE:
+        return f"{difference[:MAX_DIFFERENCE]}\n... cut off; all of it has {len(difference)} characters\n"
+    return difference or None
 
 
 def _git(root: Path, *arguments: str) -> str | None:

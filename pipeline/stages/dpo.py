@@ -89,7 +89,7 @@ def train_dpo(job: StageJob) -> StageOutcome:
         has_validation=bool(rows.validation),
         measure=lambda policy: {
             **validate(policy, objective, rows.validation, sums, config.microbatch_size),
-            **written_length(policy, rows.chat, first_prompts(rows.validation, config.watch), config.watch),
+            **written_length(policy, rows.chat, first_prompts(rows.validation, config.watch), config.watch, job.run),
         },
         watchers=[
             lambda meter, course: Watchdogs(

@@ -130,7 +130,7 @@ def train_kto(job: StageJob) -> StageOutcome:
         has_validation=bool(rows.validation),
         measure=lambda policy: {
             **validate(policy, objective, rows.validation, reference.validation, config.microbatch_size),
-            **written_length(policy, rows.chat, prompts, config.watch),
+            **written_length(policy, rows.chat, prompts, config.watch, job.run),
         },
         watchers=[
             lambda meter, course: Watchdogs(

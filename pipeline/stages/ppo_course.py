@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.artifacts.checkpoints import Checkpoint
 from pipeline.ppo.loop import Loop, Row, Scorer
 from pipeline.ppo.measuring import measure
 from pipeline.ppo.monitor import Monitor
-from pipeline.ppo.rollout import PromptItem
+from pipeline.ppo.rollout import PromptItem, Rollout
 from pipeline.ppo.watch import Watchdog
 from pipeline.runtime.memory import peak_memory_bytes
 from pipeline.runtime.seeds import seed_everything
 from pipeline.runtime.signals import StopRequest
 from pipeline.stages.ppo_checkpoints import restore, save
+from pipeline.stages.watchdogs import NUM_KEPT
 from pipeline.tracking.job import StageJob
 
 
@@ -72,7 +75,7 @@ class PPOCourse:
         seed_everything((config.seed + 100_003 * (number + 1)) % 2**32)
         row = self.loop.iterate(number)
         for warning in self.watchdog.warnings(row, number):
-            self.job.run.notice(f"rollout {number + 1}: {warning}")
+            self.job.run.alert(f"{self.job.run.name}: watchdog", f"rollout {number + 1}: {warning}")
         if self._is_due(number + 1):
             row |= self._measure(number + 1)
         if number + 1 == config.num_rollouts:
@@ -99,16 +102,27 @@ class PPOCourse:
         """Let the policy answer the held-out prompts and compare."""
         if not self.held_out or self.loop.config.monitor.every is None:
             return {}
-        measurement = measure(self.loop, self.held_out, self.gold, step)
+        measurement = measure(self.loop, self.held_out, self.gold, step, self._keep)
         found = self.monitor.add(measurement)
         if found is not None:
-            self.job.run.notice(
+            self.job.run.alert(
+                f"{self.job.run.name}: over-optimisation",
                 f"rollout {step}: over-optimisation. Since rollout {found.best_step} the score rose by "
                 f"{found.proxy_change:.3f} and the gold score fell by {-found.gold_change:.3f} "
                 f"(interval {found.low:.3f} to {found.high:.3f}, {found.n} completions). Raise `ppo.kl_coef`, set "
-                "`ppo.kl_budget`, or mend the rewards."
+                "`ppo.kl_budget`, or mend the rewards.",
             )
         return dict(measurement.row())
+
+    def _keep(self, rollout: Rollout, scores: Sequence[float]) -> None:
+        """Keep the first completions to be read."""
+        answered = zip(rollout.prompts, rollout.completions, scores, strict=True)
+        self.job.run.written(
+            [
+                {"prompt": prompt.item.user_text, "completion": completion.text, "score": score}
+                for prompt, completion, score in itertools.islice(answered, NUM_KEPT)
+            ]
+        )
 
     def _save(self, step: int) -> None:
         config, folder = self.loop.config, self.job.work.checkpoints

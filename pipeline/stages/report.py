@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.artifacts.ancestry import COSTS_FILE, ancestry
-from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.ancestry import ancestry
+from pipeline.artifacts.artifact import COSTS_FILE, Artifact
 from pipeline.artifacts.hashing import sha256_file
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.outcome import StageOutcome
@@ -26,6 +26,7 @@ from pipeline.pages.report_page import report_page
 from pipeline.stages.judged import read_judges
 from pipeline.stages.page_inputs import page_inputs, read_variants, variant_rows
 from pipeline.stages.report_tables import log_tables
+from pipeline.statistics.decisions import Decision
 from pipeline.tracking.job import StageJob
 
 REPORT_FILE, PAGE_FILE = "report.json", "report.html"
@@ -73,9 +74,27 @@ def write_report(job: StageJob) -> StageOutcome:
     log_tables(job.run, report)
     for line in [report["headline"]["text"], *(_contaminated(entry) for entry in found if entry["contaminated"])]:
         job.run.notice(line)
+    _tell_gates(job, report, ancestors)
     costs = {"wall_seconds": round(time.monotonic() - started, 3)}
     (job.staging / COSTS_FILE).write_text(json.dumps(costs) + "\n", encoding="utf-8")
     return StageOutcome(parts={"report": sha256_file(report_file)}, metrics=_summary(report), gates=report["gates"])
+
+
+def _tell_gates(job: StageJob, report: Mapping[str, Any], ancestors: Sequence[Artifact]) -> None:
+    """Alert of hard gates that do not pass, and register each policy on which there are some and all of them do."""
+    outcomes: dict[str, set[str]] = {}
+    for gate in report["gates"]:
+        if gate["hard"]:
+            outcomes.setdefault(gate["policy"], set()).add(gate["outcome"])
+            if gate["outcome"] != Decision.PASS:
+                job.run.alert(
+                    f"Gate {gate['name']}: {gate['outcome']}",
+                    f"gate {gate['name']}: {gate['outcome']}: {gate['reason']}",
+                )
+    passed = {report["provenance"]["policies"].get(policy) for policy, found in outcomes.items() if found == {"PASS"}}
+    for artifact in ancestors:
+        if artifact.id in passed:
+            job.run.register(artifact)
 
 
 def _contamination(

@@ -25,6 +25,7 @@ from pipeline.tracking.run import Run
 
 SAMPLED = "sampled_tokens"  # of the validation measures: mean length of what the policy writes
 CHOSEN, MARGIN, LOSS = "log_ratio_per_token_chosen", "reward_margin", "loss"
+NUM_KEPT = 4  # completions of each validation that are kept to be read
 WATCHED = (CHOSEN, MARGIN, LOSS)
 
 
@@ -94,13 +95,19 @@ def _stuck(sight: Sight, config: DPOConfig) -> dict[str, str]:
 
 
 def written_length(
-    policy: torch.nn.Module, chat: Chat, prompts: Sequence[list[int]], watch: WatchConfig
+    policy: torch.nn.Module, chat: Chat, prompts: Sequence[list[int]], watch: WatchConfig, run: Run
 ) -> dict[str, float]:
-    """Let the policy answer validation prompts greedily and return the mean length of what it writes."""
+    """Let the policy answer validation prompts greedily, keep the first answers, and return their mean length."""
     if watch.length_ratio is None or not prompts:
         return {}
     sampling = SamplingConfig(max_new_tokens=watch.max_new_tokens)
     written = generate(policy, chat, list(prompts), sampling, len(prompts))
+    run.written(
+        [
+            {"prompt": chat.tokenizer.decode(ids, skip_special_tokens=True), "completion": completion.text}
+            for ids, completion in zip(prompts[:NUM_KEPT], written[:NUM_KEPT], strict=True)
+        ]
+    )
     return {SAMPLED: sum(completion.num_tokens for completion in written) / len(written)}
 
 
@@ -148,4 +155,5 @@ class Watchdogs(TrainerCallback):  # type: ignore[misc]  # untyped upstream
         for name, message in self.look(sight).items():
             if name not in told:
                 self.course.warnings.append({"name": name, "step": state.global_step, "message": message})
-                self.run.notice(f"step {state.global_step}: watchdog {name}: {message}")
+                text = f"step {state.global_step}: watchdog {name}: {message}"
+                self.run.alert(f"{self.run.name}: {name}", text)

@@ -194,6 +194,8 @@ def _require_arrival(run: MirroredRun, outputs: Path, finished: dict[str, Any], 
         missing.append(f"{len(steps) - found['num_rows']} of {len(steps)} rows")
     if run.output and (found["artifact_digest"] is None or found["artifact_digest"] != finished["artifact_digest"]):
         missing.append(f"the artifact {run.output['id']}, which was not committed")
+    left = [entry["id"] for entry in run.registered if entry["id"] not in finished["registered"]]
+    missing += [f"the link from {run.registry} to {name}" for name in left]
     missing += [f"the link to the input {entry['id']}" for entry in run.inputs if entry["id"] not in found["inputs"]]
     if missing:
         raise MirrorFailed("the server lacks " + "; ".join(missing))

@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.tracking.record import complete_lines, decode_row
+from pipeline.tracking.record import Record, complete_lines, decode_row
 
 if TYPE_CHECKING:
     import wandb
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.5
 ORPHAN_SECONDS = 10.0  # what an orphaned mirror may take to end
 MAX_REFERENCED_FILES = 10_000
+WRITTEN = "written"  # the table of what the policy wrote
 
 
 class Mirror:
@@ -42,6 +43,11 @@ class Mirror:
         self._pending: dict[str, Any] = {}
         self._pending_step = -1
         self._newest: dict[str, Any] = {}
+        self._num_alerted: int = spec["num_alerted"]
+        self.written = Path(spec["written"]) if spec["written"] else None
+        self._written_bytes = 0  # of that file, when its rows were read
+        self._texts: list[dict[str, Any]] = []  # these rows
+        self._num_shown = 0  # of them
         for fragment in spec["superseded"]:  # two runs of one id that start in the same second would share a folder
             shutil.rmtree(fragment, ignore_errors=True)
         settings = wandb.Settings(
@@ -56,6 +62,10 @@ class Mirror:
             dir=spec["folder"], settings=settings,
         )  # fmt: skip
         self.sent = self.run.starting_step - 1 if self.online else -1
+        if spec["source_diff"] and Path(spec["source_diff"]).exists():
+            # A copy, because the client would leave a link, which breaks when the outputs are moved.
+            kept = shutil.copy(spec["source_diff"], self.run.dir)
+            self.run.save(kept, base_path=self.run.dir, policy="now")
 
     def facts(self) -> dict[str, Any]:
         """Say where the run is kept, and how far the server was."""
@@ -84,30 +94,59 @@ class Mirror:
         if self._pending:
             self._newest.update(self._pending)
             if self._pending_step > self.sent:
-                self.run.log(self._pending, step=self._pending_step)
+                self.run.log({**self._pending, **self._written_by(self._pending_step)}, step=self._pending_step)
                 self.sent = self._pending_step
         self._pending = {}
+
+    def _written_by(self, step: int) -> dict[str, Any]:
+        """Return the table of what the policy wrote up to a step, where it has grown."""
+        import wandb
+
+        if self.written is None or not self.written.exists():
+            return {}
+        if (num_bytes := self.written.stat().st_size) != self._written_bytes:
+            self._texts, self._written_bytes = list(Record(self.written).rows()), num_bytes
+        rows = [row for row in self._texts if row["step"] <= step]
+        if len(rows) == self._num_shown:
+            return {}
+        self._num_shown = len(rows)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        data = [[row.get(name) for name in columns] for row in rows]
+        return {WRITTEN: wandb.Table(columns=columns, data=data, allow_mixed_types=True)}
+
+    def alert(self, alerts: list[dict[str, str]]) -> int:
+        """Let the server tell whoever watches the project; return how many it has been given, of all of the run.
+
+        Offline nobody could be told in time; `runs sync` tells them.
+        """
+        for entry in alerts[self._num_alerted :] if self.online else []:
+            self.run.alert(entry["title"], entry["text"], level="WARN")
+            self._num_alerted += 1
+        return self._num_alerted
 
     def finish(self, command: dict[str, Any]) -> dict[str, Any]:
         """Bring the rest over, link inputs and output, and end the run."""
         import wandb
 
         self.record = Path(command["record"])
+        self.written = Path(command["written"]) if command["written"] else None
         self.follow()
         self.flush()
         self.run.summary.update(self._newest)
         for name, table in command["tables"].items():
             self.run.summary[name] = wandb.Table(columns=table["columns"], data=table["rows"], allow_mixed_types=True)
+        self.alert(command["alerts"])
         if self.online:
             for entry in command["inputs"]:
                 self._use(entry)
         facts = self.facts()
         if command["output"]:
             artifact = self._describe(command["output"])
-            self.run.log_artifact(artifact, aliases=["latest"])
+            self.run.log_artifact(artifact, aliases=_aliases(command["output"], Path(command["folder"]).name))
             if self.online:
                 artifact.wait()
             facts["artifact_digest"] = artifact.digest
+        facts["registered"] = [self._register(entry) for entry in command["registered"]] if self.online else []
         self.run.finish(exit_code=command["exit_code"])
         return facts
 
@@ -122,16 +161,36 @@ class Mirror:
             artifact.add_dir(entry["path"], policy="immutable", skip_cache=True)
         return artifact
 
+    def _register(self, entry: dict[str, Any]) -> str:
+        """Link an artifact into the registry; nothing happens where it is linked already."""
+        import wandb
+
+        name = self._name(entry)
+        if not wandb.Api().artifact_exists(name):
+            self._use(entry)
+        wandb.Api().artifact(name).link(self.spec["registry"], aliases=["passed"])
+        return str(entry["id"])
+
+    def _name(self, entry: dict[str, Any]) -> str:
+        return f"{self.run.entity}/{self.run.project}/{entry['id']}:latest"
+
     def _use(self, entry: dict[str, Any]) -> None:
         import wandb
 
-        name = f"{self.run.entity}/{self.run.project}/{entry['id']}:latest"
+        name = self._name(entry)
         if wandb.Api().artifact_exists(name):
             self.run.use_artifact(name)
         elif Path(entry["path"]).exists():
             self.run.use_artifact(self._describe(entry, by_reference=True))
         else:
             raise FileNotFoundError(f"the input {entry['id']} is neither on the server nor at {entry['path']}")
+
+
+def _aliases(output: dict[str, Any], run_folder: str) -> list[str]:
+    """Return names that an artifact is found by: the invocation that made it, and what its gates decided."""
+    outcomes = set(output["metadata"].get("gates", {}).values())
+    verdict = next((word for word in ("FAIL", "INCONCLUSIVE", "PASS") if word in outcomes), None)
+    return ["latest", run_folder, *([f"gates-{verdict.lower()}"] if verdict else [])]
 
 
 def look_up(spec: dict[str, Any]) -> dict[str, Any]:
@@ -192,6 +251,8 @@ def serve(channel: Channel) -> None:
                 if command["do"] == "open":
                     mirror = Mirror(command["spec"])
                     channel.answer(done="open", **mirror.facts())
+                elif command["do"] == "alert" and mirror:
+                    channel.answer(done="alert", num_alerted=mirror.alert(command["alerts"]))
                 elif command["do"] == "finish" and mirror:
                     answer, mirror = mirror.finish(command), None
                     channel.answer(done="finish", **answer)

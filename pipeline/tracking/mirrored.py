@@ -37,6 +37,12 @@ class MirroredRun:
     pid: int
     started: float  # seconds since 1970; producers are delivered before their consumers
     mode: str  # "online" or "offline"
+    written: str | None = None  # written.jsonl, likewise
+    registry: str | None = None  # where artifacts that passed are linked to
+    registered: list[dict[str, Any]] = field(default_factory=list)  # these, described by `describe`
+    source_diff: str | None = None  # what the working tree changes in the commit
+    alerts: list[dict[str, str]] = field(default_factory=list)
+    num_alerted: int = 0  # of these, which the server was told while the run went on
     tables: dict[str, Any] = field(default_factory=dict)
     output: dict[str, Any] | None = None
     exit_code: int | None = None  # None while it runs, or when its process died
@@ -63,7 +69,10 @@ class MirroredRun:
         """Return what the mirror's process is told, with paths that it can open."""
         told = asdict(self)
         told["record"] = str(outputs / self.record)
-        told["inputs"] = [{**entry, "path": str(outputs / entry["path"])} for entry in self.inputs]
+        for name in ("written", "source_diff"):
+            told[name] = str(outputs / told[name]) if told[name] else None
+        for name in ("inputs", "registered"):
+            told[name] = [{**entry, "path": str(outputs / entry["path"])} for entry in told[name]]
         if self.output:
             told["output"] = {**self.output, "path": str(outputs / self.output["path"])}
         told["folder"] = str(outputs / self.run_folder)
@@ -96,6 +105,9 @@ def describe(artifact: Artifact, outputs: Path, redactor: Redactor) -> dict[str,
         "content_digest": manifest.content_digest,
         "parents": [{"role": parent.role, "kind": str(parent.kind), "id": parent.id} for parent in manifest.parents],
         "metrics": manifest.metrics,
+        "gates": {gate["name"]: gate["outcome"] for gate in manifest.gates},
+        "parts": manifest.parts,
+        "base": manifest.base,
         "created": manifest.created,
     }
     return {

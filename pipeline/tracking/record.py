@@ -16,8 +16,10 @@ from pipeline.errors import StorageError
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def encode_number(value: Any) -> int | float | str:
-    """Return a number as JSON can hold it."""
+def encode(value: Any) -> int | float | str | None:
+    """Return a number as JSON can hold it; text stays as it is."""
+    if value is None or isinstance(value, str):
+        return value
     if isinstance(value, numbers.Integral):
         return int(value)
     number = float(value)
@@ -44,7 +46,7 @@ class Record:
         self.path = path
         self._last_step: int | None = None  # of what this process appended
 
-    def append(self, row: Mapping[str, float | int], step: int) -> None:
+    def append(self, row: Mapping[str, float | int | str | None], step: int) -> None:
         """Write one row and flush it.
 
         Raises:
@@ -57,7 +59,7 @@ class Record:
             self.cut(step - 1)  # whatever an earlier attempt wrote from here on is computed again
         elif step < self._last_step:
             raise ValueError(f"Step {step} after step {self._last_step}: cut the record before going back")
-        line = json.dumps({"step": step, **{name: encode_number(value) for name, value in row.items()}})
+        line = json.dumps({"step": step, **{name: encode(value) for name, value in row.items()}})
         try:
             with self.path.open("ab") as file:
                 file.write(line.encode() + b"\n")

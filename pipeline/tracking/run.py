@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 Cell = str | int | float | bool | None
 
-METRICS_NAME = "metrics.jsonl"
-
 
 class Run:
     """Handed to a stage. The record is written at once; the mirror follows it and can neither raise nor wait here."""
@@ -32,15 +30,17 @@ class Run:
         stage: str,
         name: str,
         record: Path,
+        written: Path,
         mirrored: MirroredRun | None,
         step_total: int | None = None,
     ) -> None:
         """Made by :meth:`TrackingSession.start`; `mirrored` is None where tracking is disabled."""
         self.stage, self.name = stage, name
         self._session, self._mirrored, self._step_total = session, mirrored, step_total
-        self._record = Record(record)
+        self._record, self._written = Record(record), Record(written)
         self._progress = Progress(name, session.log_line)
         self._tables: dict[str, Any] = {}
+        self._texts: list[dict[str, Cell]] = []  # which the policy wrote since the last row
         self._is_open = False  # the mirror was told to start
         self._is_over = False
 
@@ -65,6 +65,8 @@ class Run:
             ValueError: The steps go back, which needs a cut.
             StorageError: The disk did not take the row.
         """
+        while self._texts:
+            self._written.append(self._texts.pop(0), step)
         self._record.append(row, step)
         self._progress.metrics(row)
         if self._step_total:
@@ -78,6 +80,36 @@ class Run:
             self._session.restart_process()  # it has read what goes; the next one reads the record as it then is
             self._is_open = False
         self._record.cut(step)
+        self._written.cut(step)
+
+    def written(self, rows: Sequence[Mapping[str, Cell]]) -> None:
+        """Keep what the policy has written while it is trained, with the next row of metrics.
+
+        The mirror shows all of it so far as one table with each step, so that the table grows over the run.
+        """
+        self._texts += [self._session.redactor.value(row) for row in rows]
+
+    def alert(self, title: str, text: str) -> None:
+        """Tell the user what needs attention, and with W&B's own alerts whoever watches the project."""
+        self.notice(text)
+        run = self._mirrored
+        if run is None:
+            return
+        clean = self._session.redactor.text
+        run.alerts.append({"title": clean(title), "text": clean(text)})
+        if self._is_open and run.mode == "online":
+            self._session.process().tell("alert", alerts=run.alerts)
+
+    def alerted(self, num_alerted: int) -> None:
+        """Hear that the server was given so many of the alerts."""
+        if self._mirrored:
+            self._mirrored.num_alerted = num_alerted
+
+    def register(self, artifact: Artifact) -> None:
+        """Link an artifact that has passed what it had to into `tracking.registry`, if one is named."""
+        run = self._mirrored
+        if run is not None and run.registry is not None:
+            run.registered.append(describe(artifact, self._session.outputs, self._session.redactor))
 
     def notice(self, text: str) -> None:
         """Tell the user something, on the terminal and in the log file."""
@@ -115,7 +147,7 @@ class Run:
             run.tables, run.exit_code = self._tables, exit_code
             if artifact:
                 run.output = describe(artifact, outputs, self._session.redactor)
-            self._keep_record(run, artifact)
+            self._keep_records(run, artifact)
             was_online = self._session.is_online
             if self._finish_mirror(run) or (was_online and self._finish_mirror(run)):
                 return
@@ -125,16 +157,21 @@ class Run:
             return
         self.notice(f"W&B: the mirror of {self.name} is incomplete; `python -m pipeline runs sync` delivers it.")
 
-    def _keep_record(self, run: MirroredRun, artifact: Artifact | None) -> None:
-        """Copy the record beside the mirror: work folders are removed, and artifacts may be pruned."""
-        sources = [artifact.path / METRICS_NAME] if artifact else []
-        for source in [*sources, self._record.path]:
+    def _keep_records(self, run: MirroredRun, artifact: Artifact | None) -> None:
+        """Copy the records beside the mirror: work folders are removed, and artifacts may be pruned."""
+        kept = [self._keep(run, record.path, artifact) for record in (self._record, self._written)]
+        run.record, run.written = kept[0] or run.record, kept[1]
+
+    def _keep(self, run: MirroredRun, record: Path, artifact: Artifact | None) -> str | None:
+        """Copy a record, which has moved if an artifact was sealed, and return where it lies then."""
+        sources = [artifact.path / record.name] if artifact else []
+        for source in [*sources, record]:
             if source.is_file():
-                kept = self._session.wandb_folder / f"{run.run_id}.{METRICS_NAME}"
+                kept = self._session.wandb_folder / f"{run.run_id}.{record.name}"
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, kept)
-                run.record = relative(kept, self._session.outputs)
-                return
+                return relative(kept, self._session.outputs)
+        return None
 
     def _finish_mirror(self, run: MirroredRun) -> bool:
         """Let the mirror's process finish the run; on failure everything after this is offline.
@@ -181,4 +218,5 @@ class Run:
         """Hear, without waiting, whether the mirror's process has failed."""
         if self._mirrored and self._is_open and not self._session.hear():
             self._is_open = False
+            self._mirrored.num_alerted = 0  # whether the server heard of them nobody knows: better twice than never
             self._open_mirror()  # from the record, and so with every row

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.shared import TrackingConfig, TrackingMode
+from pipeline.runtime.environment import SOURCE_ROOT, environment, source_difference
 from pipeline.tracking.mirror import MirrorFailed, MirrorProcess
 from pipeline.tracking.mirrored import MirroredRun, describe_inputs, relative
 from pipeline.tracking.redaction import RedactionFilter, Redactor
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.work import WorkFolder
 
 RUN_ID_KEY = "wandb_run_id"
+DIFF_NAME = "source.diff"
 
 
 class TrackingSession:
@@ -46,6 +50,8 @@ class TrackingSession:
         self._logged_config = self.redactor.value(logged_config)
         self._process: MirrorProcess | None = None
         self._open_run: Run | None = None
+        self._surroundings: dict[str, Any] = {}  # of the first run on
+        self._source_diff: str | None = None
         self.run_folder.mkdir(parents=True, exist_ok=True)
         self._log = logging.Logger(f"pipeline.run.{self.run_folder.name}", logging.INFO)
         handler = logging.FileHandler(self.run_folder / "run.log", encoding="utf-8", delay=True)
@@ -111,11 +117,12 @@ class TrackingSession:
             if not run_id:
                 run_id = secrets.token_hex(5)
                 work.remember(RUN_ID_KEY, run_id)
-            mirrored = self._mirrored(run_id, stage, name, fingerprint, work.metrics, inputs)
+            mirrored = self._mirrored(run_id, stage, name, fingerprint, work, inputs)
             self.process()  # imports the client while the stage gets ready
         self._open_run = Run(
-            self, stage=stage, name=name, record=work.metrics, mirrored=mirrored, step_total=step_total
-        )
+            self, stage=stage, name=name, record=work.metrics, written=work.written, mirrored=mirrored,
+            step_total=step_total,
+        )  # fmt: skip
         return self._open_run
 
     def _mirrored(
@@ -124,7 +131,7 @@ class TrackingSession:
         stage: str,
         name: str,
         fingerprint: str,
-        record: Path,
+        work: WorkFolder,
         inputs: Mapping[str, Sequence[Artifact]],
     ) -> MirroredRun:
         described = describe_inputs(inputs, self.outputs, self.redactor)
@@ -136,11 +143,28 @@ class TrackingSession:
             run_id=run_id, project=self.config.project, entity=self.config.entity or find_account().entity,
             group=self.config.group or self.run_folder.name, job_type=stage, name=f"{name}-{fingerprint[:8]}",
             tags=[self.redactor.text(tag) for tag in self.config.tags],
-            config={**configured, "stage": stage, "node": name, "fingerprint": fingerprint, "inputs": shown},
+            config={
+                **configured, "stage": stage, "node": name, "fingerprint": fingerprint, "inputs": shown,
+                "invocation": self._invocation(),
+            },
             upload_artifacts=self.config.upload_artifacts, inputs=described,
-            run_folder=relative(self.run_folder, self.outputs), record=relative(record, self.outputs),
+            run_folder=relative(self.run_folder, self.outputs), record=relative(work.metrics, self.outputs),
+            written=relative(work.written, self.outputs), registry=self.config.registry,
+            source_diff=self._source_diff,
             pid=os.getpid(), started=time.time(), mode=str(self.decision),
         )  # fmt: skip
+
+    def _invocation(self) -> dict[str, Any]:
+        """Return the command and what it ran with; what the source changes in its commit goes into a file."""
+        if not self._surroundings:
+            self._surroundings = {"command": shlex.join(["python", "-m", "pipeline", *sys.argv[1:]]), **environment()}
+            self._surroundings = self.redactor.value(self._surroundings)
+            if difference := source_difference(SOURCE_ROOT):
+                path = self.wandb_folder / DIFF_NAME
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(self.redactor.text(difference), encoding="utf-8")
+                self._source_diff = relative(path, self.outputs)
+        return self._surroundings
 
     def _decide(self) -> None:
         """Choose between online and offline for the rest of the invocation."""
@@ -167,6 +191,8 @@ class TrackingSession:
             if "failed" in answer:
                 self.fall_back(self.redactor.text(answer["reason"]))
                 return False
+            if answer["done"] == "alert" and self._open_run:
+                self._open_run.alerted(answer["num_alerted"])
             if answer["done"] == "finish" and answer["run_id"] in self.unsettled:
                 self.settle(self.unsettled.pop(answer["run_id"]), answer)
         return True

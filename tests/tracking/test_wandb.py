@@ -174,6 +174,49 @@ def test_a_refused_connection_costs_next_to_nothing(
     assert inspect(fragment)[0] == [(1, row(1))]
 
 
+@pytest.mark.parametrize("mode", [TrackingMode.online, TrackingMode.offline])
+def test_texts_alerts_links_and_surroundings_arrive(server: WandbServer, outputs: Path, mode: TrackingMode) -> None:
+    registry = "loopback/models/help-desk"
+    with Invocation(outputs, "first", mode, registry=registry) as invocation:
+        run = invocation.start("sft", "b" * 64)
+        run.written([{"prompt": "p", "completion": "old"}])
+        run.log(row(1), 1)
+        run.log(row(2), 2)
+        run.written([{"prompt": "p", "completion": "gone"}])
+        run.log(row(3), 3)
+        run.cut(2)
+        run.alert("sft: length_drifts", "the completions grow")
+        run.log(row(3), 3)
+        run.written([{"prompt": "p", "completion": "new"}, {"prompt": "q", "completion": "x", "score": 0.5}])
+        run.log(row(4), 4)
+        policy = invocation.seal()
+        run.finish(policy)
+        report = invocation.start("curate", "c" * 64)
+        report.register(policy)
+        report.finish(invocation.seal("report\n"))
+    assert (policy.path / "written.jsonl").read_text().count("\n") == 3
+    if mode is TrackingMode.offline:
+        assert server.requests == []
+        sync(outputs)
+    stored = server.runs[str(run.wandb_run_id)]
+    tables = {entry["_step"]: entry["written"] for entry in stored.history if "written" in entry}
+    assert (tables[1]["nrows"], tables[4]["nrows"]) == (1, 3)
+    last = json.loads(stored.files[tables[4]["path"]])
+    assert last["columns"] == ["step", "prompt", "completion", "score"]
+    assert last["data"] == [[1, "p", "old", None], [4, "p", "new", None], [4, "q", "x", 0.5]]
+    assert [alert["title"] for alert in server.alerts] == ["sft: length_drifts"]
+    assert [(link["artifactPortfolioName"], link["projectName"]) for link in server.links] == [("help-desk", "models")]
+    assert server.artifacts[server.links[0]["artifactID"]].name == policy.id
+    assert sorted(server.artifact(policy.id).aliases) == ["first", "latest"]
+    metadata = json.loads(str(server.artifact(policy.id).metadata))
+    assert (metadata["metrics"], metadata["stage"]) == ({"rows": 3}, "sft")
+    invoked = stored.config["invocation"]
+    assert invoked["command"].startswith("python -m pipeline ")
+    assert invoked["libraries"]["wandb"]
+    assert set(invoked["source"]) == {"commit", "dirty"}
+    assert ("source.diff" in stored.files) == invoked["source"]["dirty"]
+
+
 CANARIES = {
     "environment": "correct-horse-battery-staple-4711",
     "hub": "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz012345",
