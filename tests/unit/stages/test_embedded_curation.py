@@ -33,11 +33,14 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact, Path]:
     """Run `+experiment=curate` on the embedded data; the labels, the data set, and the run folder."""
-    outputs = tmp_path_factory.mktemp("outputs")
+    return curate(tmp_path_factory.mktemp("outputs"))
+
+
+def curate(outputs: Path, *overrides: str) -> tuple[Artifact, Artifact, Path]:
     register_schema()
     with initialize_config_dir(str(configs_folder()), version_base="1.3"):
-        overrides = ["+experiment=curate", "tracking=disabled", f"runtime.outputs={outputs}"]
-        loaded = load(compose("train", overrides=overrides), [configs_folder()])
+        told = ["+experiment=curate", "tracking=disabled", f"runtime.outputs={outputs}", *overrides]
+        loaded = load(compose("train", overrides=told), [configs_folder()])
     assert loaded.problems == []
     nodes, problems = nodes_for(loaded.config, loaded.suites, loaded.tables)
     assert problems == []
@@ -102,6 +105,31 @@ def test_all_planted_personal_data_is_dropped_and_nothing_else_is(made: tuple[Ar
     assert len(holding) >= 20  # the others were decided by nobody
     assert not any(found in text(row) for row in after for found in private)
     assert {entry["id"] for entry in removed(dataset, "filtered") if entry["rule"] == "personal_data"} == holding
+
+
+def test_the_planted_control_tokens_are_found_named_and_counted(
+    made: tuple[Artifact, Artifact, Path], tmp_path: Path
+) -> None:
+    """Its votes are two against two, so that no comparison comes of it; once they decide, it is found."""
+    (listed,) = (entry for entry in planted("malformed") if entry["reason"] == "E_CONTROLTOK")
+    around = list(tasks().values())[listed["index"] - 20 : listed["index"] + 20]
+    (task,) = (task for task in around if task["id"] == listed["task"])
+    assert not any(
+        "<|im_start|>" in text(row) for labels in made[:2] for row in rows(labels, ("auto", "test", *SPLITS))
+    )
+    for annotation in task["annotations"]:
+        for region in annotation["result"]:
+            region["value"] = {"selected": "right"}
+    (tmp_path / "votes.json").write_text(json.dumps(around), encoding="utf-8")
+    filters = "curate.filters=[{name: control_tokens}]"
+    labels, dataset, _ = curate(tmp_path / "outputs", "data=exports", f"data.path={tmp_path / 'votes.json'}", filters)
+    (holding,) = (row for row in rows(labels, ("auto",)) if "<|im_start|>" in text(row))
+    assert key(holding) == task_key(task)
+    (entry,) = removed(dataset, "filtered")
+    assert (entry["id"], entry["rule"], entry["reason"]) == (holding.id, "control_tokens", "E_CONTROLTOK")
+    counts = json.loads(dataset.file("counts.json").read_text(encoding="utf-8"))
+    assert [found["dropped"] for found in counts["filters"]] == [{"E_CONTROLTOK": 1}]
+    assert not any("<|im_start|>" in text(row) for row in rows(dataset, SPLITS))
 
 
 def winner(row: Comparison, task: dict[str, Any]) -> str:

@@ -44,8 +44,17 @@ class Recorder:
         self.notices: list[str] = []
         self.tables: dict[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = {}
 
+        self.alerts: list[str] = []
+        self.registered: list[str] = []
+
     def notice(self, text: str) -> None:
         self.notices.append(text)
+
+    def alert(self, title: str, text: str) -> None:
+        self.alerts.append(title)
+
+    def register(self, artifact: Artifact) -> None:
+        self.registered.append(artifact.id)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         self.tables[name] = (columns, rows)
@@ -114,6 +123,19 @@ def test_the_stage_writes_report_page_and_costs(job: StageJob) -> None:
     assert "Learning curves" in page
     assert ids[0] in page
     assert "wall seconds 12.5" in page
+
+
+def test_a_policy_is_registered_only_when_every_hard_gate_on_it_passes(job: StageJob) -> None:
+    write_report(job)
+    told = cast(Recorder, job.run)
+    report = json.loads((job.staging / "report.json").read_text(encoding="utf-8"))
+    assert (told.alerts, told.registered) == ([], [report["provenance"]["policies"]["tuned"]])
+    too_much = {**GATES, "far_better": replace(GATES["better"], margin=1000.0)}
+    refused = replace(job, run=cast(Run, Recorder()), sections={EvaluateConfig: replace(EVALUATE, gates=too_much)})
+    write_report(refused)
+    told = cast(Recorder, refused.run)
+    # Two claims are corrected for each other, so that the sound one is not shown any more.
+    assert (told.alerts, told.registered) == (["Gate better: INCONCLUSIVE", "Gate far_better: FAIL"], [])
 
 
 def test_gates_costs_audits_and_monitors_are_found_behind_the_policies(job: StageJob) -> None:
