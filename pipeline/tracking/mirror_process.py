@@ -110,8 +110,8 @@ class Mirror:
         if len(rows) == self._num_shown:
             return {}
         self._num_shown = len(rows)
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        data = [[row.get(name) for name in columns] for row in rows]
+        columns: list[str | int] = list(dict.fromkeys(name for row in rows for name in row))
+        data = [[row.get(str(name)) for name in columns] for row in rows]
         return {WRITTEN: wandb.Table(columns=columns, data=data, allow_mixed_types=True)}
 
     def alert(self, alerts: list[dict[str, str]]) -> int:
