@@ -105,7 +105,10 @@ def _ask(account: Account, seconds: float) -> str | None:
                 return f"{account.base_url} does not accept the API key"
             return f"{account.base_url} answers {error.code}"
     except (OSError, ValueError) as error:  # refused, unreachable, timed out, not JSON
-        return f"{account.base_url} cannot be used: {getattr(error, 'reason', error)}"
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            return f"{account.base_url} did not answer within {seconds:.0f} s"
+        return f"{account.base_url} cannot be used: {reason}"
     if not isinstance(answer, dict) or not (answer.get("data") or {}).get("viewer"):
         return f"{account.base_url} does not accept the API key"
     return None
