@@ -85,13 +85,17 @@ def test_a_second_chain_judges_nothing_again(tmp_path: Path) -> None:
     lines: list[str] = []
     run_judged(config(tmp_path, "curate", "sft", "evaluate"), JUDGES, lines)
     lines.clear()
-    done, _ = run_judged(config(tmp_path, "curate", "sft", "dpo", "evaluate"), JUDGES, lines)
+    done, folder = run_judged(config(tmp_path, "curate", "sft", "dpo", "evaluate"), JUDGES, lines)
     judged = {step.node.name: step.reused for step in done if step.node.spec.name == "verdicts"}
     assert judged == {
         "verdicts-planted-answers-sft-base": True,
         "verdicts-planted-answers-dpo-base": False,
         "verdicts-planted-answers-dpo-sft": False,
     }
+    # Three policies stand on one scale, where two had a win rate.
+    (ranking,) = json.loads((folder.path / "report.json").read_text())["rankings"]
+    assert {entry["policy"] for entry in ranking["policies"]} == {"base", "sft", "dpo"}
+    assert (ranking["judge"], ranking["n"]) == ("planted", 3 * 40)
     done, _ = run_judged(config(tmp_path, "curate", "sft", "dpo", "evaluate"), JUDGES, lines)
     assert all(step.reused for step in done)
 
@@ -177,6 +181,12 @@ def test_a_suite_without_completions_has_nothing_to_judge(tmp_path: Path) -> Non
     nodes, problems = nodes_for(config(tmp_path, "curate", "evaluate"), suites, {}, STAGES, JUDGES)
     assert problems == []
     assert not [node for node in nodes if node.spec.name == "verdicts"]
-    suites["answers"].judges = ["planted"]
+    suites["answers"].kind = SuiteKind.generation
+    counting = {"rules": JudgeConfig(name="rules", kind="rule")}  # the suite's own checks, of which it has none
+    asked = config(tmp_path, "curate", "evaluate", judges=("rules",))
+    nodes, problems = nodes_for(asked, suites, {}, STAGES, counting)
+    assert problems == []
+    assert not [node for node in nodes if node.spec.name == "verdicts"]
+    suites["answers"].kind, suites["answers"].judges = SuiteKind.likelihood, ["planted"]
     _, problems = nodes_for(config(tmp_path, "curate", "evaluate"), suites, {}, STAGES, JUDGES)
     assert any("judges compare completions" in problem for problem in problems)
