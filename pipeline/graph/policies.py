@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline.graph.spec import BASE
 
 KEY = "inputs.evaluate.policy"
 HUB, FOLDER = "hub:", "folder:"
+ARTIFACT_ID = re.compile(r"(?P<stage>[a-z][a-z0-9_]*)-[0-9a-f]{16}-(?P<content>[0-9a-f]{8})[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,13 @@ def _policy(wiring: Wiring, value: str) -> EvaluatedPolicy:
             return EvaluatedPolicy(name=path.resolve().name, adapter=path)
         return EvaluatedPolicy(name=path.resolve().name, model=_foreign(config.model, str(path), None))
     source = wiring.named(EVALUATE, ArtifactKind.policy, value, KEY)
-    return EvaluatedPolicy(name=source[0].label if source else value, source=source)
+    return EvaluatedPolicy(name=short_name(source[0].label) if source else value, source=source)
+
+
+def short_name(label: str) -> str:
+    """Return what a policy is called in a report: of an artifact's id the stage and eight digits of its content."""
+    found = ARTIFACT_ID.fullmatch(label)
+    return f"{found['stage']}-{found['content']}" if found else label
 
 
 def _foreign(model: ModelConfig, name: str, revision: str | None) -> ModelConfig:

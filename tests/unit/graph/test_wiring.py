@@ -13,6 +13,7 @@ from pipeline.config.ppo import NamedReward
 from pipeline.config.root import Config
 from pipeline.config.tables import TableConfig
 from pipeline.graph.nodes import Node
+from pipeline.graph.policies import short_name
 from pipeline.graph.rewards import reward_problems
 from pipeline.graph.spec import STAGES
 from pipeline.graph.wiring import nodes_for, skipped_stages
@@ -319,3 +320,9 @@ def test_grpo_takes_the_prompts_and_the_reward_model_as_ppo_does(rewards: list[N
     assert set(skipped_stages(alone)) == {"reward"}
     without, _ = nodes_for(alone, make_suites("a"), {}, STAGES)
     assert any("grpo.rewards: none is named" in problem for problem in reward_problems(alone, without))
+
+
+def test_an_artifact_has_a_short_name_in_reports() -> None:
+    assert short_name("sft-892c956ecb6fe91e-7c6f90f8174a9bad") == "sft-7c6f90f8"
+    assert short_name("sft") == "sft"
+    assert short_name("my-own-folder") == "my-own-folder"
