@@ -75,6 +75,8 @@ def _answer(entries: Sequence[Mapping[str, Any]], policy: str, baseline: str) ->
         word, text = "not estimable", f"{policy} cannot be compared with {baseline}: no interval can be estimated"
     else:
         word, text = "no clear difference", f"{policy} cannot be told from {baseline} on any of {total}"
+    if word in ("better", "worse") and not any(entry["stands"] for entry in entries):
+        word = "unclear"  # what only single intervals show is no answer yet
     return {"policy": policy, "baseline": baseline, "verdict": word, "text": text + _corrected(entries)}
 
 

@@ -64,3 +64,4 @@ def test_a_report_tests_every_difference_and_corrects_the_primary_ones() -> None
     # At 99.99 % neither eight nor twelve items can be that sure.
     strict = build_report([base, tuned, *fits], {"form": FORM, "fit": FIT}, replace(EVALUATE, confidence=0.9999), {})
     assert [one["stands"] for one in strict["headline"]["verdicts"]] == [False, False]
+    assert (answer["verdict"], strict["headline"]["answer"]["verdict"]) == ("better", "unclear")
