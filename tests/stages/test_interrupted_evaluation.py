@@ -1,4 +1,4 @@
-"""Samples that are cut off in the middle go on, end with the same bytes, and are not made again by others."""
+"""Samples and costs that are cut off in the middle go on, end with the same bytes, and are not made again by others."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 from test_policies import evaluate, folder, home  # noqa: F401  (fixtures)
 
-from pipeline.stages import samples
+from pipeline.stages import costs, samples
 
 SUITE = "kind: generation\ntable: demonstrations\nsplit: test\nbatch_size: 1\nsampling: {max_new_tokens: 8}\n"
+VARIANTS = (
+    "evaluate.costs.variants=[{name: fp32}, {name: batch 1, batch_size: 1}, {name: merged, merged: true}]",
+    "evaluate.costs.enabled=true", "evaluate.costs.items=3",
+)  # fmt: skip
 
 
 def made(outputs: str, stage: str, file: str) -> dict[str, bytes]:
@@ -60,3 +64,28 @@ def test_samples_go_on_behind_the_batch_that_was_finished(
         out = capsys.readouterr().out
         assert out.count("samples-short-") == out.count("reused    samples-") == shared.count(",") + 1
     assert made("cut", "samples", "samples.jsonl") == whole
+
+
+def test_costs_go_on_behind_the_variant_that_was_measured(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]  # noqa: F811
+) -> None:  # fmt: skip
+    policies = f"base,{home / 'tuned'}"
+    calls: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(costs, "_run", dies(costs._run, 2, calls))
+        assert evaluate(home, *VARIANTS, "runtime.outputs=cut", policies=policies, suites="written") != 0
+    assert made("cut", "costs", "variants.json") == {}
+    calls.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(costs, "_run", dies(costs._run, 0, calls))
+        assert evaluate(home, *VARIANTS, "runtime.outputs=cut", policies=policies, suites="written") == 0
+    assert len(calls) == 2  # the first of the three had been kept
+    resumed = made("cut", "costs", "variants.json")
+    assert evaluate(home, *VARIANTS, "runtime.outputs=whole", policies=policies, suites="written") == 0
+    assert made("whole", "costs", "variants.json") == resumed
+    capsys.readouterr()
+    # A second chain in which the same policy is measured measures nothing again.
+    measured = f"evaluate.costs.policy={(home / 'tuned').name}"
+    chain = f"base,{home / 'tuned'},{home / 'other'}"
+    assert evaluate(home, *VARIANTS, measured, "runtime.outputs=cut", policies=chain, suites="written") == 0
+    assert "costs                     reused" in capsys.readouterr().out
