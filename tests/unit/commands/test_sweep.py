@@ -45,6 +45,7 @@ def epochs(outputs: Path) -> list[tuple[str, int]]:
     return [(line.split()[0], int(line.split()[1])) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_failed_trial_fails_the_sweep_which_prints_all_of_them_best_first(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

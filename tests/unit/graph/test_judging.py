@@ -47,6 +47,7 @@ def test_every_pair_of_policies_is_a_node_and_the_baseline_is_the_opponent(tmp_p
     ]
 
 
+@pytest.mark.slow
 def test_members_of_a_panel_are_asked_although_nobody_named_them(tmp_path: Path) -> None:
     asked = config(tmp_path, "curate", "sft", "evaluate", judges=("panel",))
     lines: list[str] = []
@@ -81,6 +82,7 @@ def test_a_rubric_is_rated_once_per_policy_and_reported_with_its_difference(tmp_
     assert (found["sft", "base"]["n"], found["sft", "base"]["unit"]) == (40, "rating")
 
 
+@pytest.mark.slow
 def test_a_second_chain_judges_nothing_again(tmp_path: Path) -> None:
     lines: list[str] = []
     run_judged(config(tmp_path, "curate", "sft", "evaluate"), JUDGES, lines)
@@ -111,6 +113,7 @@ def test_what_a_judge_is_asked_decides_whether_it_is_asked_again(tmp_path: Path)
     assert not reused(JudgeConfig(**{**vars(PLANTED), "params": {"seed": 5}}))
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -137,6 +137,7 @@ def test_a_signal_stops_the_children_and_the_same_sweep_goes_on(
     assert sorted(counts) == [(number, epoch) for number in "012" for epoch in range(1, 5)]  # none was made twice
 
 
+@pytest.mark.slow
 def test_a_search_prunes_by_what_the_children_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_PAUSE", "0.08")
     axes = [Axis(key="sft.lora.rank", low=1, high=1000, integer=True)]

@@ -58,6 +58,7 @@ def test_each_method_has_its_sampler(tmp_path: Path, method: SweepMethod, sample
     assert type(search.study.sampler).__name__ == sampler
 
 
+@pytest.mark.slow
 def test_a_killed_search_proposes_what_it_would_have_proposed(tmp_path: Path) -> None:
     (whole := tmp_path / "whole").mkdir()
     (killed := tmp_path / "killed").mkdir()
