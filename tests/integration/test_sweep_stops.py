@@ -15,7 +15,7 @@ from sweeping import make_project, sweep_command, sweep_environment
 pytestmark = pytest.mark.integration
 
 SPACE = ("sft.optimizer.learning_rate=tag(log,interval(1e-5,1e-2))", "sweep.method=tpe", "sweep.trials=3")
-WATCHED = ("objective=[{metric: validation_loss}]", "sweep.pruner=median", "sweep.startup_trials=1", "sft.num_epochs=5")
+WATCHED = ("objective=[{metric: validation_loss}]", "sweep.pruner=median", "sweep.startup_trials=2", "sft.num_epochs=5")
 
 
 def trials(project: Path) -> list[dict[str, Any]]:
