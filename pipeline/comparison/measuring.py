@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.comparison.alignment import Candidate
-from pipeline.evaluation.measures import Measure
+from pipeline.evaluation.measures import Measure, metric_row
 from pipeline.evaluation.metric_names import COMPLETION_TOKENS
-from pipeline.statistics.intervals import Estimate
 from pipeline.statistics.selection import influences
 
 Array = npt.NDArray[np.float64]
@@ -116,29 +115,15 @@ def _shared(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 
 def rows_of(metric: Metric, baseline: Candidate, confidence: float) -> list[dict[str, Any]]:
     """Return the metric as rows like those of a report: every value, then every difference from the baseline."""
-    keys, measure = list(metric.measure.values), metric.measure
-    rows = [_row(metric, key, None, measure.absolute(key, metric.clusters, confidence)) for key in keys]
+    keys, measure, suite = list(metric.measure.values), metric.measure, metric.suite
+    rows = [metric_row(suite, measure, key, None, measure.absolute(key, metric.clusters, confidence)) for key in keys]
     if baseline.key in keys:
         rows += [
-            _row(metric, key, baseline.key, measure.difference(key, baseline.key, metric.clusters, confidence))
+            metric_row(
+                suite, measure, key, baseline.key,
+                measure.difference(key, baseline.key, metric.clusters, confidence),
+            )
             for key in keys
             if key != baseline.key
-        ]
+        ]  # fmt: skip
     return rows
-
-
-def _row(metric: Metric, key: str, baseline: str | None, value: Estimate) -> dict[str, Any]:
-    return {
-        "suite": metric.suite,
-        "metric": metric.name,
-        "policy": key,
-        "baseline": baseline,
-        "n": value.n,
-        "clusters": value.clusters,
-        "estimate": value.estimate,
-        "low": value.low,
-        "high": value.high,
-        "method": value.method,
-        "higher_is_better": metric.measure.higher_is_better,
-        "unit": metric.measure.unit,
-    }

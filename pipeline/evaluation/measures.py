@@ -125,8 +125,13 @@ def differences(
 def _entry(
     suite: JoinedSuite, entry: Measure, policy: str, baseline: str | None, value: Estimate, chance: Chance
 ) -> dict[str, Any]:
+    return {**metric_row(suite.name, entry, policy, baseline, value), **chance}
+
+
+def metric_row(suite: str, entry: Measure, policy: str, baseline: str | None, value: Estimate) -> dict[str, Any]:
+    """Return a row of metrics as reports and comparisons hold it."""
     return {
-        "suite": suite.name,
+        "suite": suite,
         "metric": entry.name,
         "policy": policy,
         "baseline": baseline,
@@ -138,7 +143,6 @@ def _entry(
         "method": value.method,
         "higher_is_better": entry.higher_is_better,
         "unit": entry.unit,
-        **chance,
     }
 
 

@@ -55,13 +55,14 @@ def test_two_hundred_runs_take_less_than_three_seconds_of_computing(tmp_path: Pa
         config = {"dpo": parameters, "stages": ["sft", "dpo", "evaluate"], "seed": 17, "whole": whole}
         write_run(tmp_path, f"run-{number:03}", [*shared, *own], config=config,
                   artifacts={"sft": sft.id, "dpo": policy.id})  # fmt: skip
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", "compare", f"runtime.outputs={tmp_path}"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    measured = []
+    for _ in range(3):  # on a busy machine the same work takes more of the processor
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-m", "pipeline", "compare", f"runtime.outputs={tmp_path}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        measured.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    seconds = min(measured)
     print(f"{seconds:.2f} s of CPU for {NUM_RUNS} runs")
     assert "200 runs; ranked by form/all_checks: 200" in done.stdout
     (page,) = tmp_path.glob("comparisons/*/comparison.html")
