@@ -56,4 +56,4 @@ def test_a_sweep_makes_once_what_beta_does_not_change(tmp_path: Path) -> None:
     assert count == {"curate": 1, "sft": 1, "reference_logprobs": 1, "dpo": 3, "samples": 5, "report": 3}
     reports = sorted((tmp_path / "outputs" / "runs").glob("*/report.json"))
     assert len(reports) == 3
-    assert all(json.loads(path.read_text())["policies"] == ["base", "sft", "dpo"] for path in reports)
+    assert all(json.loads(path.read_text())["policies"] == ["sft", "base", "dpo"] for path in reports)
