@@ -6,6 +6,9 @@ no scores and computes them again in the backward pass. Heads that share keys an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -17,6 +20,19 @@ from transformers.masking_utils import sdpa_mask
 
 MATRIX_ATTENTION = "matrix_attention"  # its name in transformers
 MOST_POSITIONS = 1024  # beyond, the scores of a layer take more memory than they save time
+
+
+_as_in_training: ContextVar[bool] = ContextVar("as_in_training", default=False)
+
+
+@contextmanager
+def as_in_training() -> Iterator[None]:
+    """Let passes without gradients round as training steps do: what both give is compared to the last bit."""
+    token = _as_in_training.set(True)
+    try:
+        yield
+    finally:
+        _as_in_training.reset(token)
 
 
 class _MatrixAttention(torch.autograd.Function):
@@ -83,7 +99,8 @@ def matrix_attention(
     """
     mask = _visible(module, query, key, attention_mask, is_causal)
     is_special = dropout > 0 or any(others.get(name) is not None for name in ("position_bias", "softcap", "cache"))
-    if mask is None or is_special or not (torch.is_grad_enabled() and query.requires_grad):
+    trains = _as_in_training.get() or (torch.is_grad_enabled() and query.requires_grad)
+    if mask is None or is_special or not trains:
         attended, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **others
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.ppo import PPOConfig
+from pipeline.models.attention import as_in_training
 from pipeline.models.logprobs import PredictingStates, predicting_states
 from pipeline.ppo.advantages import estimate_advantages, whiten
 from pipeline.ppo.divergence import k1, truncated_importance_weights
@@ -101,6 +102,7 @@ def _collate(rollout: Rollout, rows: Sequence[int], device: torch.device) -> Mic
 
 
 @torch.no_grad()
+@as_in_training()
 def make_experience(
     rollout: Rollout, scores: Tensor, models: ActorCritic, config: PPOConfig, kl_coef: float
 ) -> Experience:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sft_jobs import metric_rows, tensors
 
 from pipeline.artifacts.artifact import Artifact
 from pipeline.config.ppo import MonitorConfig, NamedReward, ValueModel
-from pipeline.config.shared import OptimizerConfig
+from pipeline.config.shared import DType, OptimizerConfig
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.ppo.loop import Loop
 
@@ -56,6 +57,16 @@ def test_every_rollout_has_a_row_and_the_first_update_starts_at_ratio_one(refere
     assert rows[2]["first_clipped_tokens"] == 0.0
     assert rows[2]["ratio_gap"] > 0.0
     assert rows[3]["kl"] != 0.0, "the policy moved"
+
+
+def test_in_bfloat16_too_the_first_update_starts_at_ratio_one(workshop: PPOWorkshop) -> None:
+    """What scores a rollout must round as what trains on it does, whichever attention a CPU trains with."""
+    low = replace(workshop, model=replace(workshop.model, dtype=DType.bfloat16))
+    artifact = low.train(small_config(value_model=ValueModel.head, num_rollouts=3), "bfloat16")
+    rows = rows_of(artifact)
+    assert artifact.manifest.resolved["dtype"] == "bfloat16"
+    assert rows[2]["kl"] == rows[2]["first_ratio_gap"] == rows[2]["first_clipped_tokens"] == 0.0
+    assert rows[3]["kl"] != 0.0
 
 
 @pytest.mark.parametrize("number", [1, 3, 4])
