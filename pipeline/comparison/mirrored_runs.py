@@ -15,7 +15,8 @@ from pipeline.tracking.reading import StoredRun, read_group, read_offline
 
 REPORT_FILE = "report.json"
 READERS = 4  # processes that read offline runs at one time, each of which mostly waits for its own start
-OWN_KEYS = frozenset({"stage", "node", "fingerprint", "inputs", "configured_inputs"})  # that tracking adds
+# Keys that tracking adds.
+OWN_KEYS = frozenset({"stage", "node", "fingerprint", "inputs", "configured_inputs", "invocation"})
 
 
 def online_runs(path: str) -> list[RunRecord]:

@@ -89,9 +89,12 @@ def read_offline(fragment: Path, folder: Path) -> StoredRun:
 
 
 def stored_rows(items: Any) -> list[dict[str, Any]]:
-    """Return rows of history as `metrics.jsonl` has them."""
-    rows = [decode_row(item) for item in items]
-    return [{"step": row["_step"], **{k: v for k, v in row.items() if not k.startswith("_")}} for row in rows]
+    """Return rows of history as `metrics.jsonl` has them: without what the client adds, and without tables."""
+    found = []
+    for row in map(decode_row, items):
+        kept = {name: value for name, value in row.items() if name[:1] != "_" and not isinstance(value, dict)}
+        found.append({"step": row["_step"], **kept})
+    return found
 
 
 def _report_files(records: Sequence[dict[str, Any]]) -> dict[str, str]:
