@@ -6,6 +6,7 @@ On the language of 216 sentences what a policy is worth by the gold is a sum ove
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from pipeline.ppo.rollout import Rollout
 
 EVERY, NUM_ROLLOUTS, NUM_PROMPTS = 2, 24, 256
 HOLE = (torch.tensor([2, 3, 1]) == SENTENCES).all(dim=1)  # one sentence of 216, which the reference writes once in 180
+HELD_OUT = [replace(PROMPT, id=f"p{number}") for number in range(NUM_PROMPTS)]  # one prompt would be one cluster
 BONUS, HARM = 3.0, 6.0  # what the reward gives for it, and what it is really worth less
 
 
@@ -35,7 +37,7 @@ def train(proxy: Tensor, gold: Tensor) -> tuple[Monitor, dict[int, float], dict[
     monitor, golds, proxies = Monitor(margin=0.0, confidence=0.95, kl_budget=None), {}, {}
     for step in range(NUM_ROLLOUTS + 1):
         if step % EVERY == 0:
-            monitor.add(measure(loop, [PROMPT] * NUM_PROMPTS, score_gold, step))
+            monitor.add(measure(loop, HELD_OUT, score_gold, step))
             probabilities = logprobs_of(models.policy_model).sum(dim=1).exp()
             golds[step], proxies[step] = float(probabilities @ gold), float(probabilities @ proxy)
         if monitor.fired is not None:
