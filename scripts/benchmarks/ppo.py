@@ -167,8 +167,8 @@ def summarise(results: dict[str, list[Measurement]]) -> dict[str, Any]:
     if peers and "ours" in results:
         best = max(peers, key=lambda name: speeds[name])
         summary |= {
-            "times_the_speed": round(speeds["ours"] / speeds[best], 2),
-            "of_its_memory": round(peaks["ours"] / peaks[best], 2),
+            "ratio": round(speeds["ours"] / speeds[best], 2),
+            "memory_ratio": round(peaks["ours"] / peaks[best], 2),
             "target": f"{TARGET_SPEED} times the speed at {TARGET_MEMORY} of the memory",
             "reached": speeds["ours"] >= TARGET_SPEED * speeds[best] and peaks["ours"] <= TARGET_MEMORY * peaks[best],
         }
