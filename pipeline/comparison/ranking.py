@@ -10,7 +10,7 @@ from pipeline.comparison.alignment import Candidate
 from pipeline.comparison.measuring import Metric
 from pipeline.config.suggestions import near_miss
 from pipeline.errors import ArtifactError, ConfigError
-from pipeline.pages.numbers import compact, counted, estimate_text, interval_text, metric_words
+from pipeline.pages.numbers import compact, estimate_text, interval_text, metric_words
 from pipeline.statistics.selection import chance_lead, max_t_quantile, possibly_best, widened
 from pipeline.sweeps.record import SweepRecord
 
@@ -196,7 +196,7 @@ def _sentences(
     elif len(subset) == count:
         told.append(f"Any of the {count} may be the best: the items do not tell them apart.")
     else:
-        told.append(f"{counted(len(subset), 'policy').replace('policys', 'policies')} of {count} may be the best.")
+        told.append(f"{len(subset)} of the {count} policies may be the best.")
     return told
 
 

@@ -58,22 +58,26 @@ COMPARISONS = ("comparisons/train", "comparisons/validation")
 UNPAIRED = ("unpaired/train", "unpaired/validation")
 SAMPLING_LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
 
+
+def curated(parts: tuple[str, ...], required: tuple[str, ...] = ()) -> Consumes:
+    """Consume tables of the data set that `curate` makes."""
+    return Consumes(role="dataset", kind=ArtifactKind.dataset, parts=parts, required=required, default=("curate",))
+
+
+# What several stages consume alike.
+ANY_POLICY = Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True)
+POLICY_BEFORE = Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), default=("sft",), optional=True)
+REFERENCE = Consumes(role="reference", kind=ArtifactKind.reference_logprobs, parts=("logprobs",), optional=True)
+REWARD_MODEL = Consumes(role="reward_model", kind=ArtifactKind.reward_model, parts=("reward",), optional=True)
+PANEL_MEMBERS = Consumes(role="members", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True)
+
 REWARD_SPEC = StageSpec(
     name="reward",
     version=1,
     kind=ArtifactKind.reward_model,
     entry="pipeline.stages.reward:train_reward",
     sections=(RewardConfig,),
-    consumes=(
-        Consumes(
-            role="dataset",
-            kind=ArtifactKind.dataset,
-            parts=("comparisons/*",),
-            required=("comparisons/train",),
-            default=("curate",),
-        ),
-        Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), default=("sft",), optional=True),
-    ),
+    consumes=(curated(("comparisons/*",), required=("comparisons/train",)), POLICY_BEFORE),
     libraries=(*TRAINING_LIBRARIES, "scipy"),
     uses_base=True,
 )
@@ -85,14 +89,8 @@ PPO_SPEC = StageSpec(
     entry="pipeline.stages.ppo:train_ppo",
     sections=(PPOConfig,),
     consumes=(
-        Consumes(
-            role="dataset",
-            kind=ArtifactKind.dataset,
-            parts=("prompts/train", "prompts/validation"),
-            required=("prompts/train",),
-            default=("curate",),
-        ),
-        Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), default=("sft",), optional=True),
+        curated(("prompts/train", "prompts/validation"), required=("prompts/train",)),
+        POLICY_BEFORE,
         Consumes(
             role="reward_model", kind=ArtifactKind.reward_model, parts=("reward",), default=("reward",), optional=True
         ),
@@ -154,14 +152,8 @@ STAGES: dict[str, StageSpec] = {
             entry="pipeline.stages.sft:train_sft",
             sections=(SFTConfig,),
             consumes=(
-                Consumes(
-                    role="dataset",
-                    kind=ArtifactKind.dataset,
-                    parts=("demonstrations/train", "demonstrations/validation"),
-                    required=("demonstrations/train",),
-                    default=("curate",),
-                ),
-                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True),
+                curated(("demonstrations/train", "demonstrations/validation"), required=("demonstrations/train",)),
+                ANY_POLICY,
             ),
             libraries=TRAINING_LIBRARIES,
             uses_base=True,
@@ -175,7 +167,7 @@ STAGES: dict[str, StageSpec] = {
             entry="pipeline.stages.reference:score_reference",
             consumes=(
                 Consumes(role="dataset", kind=ArtifactKind.dataset, parts=COMPARISONS, required=COMPARISONS[:1]),
-                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True),
+                ANY_POLICY,
             ),
             libraries=SAMPLING_LIBRARIES,
             uses_base=True,
@@ -186,17 +178,7 @@ STAGES: dict[str, StageSpec] = {
             kind=ArtifactKind.policy,
             entry="pipeline.stages.dpo:train_dpo",
             sections=(DPOConfig,),
-            consumes=(
-                Consumes(
-                    role="dataset",
-                    kind=ArtifactKind.dataset,
-                    parts=COMPARISONS,
-                    required=COMPARISONS[:1],
-                    default=("curate",),
-                ),
-                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), default=("sft",), optional=True),
-                Consumes(role="reference", kind=ArtifactKind.reference_logprobs, parts=("logprobs",), optional=True),
-            ),
+            consumes=(curated(COMPARISONS, required=COMPARISONS[:1]), POLICY_BEFORE, REFERENCE),
             libraries=TRAINING_LIBRARIES,
             uses_base=True,
         ),
@@ -205,10 +187,7 @@ STAGES: dict[str, StageSpec] = {
             version=1,
             kind=ArtifactKind.reference_logprobs,
             entry="pipeline.stages.thumb_reference:score_thumbs",
-            consumes=(
-                Consumes(role="dataset", kind=ArtifactKind.dataset, parts=(*UNPAIRED, *COMPARISONS)),
-                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True),
-            ),
+            consumes=(Consumes(role="dataset", kind=ArtifactKind.dataset, parts=(*UNPAIRED, *COMPARISONS)), ANY_POLICY),
             libraries=SAMPLING_LIBRARIES,
             uses_base=True,
         ),
@@ -220,14 +199,9 @@ STAGES: dict[str, StageSpec] = {
             sections=(KTOConfig,),
             consumes=(
                 # Wiring narrows the parts to what `kto.rows` names.
-                Consumes(
-                    role="dataset",
-                    kind=ArtifactKind.dataset,
-                    parts=(*UNPAIRED, *COMPARISONS),
-                    default=("curate",),
-                ),
-                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), default=("sft",), optional=True),
-                Consumes(role="reference", kind=ArtifactKind.reference_logprobs, parts=("logprobs",), optional=True),
+                curated((*UNPAIRED, *COMPARISONS)),
+                POLICY_BEFORE,
+                REFERENCE,
             ),
             libraries=TRAINING_LIBRARIES,
             uses_base=True,
@@ -239,7 +213,7 @@ STAGES: dict[str, StageSpec] = {
             version=1,
             kind=ArtifactKind.samples,
             entry="pipeline.stages.benchmark:run_benchmark",
-            consumes=(Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True),),
+            consumes=(ANY_POLICY,),
             libraries=(*SAMPLING_LIBRARIES, "lm_eval", "datasets"),
             uses_base=True,
         ),
@@ -250,8 +224,8 @@ STAGES: dict[str, StageSpec] = {
             entry="pipeline.stages.samples:sample_policy",
             consumes=(
                 # Wiring narrows the parts to the table and split of the suite.
-                Consumes(role="dataset", kind=ArtifactKind.dataset, parts=(), default=("curate",)),
-                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True),
+                curated(()),
+                ANY_POLICY,
             ),
             libraries=SAMPLING_LIBRARIES,
             uses_base=True,
@@ -263,8 +237,8 @@ STAGES: dict[str, StageSpec] = {
             entry="pipeline.stages.verdicts:judge_samples",
             consumes=(
                 Consumes(role="samples", kind=ArtifactKind.samples, parts=("samples",)),
-                Consumes(role="reward_model", kind=ArtifactKind.reward_model, parts=("reward",), optional=True),
-                Consumes(role="members", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True),
+                REWARD_MODEL,
+                PANEL_MEMBERS,
             ),
         ),
         StageSpec(
@@ -280,9 +254,9 @@ STAGES: dict[str, StageSpec] = {
                     default=("ingest",),
                     optional=True,
                 ),
-                Consumes(role="dataset", kind=ArtifactKind.dataset, parts=("comparisons/test",), default=("curate",)),
-                Consumes(role="reward_model", kind=ArtifactKind.reward_model, parts=("reward",), optional=True),
-                Consumes(role="members", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True),
+                curated(("comparisons/test",)),
+                REWARD_MODEL,
+                PANEL_MEMBERS,
             ),
             libraries=("numpy", "scipy"),
         ),
@@ -291,10 +265,7 @@ STAGES: dict[str, StageSpec] = {
             version=1,
             kind=ArtifactKind.samples,
             entry="pipeline.stages.costs:measure_costs",
-            consumes=(
-                Consumes(role="dataset", kind=ArtifactKind.dataset, parts=(), default=("curate",)),
-                Consumes(role="policy", kind=ArtifactKind.policy, parts=("policy",), optional=True),
-            ),
+            consumes=(curated(()), ANY_POLICY),
             libraries=(*SAMPLING_LIBRARIES, "numpy", "scipy"),
             uses_base=True,
             runs_checks=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -33,6 +34,14 @@ class Rollout:
     def finish_reasons(self) -> list[str]:
         """``stop`` or ``length``, for each completion."""
         return [completion.finish_reason for completion in self.completions]
+
+    def texts(self, scores: Sequence[float], limit: int) -> list[dict[str, str | float]]:
+        """Return the first prompts and completions with their scores, to be read."""
+        answered = zip(self.prompts, self.completions, scores, strict=True)
+        return [
+            {"prompt": prompt.item.user_text, "completion": completion.text, "score": score}
+            for prompt, completion, score in itertools.islice(answered, limit)
+        ]
 
 
 class Sampler(Protocol):

@@ -25,7 +25,7 @@ from pipeline.stages.policies import initial_policy, seal_policy
 from pipeline.stages.preference import Objective, policy_pairs, validate
 from pipeline.stages.reference import SECTION, SIDES, ReferenceLogprobs, require_same_policy, take_reference
 from pipeline.stages.training import Training, begin_training, train
-from pipeline.stages.watchdogs import SAMPLED, WATCHED, Watchdogs, warnings, written_length
+from pipeline.stages.watchdogs import WATCHED, Watchdogs, learned_measures, warnings, written_length
 from pipeline.tracking.job import StageJob
 
 
@@ -151,9 +151,7 @@ def first_prompts(pairs: Sequence[Pair], watch: WatchConfig) -> list[list[int]]:
 def finish(training: Training, model: PeftModel, rows: PairRows, milestones: Milestones) -> StageOutcome:
     """Seal the policy, what was measured on the validation pairs, and what the watchdogs told."""
     course = training.attempt.course
-    measured = dict(zip((step for step, _ in course.validations), course.details, strict=True))
-    # How long the policy writes depends on how the watchdog looks, which is no part of what is learned.
-    measures = {step: {k: v for k, v in values.items() if k != SAMPLED} for step, values in measured.items()}
+    measures = learned_measures(course)
     return seal_policy(
         training,
         model,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -14,10 +13,9 @@ from torch import Tensor
 
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.grpo import GroupAlgorithm, GRPOConfig, training_config
-from pipeline.config.ppo import REWARD_MODEL, longest_prompt
+from pipeline.config.ppo import REWARD_MODEL
 from pipeline.config.shared import ModelConfig
-from pipeline.data.encode import Chat, Encoded, load_chat
-from pipeline.errors import DataError
+from pipeline.data.encode import Encoded, load_chat
 from pipeline.models.loading import ADAPTER_FOLDER
 from pipeline.models.roles import enter_role, load_role, switch_dropout_off
 from pipeline.models.scoring import score
@@ -28,10 +26,12 @@ from pipeline.stages.arguments import TRL_REFERENCE, align_special_tokens, switc
 from pipeline.stages.finite import StepMeter
 from pipeline.stages.group_rollouts import GroupSampler, sampled
 from pipeline.stages.policies import initial_policy, seal_policy
-from pipeline.stages.prompts import counted, first_by_hash, load_prompts, prompt_order
+from pipeline.stages.prompts import load_all_prompts, prompt_order
 from pipeline.stages.rewards import learned_rewards, make_scorer, score_with
 from pipeline.stages.training import begin_training, train
+from pipeline.stages.watchdogs import NUM_KEPT
 from pipeline.tracking.job import StageJob
+from pipeline.tracking.run import Run
 
 SECTION = "grpo"
 
@@ -110,7 +110,7 @@ def train_grpo(job: StageJob) -> StageOutcome:
     config = job.section(GRPOConfig)
     training = begin_training(job, training_config(config), section=SECTION)
     chat = load_chat(job.base.folder, job.section(ModelConfig))
-    prompts = load_all_prompts(job, chat, config)
+    prompts = load_all_prompts(job, chat, config, section=SECTION, num_held_out=config.num_prompts)
     model = initial_policy(job, training.config, training.dtype)
     switch_dropout_off(model)
     given = job.one("policy")
@@ -136,7 +136,7 @@ def train_grpo(job: StageJob) -> StageOutcome:
         make,
         num_rows=config.num_rollouts * config.rollout_size,
         has_validation=bool(prompts.held_out),
-        measure=lambda policy: measure_policy(policy, rollouts, prompts.held_out, reference),
+        measure=lambda policy: measure_policy(policy, rollouts, prompts.held_out, reference, job.run),
     )
     course = training.attempt.course
     measured = dict(zip((step for step, _ in course.validations), course.details, strict=True))
@@ -194,36 +194,6 @@ def make_trainer(
     return trainer
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prompts:
-    """What the policy learns on, and what it is measured on."""
-
-    train: list[PromptItem]
-    held_out: list[PromptItem]
-    counts: dict[str, dict[str, Any]]  # by split
-
-
-def load_all_prompts(job: StageJob, chat: Chat, config: GRPOConfig) -> Prompts:
-    """Read and encode train and validation prompts, and say what is left of them.
-
-    Raises:
-        DataError: No train prompt is left.
-    """
-    dataset = job.one("dataset")
-    if dataset is None:
-        raise DataError("The stage grpo got no data set. Name `curate` in `stages`, or set `inputs.grpo.dataset`.")
-    longest = longest_prompt(config, job.base.context_length)
-    splits, counts = {}, {}
-    for split in ("train", "validation"):
-        splits[split], accounted = load_prompts(dataset, split, chat, longest)
-        counts[split] = accounted.as_dict()
-        job.run.notice(f"{split}: {counted(accounted)}")
-    if not splits["train"]:
-        raise DataError(f"No train prompt is left to learn on. Raise `grpo.max_prompt_length` ({longest} in force).")
-    held_out = first_by_hash(splits["validation"], config.num_prompts)
-    return Prompts(train=splits["train"], held_out=held_out if len(held_out) > 1 else [], counts=counts)
-
-
 def group_order(prompts: Sequence[PromptItem], config: GRPOConfig) -> list[PromptItem]:
     """Return the prompts of all rollouts one after the other, each once: a group's completions share one."""
     groups = config.rollout_size // config.group_size
@@ -234,15 +204,16 @@ def group_order(prompts: Sequence[PromptItem], config: GRPOConfig) -> list[Promp
 
 
 def measure_policy(
-    policy: PeftModel, rollouts: GroupSampler, held_out: Sequence[PromptItem], reference: str | None
+    policy: PeftModel, rollouts: GroupSampler, held_out: Sequence[PromptItem], reference: str | None, run: Run
 ) -> dict[str, float]:
-    """Answer held-out prompts and score the answers; the random streams are the same at every step.
+    """Answer held-out prompts, score the answers and keep the first; the random streams are the same at every step.
 
     ``score`` is the bare sum of the rewards, neither clipped nor with a penalty for a missing end, and ``loss`` its
     negative. ``kl`` is k1 against the reference in nats per completion, at temperature 1.
     """
     rollout = rollouts.answer(policy, held_out, [f"held-out/{number}" for number in range(len(held_out))])
     scores: Scores = rollouts.scorer(rollout)
+    run.written(rollout.texts(scores.total.tolist(), NUM_KEPT))
     rows = [
         Encoded(
             id=prompt.id,

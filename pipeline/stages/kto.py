@@ -27,7 +27,7 @@ from pipeline.stages.reference import ReferenceLogprobs, require_same_policy, ta
 from pipeline.stages.thumb_objective import WATCHED, ThumbObjective, validate, warnings
 from pipeline.stages.thumbs import SECTION, SIDES, ThumbCollator, ThumbTables, label_weights, load_thumbs
 from pipeline.stages.training import begin_training, train
-from pipeline.stages.watchdogs import SAMPLED, Watchdogs, written_length
+from pipeline.stages.watchdogs import Watchdogs, learned_measures, written_length
 from pipeline.tracking.job import StageJob
 
 
@@ -139,9 +139,7 @@ def train_kto(job: StageJob) -> StageOutcome:
         ],
     )
     course = training.attempt.course
-    measured = dict(zip((step for step, _ in course.validations), course.details, strict=True))
-    # How long the policy writes depends on how the watchdog looks, which is no part of what is learned.
-    measures = {step: {k: v for k, v in values.items() if k != SAMPLED} for step, values in measured.items()}
+    measures = learned_measures(course)
     return seal_policy(
         training,
         model,

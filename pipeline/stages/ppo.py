@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from pipeline.artifacts.durable import write_durably
 from pipeline.artifacts.hashing import sha256_json
 from pipeline.artifacts.outcome import StageOutcome
-from pipeline.config.ppo import REWARD_MODEL, PPOConfig, RolloutEngine, ValueInit, ValueModel, longest_prompt
+from pipeline.config.ppo import REWARD_MODEL, PPOConfig, RolloutEngine, ValueInit, ValueModel
 from pipeline.config.shared import DType, ModelConfig
 from pipeline.data.encode import Chat, load_chat
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError
 from pipeline.models.head import underlying_model
 from pipeline.models.loading import ADAPTER_FOLDER, adapter_digest, add_lora, load_base, load_policy, save_adapter
 from pipeline.models.reward import RewardModel
@@ -25,7 +23,7 @@ from pipeline.models.value import ValueHead
 from pipeline.ppo.divergence import KLController
 from pipeline.ppo.loop import Loop
 from pipeline.ppo.roles import OneBackbone
-from pipeline.ppo.rollout import PromptItem, Sampler
+from pipeline.ppo.rollout import Sampler
 from pipeline.ppo.samplers import BatchSampler, ContinuousSampler
 from pipeline.ppo.update import Learner
 from pipeline.runtime.allocator import keep_memory
@@ -33,7 +31,7 @@ from pipeline.runtime.device import choose_device
 from pipeline.stages.arguments import require_one_device
 from pipeline.stages.ppo_checkpoints import VALUE_FILE, load_weights
 from pipeline.stages.ppo_course import PPOCourse
-from pipeline.stages.prompts import counted, first_by_hash, load_prompts, prompt_order
+from pipeline.stages.prompts import Prompts, load_all_prompts, prompt_order
 from pipeline.stages.rewards import learned_rewards, make_scorer, score_with
 from pipeline.stages.training import BEFORE_EVERY_STEP, resolve_dtype
 from pipeline.statistics.power import minimum_detectable
@@ -51,7 +49,11 @@ def train_ppo(job: StageJob) -> StageOutcome:
     checkpoint = job.work.checkpoints.newest(job.run.notice)
     job.run.cut(BEFORE_EVERY_STEP if checkpoint is None else checkpoint.step)
     chat = load_chat(job.base.folder, job.section(ModelConfig))
-    prompts = load_all_prompts(job, chat, config)
+    for notice in chat.notices:
+        job.run.notice(notice)
+    prompts = load_all_prompts(job, chat, config, section="ppo", num_held_out=config.monitor.num_prompts)
+    if not prompts.held_out and config.monitor.every is not None:
+        job.run.notice("there are no validation prompts, so nothing watches for over-optimisation")
     device = choose_device(job.runtime)
     require_one_device(device)
     dtype = resolve_dtype(job, device)
@@ -78,7 +80,7 @@ def train_ppo(job: StageJob) -> StageOutcome:
         ),
         controller=KLController(coef=config.kl_coef, target=config.kl_target, horizon=config.kl_horizon),
     )
-    course = PPOCourse(job=job, loop=loop, held_out=prompts.held_out, gold=gold)
+    course = PPOCourse(job=job, loop=loop, held_out=prompts.held_out * config.monitor.completions_per_prompt, gold=gold)
     course.run(checkpoint)
     return finish(course, models, dtype, prompts)
 
@@ -133,41 +135,6 @@ def tell_changes(course: PPOCourse, step: int) -> dict[str, float]:
         values = {"change": change.estimate, "change_low": change.low, "change_high": change.high}
         metrics |= {f"monitor_{name}_{key}": value for key, value in values.items()}
     return metrics
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompts:
-    """What the policy learns on, and what it is watched on."""
-
-    train: list[PromptItem]
-    held_out: list[PromptItem]
-    counts: dict[str, dict[str, Any]]  # by split
-
-
-def load_all_prompts(job: StageJob, chat: Chat, config: PPOConfig) -> Prompts:
-    """Read and encode train and validation prompts, and say what is left of them.
-
-    Raises:
-        DataError: No train prompt is left.
-    """
-    dataset = job.one("dataset")
-    if dataset is None:
-        raise DataError("The stage ppo got no data set. Name `curate` in `stages`, or set `inputs.ppo.dataset`.")
-    for notice in chat.notices:
-        job.run.notice(notice)
-    longest = longest_prompt(config, job.base.context_length)
-    splits, counts = {}, {}
-    for split in ("train", "validation"):
-        splits[split], accounted = load_prompts(dataset, split, chat, longest)
-        counts[split] = accounted.as_dict()
-        job.run.notice(f"{split}: {counted(accounted)}")
-    if not splits["train"]:
-        raise DataError(f"No train prompt is left to learn on. Raise `ppo.max_prompt_length` ({longest} in force).")
-    if len(splits["validation"]) < 2 and config.monitor.every is not None:
-        job.run.notice("there are no validation prompts, so nothing watches for over-optimisation")
-    held_out = first_by_hash(splits["validation"], config.monitor.num_prompts)
-    asked = held_out * config.monitor.completions_per_prompt
-    return Prompts(train=splits["train"], held_out=asked if len(held_out) > 1 else [], counts=counts)
 
 
 def build_models(job: StageJob, config: PPOConfig, dtype: DType) -> OneBackbone:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -116,13 +115,7 @@ class PPOCourse:
 
     def _keep(self, rollout: Rollout, scores: Sequence[float]) -> None:
         """Keep the first completions to be read."""
-        answered = zip(rollout.prompts, rollout.completions, scores, strict=True)
-        self.job.run.written(
-            [
-                {"prompt": prompt.item.user_text, "completion": completion.text, "score": score}
-                for prompt, completion, score in itertools.islice(answered, NUM_KEPT)
-            ]
-        )
+        self.job.run.written(rollout.texts(scores, NUM_KEPT))
 
     def _save(self, step: int) -> None:
         config, folder = self.loop.config, self.job.work.checkpoints

@@ -111,6 +111,15 @@ def written_length(
     return {SAMPLED: sum(completion.num_tokens for completion in written) / len(written)}
 
 
+def learned_measures(course: Course) -> dict[int, dict[str, float]]:
+    """Return what each validation measured, by step.
+
+    How long the policy writes is left out: it depends on how the watchdog looks, which is no part of what is learned.
+    """
+    measured = zip((step for step, _ in course.validations), course.details, strict=True)
+    return {step: {name: value for name, value in values.items() if name != SAMPLED} for step, values in measured}
+
+
 class Watchdogs(TrainerCallback):  # type: ignore[misc]  # untyped upstream
     """Looks after every optimizer step and tells each finding once."""
 

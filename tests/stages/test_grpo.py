@@ -24,6 +24,7 @@ from pipeline.models.roles import enter_role, role_parameters
 from pipeline.models.scoring import score
 from pipeline.stages import grpo
 from pipeline.stages.arguments import TRL_REFERENCE
+from pipeline.stages.watchdogs import NUM_KEPT
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")]
 ALGORITHMS = list(GroupAlgorithm)
@@ -68,6 +69,10 @@ def test_every_rollout_is_one_step_and_has_a_row(uninterrupted: tuple[StageOutco
     training = json.loads((work.staging / "training.json").read_text())
     assert training["rows"]["train"]["given"] == 12
     assert [entry["step"] for entry in training["measures"]] == [0, 2, 4, 6]
+    texts = metric_rows(work.written)
+    assert [text["step"] for text in texts] == [step for step in (0, 2, 4, 6) for _ in range(NUM_KEPT)]
+    scores = {step: [text["score"] for text in texts if text["step"] == step] for step in (0, 6)}
+    assert all(0 <= score <= 1 for values in scores.values() for score in values), "shares, without a penalty"
 
 
 class Crash(Exception):

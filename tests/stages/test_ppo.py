@@ -17,6 +17,7 @@ from pipeline.config.ppo import MonitorConfig, NamedReward, ValueModel
 from pipeline.config.shared import DType, OptimizerConfig
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.ppo.loop import Loop
+from pipeline.stages.watchdogs import NUM_KEPT
 
 TIMINGS = {"seconds_rollout", "seconds_scoring", "seconds_update", "memory_gb"}
 
@@ -45,6 +46,7 @@ def require_equal(artifact: Artifact, reference: Artifact) -> None:
     assert all(np.array_equal(values[key], expected[key]) for key in expected)
     assert artifact.manifest.parts == reference.manifest.parts
     assert rows_of(artifact) == rows_of(reference)
+    assert (artifact.path / "written.jsonl").read_bytes() == (reference.path / "written.jsonl").read_bytes()
 
 
 def test_every_rollout_has_a_row_and_the_first_update_starts_at_ratio_one(reference: Artifact) -> None:
@@ -57,6 +59,10 @@ def test_every_rollout_has_a_row_and_the_first_update_starts_at_ratio_one(refere
     assert rows[2]["first_clipped_tokens"] == 0.0
     assert rows[2]["ratio_gap"] > 0.0
     assert rows[3]["kl"] != 0.0, "the policy moved"
+    measured = [row["step"] for row in rows if "monitor_score" in row]
+    texts = metric_rows(reference.path / "written.jsonl")
+    assert [text["step"] for text in texts] == [step for step in measured for _ in range(NUM_KEPT)]
+    assert all(text["prompt"] and {"completion", "score"} <= text.keys() for text in texts)
 
 
 def test_in_bfloat16_too_the_first_update_starts_at_ratio_one(workshop: PPOWorkshop) -> None:
