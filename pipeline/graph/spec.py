@@ -73,7 +73,7 @@ PANEL_MEMBERS = Consumes(role="members", kind=ArtifactKind.verdicts, parts=("ver
 
 REWARD_SPEC = StageSpec(
     name="reward",
-    version=1,
+    version=2,
     kind=ArtifactKind.reward_model,
     entry="pipeline.stages.reward:train_reward",
     sections=(RewardConfig,),
@@ -84,7 +84,7 @@ REWARD_SPEC = StageSpec(
 
 PPO_SPEC = StageSpec(
     name="ppo",
-    version=1,
+    version=2,
     kind=ArtifactKind.policy,
     entry="pipeline.stages.ppo:train_ppo",
     sections=(PPOConfig,),
@@ -147,7 +147,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="sft",
-            version=1,
+            version=2,
             kind=ArtifactKind.policy,
             entry="pipeline.stages.sft:train_sft",
             sections=(SFTConfig,),
@@ -174,7 +174,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="dpo",
-            version=1,
+            version=2,
             kind=ArtifactKind.policy,
             entry="pipeline.stages.dpo:train_dpo",
             sections=(DPOConfig,),
@@ -219,7 +219,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="samples",
-            version=2,
+            version=3,
             kind=ArtifactKind.samples,
             entry="pipeline.stages.samples:sample_policy",
             consumes=(
@@ -262,7 +262,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="costs",
-            version=1,
+            version=2,
             kind=ArtifactKind.samples,
             entry="pipeline.stages.costs:measure_costs",
             consumes=(curated(()), ANY_POLICY),
