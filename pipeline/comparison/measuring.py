@@ -6,15 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline.comparison.alignment import Candidate
-from pipeline.evaluation.measures import Measure, metric_row
+from pipeline.evaluation.measures import Array, Measure, metric_row
 from pipeline.evaluation.metric_names import COMPLETION_TOKENS
-from pipeline.statistics.selection import influences
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +28,11 @@ class Metric:
 
     def errors(self, keys: Sequence[str]) -> Array:
         """Return [C, k] influences of the clusters on each candidate's value, turned so that more is better."""
-        weights = self.measure.denominator or [1.0] * len(self.clusters)
-        columns = np.asarray([self.measure.values[key] for key in keys], dtype=np.float64).T
-        turned = influences(columns, weights, self.clusters)
-        return -turned if self.measure.higher_is_better is False else turned
+        return self.measure.errors(keys, self.clusters)
 
     def value(self, key: str) -> float:
         """Return a candidate's value."""
-        values, weights = self.measure.values[key], self.measure.denominator
-        return sum(values) / (sum(weights) if weights else len(values))
+        return self.measure.value(key)
 
 
 def metrics_of(suite: str, found: Sequence[Candidate], baseline: Candidate) -> list[Metric]:

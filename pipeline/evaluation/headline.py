@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation.paired_tests import stands
-from pipeline.pages.numbers import WIN_RATE, counted, estimate_text, interval_text, metric_words, verdict
+from pipeline.pages.numbers import WIN_RATE, counted, estimate_text, interval_text, metric_subject, verdict
 
 
 def headline(
@@ -25,7 +25,7 @@ def headline(
     """
     baseline, *others = policies
     if not others:
-        stated = "; ".join(f"{_subject(entry)} {_stated(entry)}" for entry in entries)
+        stated = "; ".join(f"{metric_subject(entry)} {_stated(entry)}" for entry in entries)
         sentences = [f"{baseline}: {stated}."]
         return {"answer": None, "text": sentences[0], "sentences": sentences, "verdicts": [], "aside": []}
     sentences, verdicts = [], []
@@ -96,18 +96,14 @@ def _clause(entry: Mapping[str, Any], index: int) -> str:
     """Write one verdict; the policies are named in the first clause of a sentence only."""
     names = (f"{entry['policy']} ", f" {entry['baseline']}") if index == 0 else ("it ", f" {entry['baseline']}")
     words = {
-        "better": f"{names[0]}beats{names[1]} on {_subject(entry)}: {_stated(entry)}",
-        "worse": f"{names[0]}is worse than{names[1]} on {_subject(entry)}: {_stated(entry)}",
-        "different": f"{names[0]}differs from{names[1]} on {_subject(entry)}: {_stated(entry)}",
-        "no clear difference": f"{names[0]}cannot be told from{names[1]} on {_subject(entry)}: {_stated(entry)}",
-        "not estimable": f"{names[0]}cannot be compared with{names[1]} on {_subject(entry)}: "
+        "better": f"{names[0]}beats{names[1]} on {metric_subject(entry)}: {_stated(entry)}",
+        "worse": f"{names[0]}is worse than{names[1]} on {metric_subject(entry)}: {_stated(entry)}",
+        "different": f"{names[0]}differs from{names[1]} on {metric_subject(entry)}: {_stated(entry)}",
+        "no clear difference": f"{names[0]}cannot be told from{names[1]} on {metric_subject(entry)}: {_stated(entry)}",
+        "not estimable": f"{names[0]}cannot be compared with{names[1]} on {metric_subject(entry)}: "
         f"{estimate_text(entry)}, {entry['method']}",
     }
     return words[verdict(entry)]
-
-
-def _subject(entry: Mapping[str, Any]) -> str:
-    return f"{metric_words(entry['metric'])} ({entry['suite']})"
 
 
 def _stated(entry: Mapping[str, Any]) -> str:

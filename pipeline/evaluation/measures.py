@@ -7,6 +7,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.checks.registry import CheckItem, Parts, build_check
 from pipeline.checks.rewards import build_reward
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
@@ -32,7 +35,9 @@ from pipeline.statistics.intervals import (
     proportion_interval,
     ratio_interval,
 )
+from pipeline.statistics.selection import influences
 
+Array = npt.NDArray[np.float64]
 Verdict = TypeVar("Verdict", bool | Parts, float)
 
 
@@ -70,6 +75,17 @@ class Measure:
         pairs = zip(self.values[policy], self.values[baseline], strict=True)
         yes_or_no = self.unit == "share" and self.denominator is None
         return exact_test([value - other for value, other in pairs], clusters, yes_or_no=yes_or_no)
+
+    def value(self, policy: str) -> float:
+        """Return the metric's value for one policy without an interval."""
+        weights = self.denominator
+        return sum(self.values[policy]) / (sum(weights) if weights else len(self.values[policy]))
+
+    def errors(self, policies: Sequence[str], clusters: Sequence[Hashable]) -> Array:
+        """Return [C, k] influences of the clusters on each policy's value, turned so that more is better."""
+        columns = np.asarray([self.values[policy] for policy in policies], dtype=np.float64).T
+        turned = influences(columns, self.denominator or [1.0] * len(clusters), clusters)
+        return -turned if self.higher_is_better is False else turned
 
     def _bounded(self, value: Estimate, lowest: float) -> Estimate:
         """Cut the interval of a share where no share can lie."""

@@ -21,6 +21,7 @@ from pipeline.evaluation.joining import JoinedSuite, PolicySamples
 from pipeline.evaluation.measures import Measure, estimates, measure_suites, notes
 from pipeline.evaluation.metric_names import check_names
 from pipeline.evaluation.paired_tests import correct_primaries
+from pipeline.evaluation.standing import standing
 from pipeline.evaluation.summary import FORMAT_VERSION
 
 SIGNIFICANT_DIGITS = 10  # beyond them two machines may differ
@@ -85,6 +86,7 @@ def build_report(
         "provenance": {**provenance, **_own_provenance(samples, joined)},
     }
     asked = asked_by_gates(evaluate.gates, joined, measures, evaluate.confidence)
+    report["standing"] = standing(_ordering(report, measured), evaluate.confidence)
     return _concluded(report, evaluate, [*metrics, *judged, *asked])
 
 
@@ -113,12 +115,9 @@ def _counting(report: Report) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     imitated, which a policy that has learned from votes or rewards was not asked to: it gives up likelihood for what
     people prefer, however good it becomes. Of such a policy the rewards that a suite names are asked in its place.
     """
-    primary = {(suite["name"], suite["primary"]) for suite in report["suites"]}
+    primary, rewards = _primary(report), _rewards(report)
     primary |= {(entry["suite"], f"{WIN_RATE}{entry['judge']}") for entry in report["win_rates"] if entry["qualified"]}
-    rewards = {(suite["name"], name) for suite in report["suites"] for name in suite["rewards"]}
-    likelihood = {suite["name"] for suite in report["suites"] if suite["kind"] == SuiteKind.likelihood}
-    taught = report["provenance"].get("taught_by", {})
-    otherwise = {policy for policy, tables in taught.items() if TableName.demonstrations not in tables}
+    likelihood, otherwise = _likelihood(report), _taught_otherwise(report)
     counting: list[dict[str, Any]] = []
     aside: list[dict[str, Any]] = []
     for entry in report["metrics"]:
@@ -129,6 +128,34 @@ def _counting(report: Report) -> tuple[list[dict[str, Any]], list[dict[str, Any]
         elif place in rewards and not imitates:
             counting.append(entry)
     return counting, aside
+
+
+def _ordering(
+    report: Report, measured: Sequence[tuple[JoinedSuite, Sequence[Measure]]]
+) -> list[tuple[JoinedSuite, Measure]]:
+    """Return the suites' metrics that all policies can be ordered by: those that count for the one taught otherwise."""
+    places = _primary(report)
+    if _taught_otherwise(report):
+        places = {place for place in places if place[0] not in _likelihood(report)} | _rewards(report)
+    return [(suite, entry) for suite, own in measured for entry in own if (suite.name, entry.name) in places]
+
+
+def _primary(report: Report) -> set[tuple[str, str]]:
+    return {(suite["name"], suite["primary"]) for suite in report["suites"]}
+
+
+def _rewards(report: Report) -> set[tuple[str, str]]:
+    return {(suite["name"], name) for suite in report["suites"] for name in suite["rewards"]}
+
+
+def _likelihood(report: Report) -> set[str]:
+    return {suite["name"] for suite in report["suites"] if suite["kind"] == SuiteKind.likelihood}
+
+
+def _taught_otherwise(report: Report) -> set[str]:
+    """Return the policies whose own training read no demonstrations."""
+    taught = report["provenance"].get("taught_by", {})
+    return {policy for policy, tables in taught.items() if TableName.demonstrations not in tables}
 
 
 def to_json(report: Report) -> str:

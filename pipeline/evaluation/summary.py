@@ -34,9 +34,8 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return the report as lines for a terminal: the answer, one table per suite, win rates and gates."""
-    answer = report["headline"]["answer"]
-    lines = [*([f"{answer['text']}."] if answer else []), report["headline"]["text"], ""]
+    """Return the report as lines for a terminal: tables, win rates and gates, and at the end, in sight, the answer."""
+    lines: list[str] = []
     for suite in report["suites"]:
         items = f"{suite['compared']:,} of {counted(suite['items'], 'item')}"
         lines.append(f"{suite['name']} ({items}; {report['confidence']:.0%} intervals)")
@@ -53,7 +52,20 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         lines += [f"win rates ({report['confidence']:.0%} intervals)", *_aligned(_win_rates(report)), ""]
     if report["rankings"]:
         lines += [f"ratings, 1000 on average ({report['confidence']:.0%} intervals)", *_aligned(_rankings(report)), ""]
-    return [*lines, *gate_lines(report["gates"])] if report["gates"] else lines[:-1]
+    if report["gates"]:
+        lines += [*gate_lines(report["gates"]), ""]
+    return [*lines, *_conclusion(report)]
+
+
+def _conclusion(report: Mapping[str, Any]) -> list[str]:
+    """Return every policy in words, whether the newest is better, and which of several is the best."""
+    answer, standing = report["headline"]["answer"], report["standing"]
+    told = [report["headline"]["text"]]
+    if answer:
+        told.append(f"{answer['text']}.")
+    if standing:
+        told.append(" ".join([f"{standing['text']}.", *standing["sentences"]]))
+    return told
 
 
 def require_gates(report: Mapping[str, Any]) -> None:

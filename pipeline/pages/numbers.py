@@ -25,6 +25,11 @@ def metric_words(metric: str) -> str:
     return METRIC_WORDS.get(metric, metric.replace("_", " "))
 
 
+def metric_subject(entry: Mapping[str, Any]) -> str:
+    """Return a metric with its suite as words in a sentence."""
+    return f"{metric_words(entry['metric'])} ({entry['suite']})"
+
+
 def neutral(unit: str) -> float:
     """Return the value of a comparison in which neither is better."""
     return 0.5 if unit == WIN_RATE else 0.0

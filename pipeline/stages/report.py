@@ -156,4 +156,5 @@ def _audit(artifact: Artifact) -> dict[str, Any]:
 
 
 def _summary(report: Report) -> dict[str, Any]:
-    return {**headline_metrics(report), "headline": report["headline"]["text"]}
+    best = {"standing": report["standing"]["text"]} if report["standing"] else {}
+    return {**headline_metrics(report), "headline": report["headline"]["text"], **best}
