@@ -196,7 +196,10 @@ def monitor() -> PolicyMonitor:
         for k in range(17)
     ]  # fmt: skip
     fired = {"step": 150, "best_step": 60, "gold_change": -0.48, "low": -0.7, "high": -0.26, "n": 64}
-    facts = {"measurements": measurements, "fired": fired, "chosen_step": 60, "reason": "best gold score"}
+    said = "held-out gold may fall by 0.05: 0.741 (0.520 to 0.962) on 64 completions of 32 prompts"
+    gates = [{"name": "gold_holds", "outcome": "PASS", "reason": f"{said}; 0.310 would be seen four times in five"}]
+    facts = {"measurements": measurements, "fired": fired, "chosen_step": 60, "reason": "best gold score",
+             "gates": gates}  # fmt: skip
     return PolicyMonitor(policy="ppo", artifact="ppo-8d01b7-5cc2", monitor=facts)
 
 

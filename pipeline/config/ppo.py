@@ -54,7 +54,8 @@ class MonitorConfig:
     completions_per_prompt: int = option(1, ge=1)  # more of them make up for few prompts
     # What the policy is really wanted to do, and is not trained on. Empty: the gold reward model, if one is wired.
     gold: list[NamedReward] = option(factory=list)
-    margin: float = option(0.0, ge=0)  # gold may fall this much below its best before it counts, in units of the gold
+    # Gold may fall this much before it counts, in its own units: five completions in a hundred for a single check.
+    margin: float = option(0.05, ge=0)
     confidence: float = option(0.95, gt=0.5, lt=1)  # of the interval that must lie below the margin
     stop: bool = True  # training ends when the gold falls while the score rises
     rollback: bool = True  # the policy is the measured one with the best gold inside the budget, else the last

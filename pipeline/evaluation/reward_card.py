@@ -14,9 +14,8 @@ from scipy.stats import rankdata
 from pipeline.config.reward import AuditConfig
 from pipeline.statistics.bootstrap import bootstrap_totals
 from pipeline.statistics.calibration import calibration, fit_temperature
-from pipeline.statistics.decisions import Decision, better
+from pipeline.statistics.decisions import Decision, better, gate_entry
 from pipeline.statistics.intervals import Estimate, mean_interval, paired_difference, proportion_interval
-from pipeline.statistics.power import minimum_detectable
 
 AUDIT_FILE = "audit.json"  # of a reward model
 CONFIDENCE_BINS = ((0.5, 0.65), (0.65, 0.8), (0.8, 0.95), (0.95, 1.01))
@@ -130,12 +129,12 @@ def make_card(findings: Findings, config: AuditConfig) -> Card:
         "policy_samples": dict(findings.samples),
     }  # fmt: skip
     gates = [
-        _gate("accuracy", accuracy, better(_less(accuracy, CHANCE)), "held-out accuracy against 0.5"),
-        _gate("length_rule", against_length, better(against_length),
-              f"held-out accuracy less that of `the {findings.length_rule} one wins`"),
-        _gate("calibration", calibrated.ece, _at_most(calibrated.ece, config.max_calibration_error),
-              f"calibration error against {config.max_calibration_error:g}"),
-        *(_gate(f"{name}_text", estimate, better(estimate), f"score of usual text less that of {name} text")
+        gate_entry("accuracy", "held-out accuracy against 0.5", accuracy, better(_less(accuracy, CHANCE))),
+        gate_entry("length_rule", f"held-out accuracy less that of `the {findings.length_rule} one wins`",
+                against_length, better(against_length)),
+        gate_entry("calibration", f"calibration error against {config.max_calibration_error:g}", calibrated.ece,
+                _at_most(calibrated.ece, config.max_calibration_error)),
+        *(gate_entry(f"{name}_text", f"score of usual text less that of {name} text", estimate, better(estimate))
           for name, estimate in unwanted.items()),
         *_invariance_gates(findings),
     ]  # fmt: skip
@@ -246,19 +245,6 @@ def _at_most(estimate: Estimate, limit: float) -> Decision:
     if estimate.high <= limit:
         return Decision.PASS
     return Decision.FAIL if estimate.low > limit else Decision.INCONCLUSIVE
-
-
-def _gate(name: str, estimate: Estimate, outcome: Decision, what: str) -> dict[str, Any]:
-    numbers = "nothing to estimate from" if estimate.estimate is None else f"{estimate.estimate:.3f}"
-    if estimate.low is not None and estimate.high is not None:
-        numbers += f" ({estimate.low:.3f} to {estimate.high:.3f})"
-    detectable = minimum_detectable(estimate)
-    power = "" if detectable is None else f"; {detectable:.3f} would be seen four times in five"
-    return {
-        "name": name, "outcome": outcome.value, "estimate": estimate.estimate, "low": estimate.low,
-        "high": estimate.high, "n": estimate.n, "minimum_detectable": detectable,
-        "reason": f"{what}: {numbers} on {estimate.n} items{power}",
-    }  # fmt: skip
 
 
 def _invariance_gates(findings: Findings) -> list[dict[str, Any]]:

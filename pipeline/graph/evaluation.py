@@ -10,7 +10,7 @@ from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.gates import gate_problems, waiver_problems
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import find_file
-from pipeline.config.root import EVALUATE
+from pipeline.config.root import EVALUATE, Config
 from pipeline.config.shared import ModelConfig
 from pipeline.evaluation.metric_names import metric_names
 from pipeline.graph.chain import Wiring
@@ -33,18 +33,7 @@ def evaluation_nodes(
     without = bool(own) and all(own)  # then no suite asks for a data set
     dataset = wiring.sources(EVALUATE, replace(consumed, optional=without))
     policies = evaluated_policies(wiring)
-    problems.extend(likelihood_problems(policies, suites))
-    if config.evaluate.baseline not in policies:
-        problems.append(
-            f"evaluate.baseline={config.evaluate.baseline}: it is not among the policies that are evaluated "
-            f"({', '.join(policies)}). Add it to `inputs.evaluate.policy`, or name one of those."
-        )
-    if not suites:
-        problems.append("evaluate.suites: none is named. Write `evaluate.suites=[NAME]`, a file of configs/suite/.")
-    known = {name: metric_names(suite, [*suite.judges, *config.evaluate.judges]) for name, suite in suites.items()}
-    for name, gate in config.evaluate.gates.items():
-        problems.extend(gate_problems(name, gate, config.evaluate.baseline, list(policies), known))
-    problems.extend(waiver_problems(config.evaluate.waivers, list(config.evaluate.gates)))
+    problems.extend(_problems(config, policies, suites))
     limited = {name: _limited(suite, config.evaluate.limit) for name, suite in suites.items()}
     samples = [
         _benchmark_node(stages["benchmark"], policy, suite)
@@ -63,13 +52,22 @@ def evaluation_nodes(
     for suite in limited.values():
         judging.add_suite(suite, by_suite[suite.name])
     costs = costs_node(wiring, policies, limited, samples)
+    sealed = {name: replace(source, label=name) for name, policy in policies.items() for source in policy.source}
     report = Node(
         name="report",
         stage=EVALUATE,
         spec=stages["report"],
-        inputs={"samples": joined, "dataset": dataset, **judging.sources(), **_reward_models(wiring), **_costs(costs)},
+        inputs={
+            "samples": joined,
+            "policies": tuple(sealed.values()),
+            "dataset": dataset,
+            **judging.sources(),
+            **_reward_models(wiring),
+            **_costs(costs),
+        },
         reads={
             "samples": ("*",),
+            "policies": ("*",),
             "dataset": ("*/*",),
             "verdicts": ("verdicts",),
             "scorecards": ("card",),
@@ -77,10 +75,27 @@ def evaluation_nodes(
             "reward_models": ("audit",),
             "costs": ("costs",),
         },
-        params={"suites": limited, "policies": list(policies), "samples": pairs, **judging.params()},
+        params={"suites": limited, "sealed": list(sealed), "samples": pairs, **judging.params()},
         identity={"policies": list(policies), "samples": pairs, "suite": dict(limited), **judging.identity()},
     )
     return [*samples, *judging.nodes, *([costs] if costs else []), report]
+
+
+def _problems(config: Config, policies: Mapping[str, EvaluatedPolicy], suites: Mapping[str, SuiteConfig]) -> list[str]:
+    """Return a line for everything that `evaluate` asks for and that cannot be measured."""
+    problems = likelihood_problems(policies, suites)
+    if config.evaluate.baseline not in policies:
+        problems.append(
+            f"evaluate.baseline={config.evaluate.baseline}: it is not among the policies that are evaluated "
+            f"({', '.join(policies)}). Add it to `inputs.evaluate.policy`, or name one of those."
+        )
+    if not suites:
+        problems.append("evaluate.suites: none is named. Write `evaluate.suites=[NAME]`, a file of configs/suite/.")
+    known = {name: metric_names(suite, [*suite.judges, *config.evaluate.judges]) for name, suite in suites.items()}
+    for name, gate in config.evaluate.gates.items():
+        problems.extend(gate_problems(name, gate, config.evaluate.baseline, list(policies), known))
+    problems.extend(waiver_problems(config.evaluate.waivers, list(config.evaluate.gates)))
+    return problems
 
 
 def _costs(node: Node | None) -> dict[str, tuple[Source, ...]]:

@@ -84,7 +84,7 @@ REWARD_SPEC = StageSpec(
 
 PPO_SPEC = StageSpec(
     name="ppo",
-    version=2,
+    version=3,
     kind=ArtifactKind.policy,
     entry="pipeline.stages.ppo:train_ppo",
     sections=(PPOConfig,),
@@ -278,6 +278,8 @@ STAGES: dict[str, StageSpec] = {
             sections=(EvaluateConfig,),
             consumes=(
                 Consumes(role="samples", kind=ArtifactKind.samples, parts=("*",)),
+                # Two policies with the same weights share their samples, which therefore name only one of them.
+                Consumes(role="policies", kind=ArtifactKind.policy, parts=("*",), optional=True),
                 # Its train rows are searched for the suites' items.
                 Consumes(role="dataset", kind=ArtifactKind.dataset, parts=("*/*",), default=("curate",), optional=True),
                 Consumes(role="verdicts", kind=ArtifactKind.verdicts, parts=("verdicts",), optional=True),

@@ -98,12 +98,13 @@ def _peak(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _outcome(monitor: Mapping[str, Any]) -> list[str]:
-    """Say whether the monitor was sure of a fall, and which policy was delivered."""
+    """Say whether the monitor was sure of a fall, which policy was delivered, and what its gates say."""
     fired = monitor["fired"]
     said = [f"The policy is that of rollout {monitor['chosen_step']}: {monitor['reason']}."]
     if fired:
         limits = f"[{compact(fired['low'])}, {compact(fired['high'])}]"
         said.insert(0, typographic(f"At rollout {fired['step']} the gold was surely below that of rollout "
                                    f"{fired['best_step']}, by {compact(-fired['gold_change'])} {limits} on "
-                                   f"{counted(fired['n'], 'prompt')}."))  # fmt: skip
+                                   f"{counted(fired['n'], 'completion')}."))  # fmt: skip
+    said += [typographic(f"{gate['outcome']} {gate['name']}: {gate['reason']}.") for gate in monitor["gates"]]
     return said

@@ -95,6 +95,7 @@ def _sampled(rollout: Rollout, scores: Scores, experience: Experience, kl_coef: 
         "score": float(total),
         "score_std": float(experience.scores.float().std(correction=0)),
         "objective": float(total - kl_coef * kl),
+        "told_apart": max(map(told_apart, scores.by_name.values())),
         **{f"reward_{name}": float(values.float().mean()) for name, values in scores.by_name.items()},
         "kl": float(kl),
         "kl_k3": float(k3s),
@@ -103,6 +104,15 @@ def _sampled(rollout: Rollout, scores: Scores, experience: Experience, kl_coef: 
         "completion_tokens": float(lengths.mean()),
         "finished_rate": rollout.finish_reasons.count("stop") / len(rollout.prompts),
     }
+
+
+def told_apart(values: Tensor) -> float:
+    """Return the share of completions to which a reward gave another value than the most common one.
+
+    Where it is 0 the reward says nothing about how to get more of it, whatever else moves the score.
+    """
+    counts = torch.unique(values, return_counts=True)[1]
+    return 1.0 - float(counts.max()) / values.numel()
 
 
 def _estimated(experience: Experience) -> Row:

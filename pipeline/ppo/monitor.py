@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.statistics.intervals import Estimate, paired_difference
 
+MONITOR_FILE = "monitor.json"  # of the policy that was watched
 LENGTH_BUCKETS = 3
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 Row = Mapping[str, float | int]
 
+CONSTANT = 1e-6  # a standard deviation up to this is that of equal scores
+TOLD_APART = 0.05  # share of a rollout; with less a group of 64 has three completions or fewer to learn from
+
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
@@ -118,12 +121,26 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         name="constant_score",
         metric="score_std",
-        threshold=1e-6,
+        threshold=CONSTANT,
         sees=lambda row, limit: row["score_std"] <= limit,
         message=(
             "every completion got the same score, so there is nothing to learn. Look at `ppo.rewards`: does the policy "
             "pass them some of the time?"
         ),
+        patience=3,
+    ),
+    Signature(
+        name="rewards_say_nothing",
+        metric="told_apart",
+        threshold=TOLD_APART,
+        sees=lambda row, limit: row["told_apart"] < limit and row["score_std"] > CONSTANT,
+        message=(
+            "the reward that says most gave one and the same value to all but {told_apart:.1%} of the completions "
+            "(fewer than {threshold:.0%}), so there is next to nothing to learn from; what moves the score is "
+            "`ppo.missing_eos_penalty` or chance. Take a better policy or easier prompts, raise `ppo.rollout_size`, or "
+            "name a reward in `ppo.rewards` that is passed in part."
+        ),
+        needs=("score_std",),
         patience=3,
     ),
     Signature(

@@ -8,54 +8,49 @@ from typing import Any
 
 from pipeline.artifacts.ancestry import TRAINED, ancestry, read_costs, read_rows
 from pipeline.artifacts.artifact import Artifact
-from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.evaluation.metric_names import COMPLETION_TOKENS
 from pipeline.evaluation.variants import VARIANTS_FILE, cost_per_1000
 from pipeline.pages.report_inputs import FittedLaw, LineageEntry, PolicyCosts, PolicyMonitor, StageCosts, StageCurves
+from pipeline.ppo.monitor import MONITOR_FILE
 from pipeline.statistics.overoptimization import fit_overoptimization
-
-MONITOR_FILE = "monitor.json"
 
 Pairs = Sequence[tuple[str, str, Artifact]]  # policy, suite, samples
 
 
 def page_inputs(
-    pairs: Pairs, suites: Mapping[str, SuiteConfig], report: Mapping[str, Any], ancestors: Sequence[Artifact]
+    pairs: Pairs,
+    policies: Mapping[str, Artifact],
+    suites: Mapping[str, SuiteConfig],
+    report: Mapping[str, Any],
+    ancestors: Sequence[Artifact],
 ) -> dict[str, Any]:
     """Return the arguments of `report_page` that are no part of the report.
 
     Args:
         pairs: Which policy and suite each artifact of samples belongs to.
+        policies: The artifact of each policy that has one, by the policy's name.
         suites: By name.
         report: The report.
         ancestors: Every artifact behind the report.
     """
     return {
         "curves": [curves for artifact in ancestors if (curves := _curves(artifact))],
-        "monitors": _monitors(pairs),
+        "monitors": _monitors(policies),
         "costs": _costs(pairs, ancestors),
-        "policy_costs": _policy_costs(pairs, suites, report),
+        "policy_costs": _policy_costs(pairs, policies, suites, report),
         "lineage": [_lineage_entry(artifact) for artifact in ancestors],
     }
 
 
-def _policies(pairs: Pairs) -> dict[str, Artifact | None]:
-    """Return each policy's artifact, None for the base and for one that does not lie beside its samples."""
-    found: dict[str, Artifact | None] = {}
-    for policy, _, samples in pairs:
-        ids = [parent.id for parent in samples.manifest.parents if parent.kind is ArtifactKind.policy]
-        folder = samples.path.parent / ids[0] if ids else None
-        known = Artifact.open(folder, expect=ArtifactKind.policy, verify=False) if folder and folder.is_dir() else None
-        found.setdefault(policy, known)
-    return found
-
-
-def _policy_costs(pairs: Pairs, suites: Mapping[str, SuiteConfig], report: Mapping[str, Any]) -> list[PolicyCosts]:
+def _policy_costs(
+    pairs: Pairs, policies: Mapping[str, Artifact], suites: Mapping[str, SuiteConfig], report: Mapping[str, Any]
+) -> list[PolicyCosts]:
     """Return what each policy cost to make and to use; speed is that of the completions of all suites together."""
     costs = []
-    for policy, artifact in _policies(pairs).items():
-        trained = [made for made in ancestry([artifact]) if made.kind in TRAINED] if artifact else []
+    for policy in dict.fromkeys(policy for policy, _, _ in pairs):
+        made_of = ancestry([policies[policy]]) if policy in policies else []
+        trained = [made for made in made_of if made.kind in TRAINED]
         used = {
             samples.id: read_costs(samples)
             for name, suite, samples in pairs
@@ -124,11 +119,11 @@ def _curves(artifact: Artifact) -> StageCurves | None:
     return StageCurves(stage=artifact.manifest.stage, artifact=artifact.id, rows=rows) if rows else None
 
 
-def _monitors(pairs: Pairs) -> list[PolicyMonitor]:
+def _monitors(policies: Mapping[str, Artifact]) -> list[PolicyMonitor]:
     """Return how far each policy that reinforcement learning made has moved, and what was said of it on the way."""
     found = []
-    for policy, artifact in _policies(pairs).items():
-        if artifact is not None and MONITOR_FILE in artifact.manifest.files:
+    for policy, artifact in policies.items():
+        if MONITOR_FILE in artifact.manifest.files:
             monitor = json.loads(artifact.file(MONITOR_FILE).read_text(encoding="utf-8"))
             law = gold_law(monitor["measurements"])
             found.append(PolicyMonitor(policy=policy, artifact=artifact.id, monitor=monitor, law=law))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 
 import torch
 
-from pipeline.artifacts.durable import write_durably
-from pipeline.artifacts.hashing import sha256_json
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.ppo import REWARD_MODEL, PPOConfig, RolloutEngine, ValueInit, ValueModel
 from pipeline.config.shared import DType, ModelConfig
 from pipeline.data.encode import Chat, load_chat
 from pipeline.errors import ConfigError
 from pipeline.models.head import underlying_model
-from pipeline.models.loading import ADAPTER_FOLDER, adapter_digest, add_lora, load_base, load_policy, save_adapter
+from pipeline.models.loading import ADAPTER_FOLDER, add_lora, load_base, load_policy
 from pipeline.models.reward import RewardModel
 from pipeline.models.roles import POLICY, REFERENCE, VALUE, add_role, copy_role, load_role, switch_dropout_off
 from pipeline.models.value import ValueHead
@@ -29,15 +26,13 @@ from pipeline.ppo.update import Learner
 from pipeline.runtime.allocator import keep_memory
 from pipeline.runtime.device import choose_device
 from pipeline.stages.arguments import require_one_device
-from pipeline.stages.ppo_checkpoints import VALUE_FILE, load_weights
 from pipeline.stages.ppo_course import PPOCourse
-from pipeline.stages.prompts import Prompts, load_all_prompts, prompt_order
+from pipeline.stages.ppo_sealing import seal
+from pipeline.stages.prompts import load_all_prompts, prompt_order
 from pipeline.stages.rewards import learned_rewards, make_scorer, score_with
 from pipeline.stages.training import BEFORE_EVERY_STEP, resolve_dtype
-from pipeline.statistics.power import minimum_detectable
 from pipeline.tracking.job import StageJob
 
-MONITOR_FILE = "monitor.json"
 GOLD = "gold"  # the role of the reward model that watches
 
 
@@ -82,59 +77,7 @@ def train_ppo(job: StageJob) -> StageOutcome:
     )
     course = PPOCourse(job=job, loop=loop, held_out=prompts.held_out * config.monitor.completions_per_prompt, gold=gold)
     course.run(checkpoint)
-    return finish(course, models, dtype, prompts)
-
-
-def finish(course: PPOCourse, models: OneBackbone, dtype: DType, prompts: Prompts) -> StageOutcome:
-    """Write the chosen policy, its value model and what the monitor saw into the staging folder."""
-    job, config, monitor = course.job, course.loop.config, course.monitor
-    last = job.work.checkpoints.steps()[-1]
-    step, reason = monitor.chosen_step(rollback=config.monitor.rollback, last_step=last)
-    job.run.notice(f"the policy is that of rollout {step} of {last}: {reason}")
-    chosen = job.work.checkpoints.step(step)
-    load_weights(chosen, course.loop.learner)
-    save_adapter(models.model, job.staging / ADAPTER_FOLDER)
-    (job.staging / "value").mkdir()
-    write_durably(job.staging / "value" / VALUE_FILE, (chosen.path / VALUE_FILE).read_bytes())
-    seen = {
-        "measurements": [
-            {"step": m.step, **m.row(), "by_length": m.by_length(), "n": len(m.proxy)} for m in monitor.measurements
-        ],
-        "gold": [entry.name for entry in config.monitor.gold],
-        "fired": monitor.facts()["fired"],
-        "chosen_step": step,
-        "reason": reason,
-        "kl_budget": config.kl_budget,
-    }
-    write_durably(job.staging / MONITOR_FILE, json.dumps(seen, indent=1, sort_keys=True) + "\n")
-    metrics: dict[str, float | int] = {"rollouts": last, "episodes": last * config.rollout_size, "policy_step": step}
-    by_step = {measurement.step: measurement for measurement in monitor.measurements}
-    if by_step:
-        metrics |= {f"{name}_start": value for name, value in by_step[0].row().items()}
-    if step in by_step:
-        metrics |= dict(by_step[step].row()) | tell_changes(course, step)
-    training = {**metrics, "finished": course.finished, "prompts": prompts.counts, "dtype": dtype.value}
-    write_durably(job.staging / "training.json", json.dumps(training, indent=1, sort_keys=True) + "\n")
-    parts = {"policy": adapter_digest(job.staging / ADAPTER_FOLDER), "monitor": sha256_json(seen)}
-    return StageOutcome(parts=parts, metrics=metrics, resolved={"dtype": dtype.value})
-
-
-def tell_changes(course: PPOCourse, step: int) -> dict[str, float]:
-    """Say how the held-out scores changed until the chosen step, and what change so many prompts can show at all."""
-    metrics: dict[str, float] = {}
-    confidence = course.loop.config.monitor.confidence
-    for name, change in course.monitor.changes(step).items():
-        if change.estimate is None or change.low is None or change.high is None:
-            continue
-        smallest = minimum_detectable(change, confidence=confidence)
-        course.job.run.notice(
-            f"held-out {name}: {change.estimate:+.3f} ({change.low:.3f} to {change.high:.3f}) since the start, "
-            f"{change.n} completions of {change.clusters} prompts"
-            + (f"; {smallest:.3f} would be seen four times in five" if smallest else "")
-        )
-        values = {"change": change.estimate, "change_low": change.low, "change_high": change.high}
-        metrics |= {f"monitor_{name}_{key}": value for key, value in values.items()}
-    return metrics
+    return seal(course, models, dtype, prompts)
 
 
 def build_models(job: StageJob, config: PPOConfig, dtype: DType) -> OneBackbone:

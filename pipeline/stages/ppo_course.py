@@ -29,6 +29,7 @@ class PPOCourse:
     held_out: list[PromptItem]
     gold: Scorer | None
     watchdog: Watchdog = field(default_factory=Watchdog)
+    told_apart: list[float] = field(default_factory=list)  # by rollout, see `pipeline.ppo.loop.told_apart`
     finished: str | None = None  # why nothing is left to train
 
     def __post_init__(self) -> None:
@@ -73,6 +74,7 @@ class PPOCourse:
         # Whatever draws from the global generators (a plugin's reward) draws the same after a resume.
         seed_everything((config.seed + 100_003 * (number + 1)) % 2**32)
         row = self.loop.iterate(number)
+        self.told_apart.append(row["told_apart"])
         for warning in self.watchdog.warnings(row, number):
             self.job.run.alert(f"{self.job.run.name}: watchdog", f"rollout {number + 1}: {warning}")
         if self._is_due(number + 1):
@@ -125,6 +127,7 @@ class PPOCourse:
             "monitor": self.monitor.facts(),
             "streaks": self.watchdog.streaks,
             "told": self.watchdog.told,
+            "told_apart": self.told_apart,
             "finished": self.finished,
         }
         save(folder, self.loop.learner, step, facts)
@@ -138,6 +141,6 @@ class PPOCourse:
         self.loop.learner.skipped_in_a_row = facts["skipped_in_a_row"]
         self.monitor.restore(facts["monitor"])
         self.watchdog.streaks, self.watchdog.told = dict(facts["streaks"]), list(facts["told"])
-        self.finished = facts["finished"]
+        self.told_apart, self.finished = list(facts["told_apart"]), facts["finished"]
         self.job.run.notice(f"going on from the checkpoint of rollout {checkpoint.step}")
         return checkpoint.step

@@ -39,6 +39,7 @@ def write_report(job: StageJob) -> StageOutcome:
     suites: Mapping[str, SuiteConfig] = job.params["suites"]
     artifacts = job.inputs["samples"]
     pairs = _pairs(job.params["samples"], artifacts)
+    policies = dict(zip(job.params["sealed"], job.inputs.get("policies", []), strict=True))
     samples = [
         PolicySamples(
             policy=policy,
@@ -58,7 +59,7 @@ def write_report(job: StageJob) -> StageOutcome:
         samples,
         suites,
         evaluate,
-        {**_provenance(pairs), "taught_by": _taught_by(pairs, ancestors)},
+        {**_provenance(pairs, policies), "taught_by": _taught_by(policies)},
         contamination=found,
         reward_models=audits,
         costs=read_variants(job.one("costs")),
@@ -69,7 +70,7 @@ def write_report(job: StageJob) -> StageOutcome:
     report_file.write_text(to_json(report), encoding="utf-8", newline="\n")
     (job.staging / ITEMS_FILE).write_text(items_json(measured), encoding="ascii", newline="\n")
     variants = variant_rows(report["costs"], job.one("costs"), evaluate.costs.price_per_hour)
-    page = report_page(report, variants=variants, **page_inputs(pairs, suites, report, ancestors))
+    page = report_page(report, variants=variants, **page_inputs(pairs, policies, suites, report, ancestors))
     (job.staging / PAGE_FILE).write_text(page, encoding="utf-8", newline="\n")
     log_tables(job.run, report)
     for line in [report["headline"]["text"], *(_contaminated(entry) for entry in found if entry["contaminated"])]:
@@ -121,13 +122,12 @@ def _pairs(named: Sequence[Mapping[str, str]], artifacts: Sequence[Artifact]) ->
     return [(entry["policy"], entry["suite"], artifact) for entry, artifact in zip(named, artifacts, strict=True)]
 
 
-def _provenance(pairs: Sequence[tuple[str, str, Artifact]]) -> dict[str, Any]:
+def _provenance(pairs: Sequence[tuple[str, str, Artifact]], sealed: Mapping[str, Artifact]) -> dict[str, Any]:
     """Return what each policy was, by ids and digests."""
     policies: dict[str, str | None] = {}
     for policy, _, artifact in pairs:
-        ids = [parent.id for parent in artifact.manifest.parents if parent.kind is ArtifactKind.policy]
         # Null is the base itself; of what is neither that nor an artifact, sampling left a description.
-        policies[policy] = ids[0] if ids else artifact.manifest.resolved.get("policy")
+        policies[policy] = sealed[policy].id if policy in sealed else artifact.manifest.resolved.get("policy")
     datasets = {p.id for _, _, artifact in pairs for p in artifact.manifest.parents if p.kind is ArtifactKind.dataset}
     bases = {(artifact.manifest.base or {}).get("digest") for _, _, artifact in pairs}
     return {
@@ -137,15 +137,12 @@ def _provenance(pairs: Sequence[tuple[str, str, Artifact]]) -> dict[str, Any]:
     }
 
 
-def _taught_by(pairs: Sequence[tuple[str, str, Artifact]], ancestors: Sequence[Artifact]) -> dict[str, list[str]]:
+def _taught_by(policies: Mapping[str, Artifact]) -> dict[str, list[str]]:
     """Return which tables of the data set each policy's last training read; nothing of what no stage here trained."""
-    known = {artifact.id: artifact.manifest for artifact in ancestors if artifact.kind is ArtifactKind.policy}
     found: dict[str, list[str]] = {}
-    for policy, _, samples in pairs:
-        for parent in samples.manifest.parents:
-            if parent.id in known:
-                read = [p.part_digests for p in known[parent.id].parents if p.kind is ArtifactKind.dataset]
-                found[policy] = sorted({part.partition("/")[0] for parts in read for part in parts})
+    for policy, artifact in policies.items():
+        read = [p.part_digests for p in artifact.manifest.parents if p.kind is ArtifactKind.dataset]
+        found[policy] = sorted({part.partition("/")[0] for parts in read for part in parts})
     return {policy: tables for policy, tables in found.items() if tables}
 
 

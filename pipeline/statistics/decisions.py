@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from pipeline.statistics.intervals import Estimate
+from pipeline.statistics.power import minimum_detectable
 
 
 class Decision(StrEnum):
@@ -42,3 +44,28 @@ def better(difference: Estimate, margin: float = 0.0) -> Decision:
     if difference.low > margin:
         return Decision.PASS
     return Decision.FAIL if difference.high < margin else Decision.INCONCLUSIVE
+
+
+def gate_entry(
+    name: str, what: str, estimate: Estimate, outcome: Decision, *, items: str = "items", confidence: float = 0.95
+) -> dict[str, Any]:
+    """Return a gate as an artifact's manifest holds it: the outcome, the numbers behind it, and both in words.
+
+    Args:
+        name: Of the gate.
+        what: The claim, with its margin; the reason begins with it.
+        estimate: Whose interval decided.
+        outcome: What it decided.
+        items: What was counted.
+        confidence: Of the interval.
+    """
+    numbers = "nothing to estimate from" if estimate.estimate is None else f"{estimate.estimate:.3f}"
+    if estimate.low is not None and estimate.high is not None:
+        numbers += f" ({estimate.low:.3f} to {estimate.high:.3f})"
+    detectable = minimum_detectable(estimate, confidence=confidence)
+    power = "" if detectable is None else f"; {detectable:.3f} would be seen four times in five"
+    return {
+        "name": name, "outcome": outcome.value, "estimate": estimate.estimate, "low": estimate.low,
+        "high": estimate.high, "n": estimate.n, "minimum_detectable": detectable,
+        "reason": f"{what}: {numbers} on {estimate.n} {items}{power}",
+    }  # fmt: skip

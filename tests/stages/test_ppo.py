@@ -138,11 +138,34 @@ def test_the_policy_with_the_best_gold_score_is_the_one_that_is_sealed(workshop:
     metrics = artifact.manifest.metrics
     assert metrics["monitor_gold"] == max(gold.values())
     assert metrics["monitor_gold_change"] == pytest.approx(metrics["monitor_gold"] - gold[0])
+    gates = {gate["name"]: gate for gate in artifact.manifest.gates}
+    assert seen["gates"] == artifact.manifest.gates
+    assert gates["rewards_tell_apart"]["outcome"] == "PASS"
+    assert gates["gold_holds"]["estimate"] == pytest.approx(-gates["score_rises"]["estimate"])
     without = small_config(
         rewards=[reward], monitor=MonitorConfig(every=2, num_prompts=6, gold=[against], rollback=False, stop=False)
     )
     last = workshop.train(without, "no rollback")
     assert json.loads((last.path / "monitor.json").read_text())["chosen_step"] == 6
+    gate = next(gate for gate in last.manifest.gates if gate["name"] == "gold_holds")
+    assert gate["n"] == 6
+    assert gate["estimate"] == pytest.approx(last.manifest.metrics["monitor_gold_change"])
+    assert (gate["outcome"] == "PASS") == (gate["low"] > -0.05), "the margin that the reason states"
+    assert "gold may fall by 0.05" in gate["reason"]
+    assert "would be seen four times in five" in gate["reason"]
+
+
+def test_a_run_whose_rewards_are_never_earned_says_so_and_does_not_look_like_a_success(workshop: PPOWorkshop) -> None:
+    """No completion holds that letter."""
+    never = NamedReward(name="contains_share", params={"phrases": ["\N{SNOWMAN}"]})
+    monitor = MonitorConfig(every=2, num_prompts=4)
+    artifact = workshop.train(small_config(rewards=[never], num_rollouts=4, monitor=monitor), "never")
+    rows = rows_of(artifact)
+    assert [row["told_apart"] for row in rows[1:]] == [0.0] * 4
+    gates = {gate["name"]: gate for gate in artifact.manifest.gates}
+    assert gates["rewards_tell_apart"]["outcome"] == "FAIL"
+    assert "told 0.0% of 32 sampled completions from the rest" in gates["rewards_tell_apart"]["reason"]
+    assert gates["score_rises"]["outcome"] != "PASS"
 
 
 def test_a_kl_budget_ends_the_run_and_falls_back_inside_it(workshop: PPOWorkshop) -> None:

@@ -230,7 +230,7 @@ def test_dpo_brings_the_log_probabilities_of_the_policy_it_starts_from() -> None
         assert sources(wired[name], "dataset") == ["curate"]
     assert sources(wired["dpo"], "reference") == ["reference_logprobs"]
     assert "samples-a-dpo" in wired
-    assert wired["report"].params["policies"] == ["base", "sft", "dpo"]
+    assert wired["report"].params["sealed"] == sources(wired["report"], "policies") == ["sft", "dpo"]
 
 
 def test_a_sweep_over_beta_or_the_loss_scores_the_reference_once() -> None:
@@ -274,7 +274,7 @@ def test_kto_brings_the_log_probabilities_of_the_policy_it_starts_from() -> None
     for name in ("thumb_logprobs", "kto"):
         assert sources(wired[name], "policy") == ["sft"]
     assert sources(wired["kto"], "reference") == ["thumb_logprobs"]
-    assert wired["report"].params["policies"] == ["base", "sft", "kto"]
+    assert wired["report"].params["sealed"] == sources(wired["report"], "policies") == ["sft", "kto"]
     swept = wire_kto(beta=0.5, desirable_weight=2.0, seed=3)
     assert swept["thumb_logprobs"].identity == wired["thumb_logprobs"].identity
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from pipeline.ppo.loop import told_apart
 from pipeline.ppo.monitor import Measurement, Monitor, distinct_pairs
 from pipeline.ppo.watch import SIGNATURES, Watchdog
 
@@ -101,9 +103,17 @@ def test_distinct_pairs_worked_by_hand() -> None:
     assert distinct_pairs([[1]]) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("values", "share"), [([0, 0, 0, 1], 0.25), ([1, 1, 1, 1], 0.0), ([0.1, 0.2, 0.3, 0.4], 0.75), ([0, 1, 1, 0], 0.5)]
+)
+def test_how_many_completions_a_reward_tells_from_the_rest(values: list[float], share: float) -> None:
+    assert told_apart(torch.tensor(values)) == share
+
+
 HEALTHY = {
     "first_ratio_gap": 0.0, "kl": 3.0, "policy_grad_norm": 0.5, "mismatch_mean": 1e-5, "explained_variance": 0.4,
     "clip_fraction": 0.1, "finished_rate": 0.95, "entropy": 1.2, "score_std": 0.8, "skipped_steps": 0,
+    "told_apart": 0.3,
 }  # fmt: skip
 SICK = {
     "first_ratio": {"first_ratio_gap": 0.2},
@@ -115,6 +125,7 @@ SICK = {
     "never_ends": {"finished_rate": 0.1},
     "entropy_collapse": {"entropy": 0.01},
     "constant_score": {"score_std": 0.0},
+    "rewards_say_nothing": {"told_apart": 0.02},
     "skipped": {"skipped_steps": 2},
 }
 

@@ -84,7 +84,9 @@ def job(tmp_path: Path) -> StageJob:
     audit = json.dumps({"accuracy": {"estimate": 0.75, "low": 0.7, "high": 0.8, "n": 400}, "gates": []})
     reward = seal(store, "reward", ArtifactKind.reward_model, "reward", {"audit.json": audit}, [dataset])
     rows = [{"step": k, "monitor_kl": k / 2, "monitor_score": k, "monitor_gold": 3 - abs(k - 2)} for k in range(5)]
-    monitor = json.dumps({"measurements": rows, "fired": None, "chosen_step": 2, "reason": "best gold score"})
+    monitor = json.dumps(
+        {"measurements": rows, "fired": None, "chosen_step": 2, "reason": "best gold score", "gates": []}
+    )
     files = {"metrics.jsonl": curve, "monitor.json": monitor}
     policy = seal(store, "sft", ArtifactKind.policy, "policy", files, [dataset, reward], "comparisons/train")
     samples = []
@@ -95,11 +97,15 @@ def job(tmp_path: Path) -> StageJob:
         samples.append(seal(store, "samples", ArtifactKind.samples, entry.artifact, files, parents))
     return StageJob(
         sections={EvaluateConfig: replace(EVALUATE, gates=GATES)},
-        inputs={"samples": samples},
+        inputs={"samples": samples, "policies": [policy]},
         run=cast(Run, Recorder()),
         work=store.work("report", "0" * 64),
         runtime=RuntimeConfig(),
-        params={"suites": SUITES, "samples": [{"policy": e.policy, "suite": e.suite} for e in help_desk()]},
+        params={
+            "suites": SUITES,
+            "sealed": ["tuned"],
+            "samples": [{"policy": e.policy, "suite": e.suite} for e in help_desk()],
+        },
     )
 
 
@@ -123,6 +129,30 @@ def test_the_stage_writes_report_page_and_costs(job: StageJob) -> None:
     assert "Learning curves" in page
     assert ids[0] in page
     assert "wall seconds 12.5" in page
+
+
+def test_a_policy_that_was_rolled_back_shows_its_own_monitor_beside_samples_of_the_policy_it_fell_back_to(
+    job: StageJob,
+) -> None:
+    """The weights are those of `tuned`, and so the samples are the same artifacts, made of `tuned` alone."""
+    store = Store(job.work.path.parents[1])
+    tuned = job.inputs["policies"][0]
+    gates = [{"name": "score_rises", "outcome": "FAIL", "reason": "nothing was won"}]
+    rows = [{"step": k, "monitor_kl": k, "monitor_score": k, "monitor_gold": -k} for k in (0, 1, 2)]
+    seen = {"measurements": rows, "fired": None, "chosen_step": 0, "reason": "best gold score", "gates": gates}
+    rolled = seal(store, "ppo", ArtifactKind.policy, "ppo", {"monitor.json": json.dumps(seen)}, [tuned], "policy")
+    pairs = [*job.params["samples"], *({**pair, "policy": "ppo"} for pair in job.params["samples"])]
+    inputs = {**job.inputs, "samples": job.inputs["samples"] * 2, "policies": [tuned, rolled]}
+    params = {**job.params, "samples": [pair for pair in pairs if pair["policy"] != "base"], "sealed": ["tuned", "ppo"]}
+    kept = [place for place, pair in enumerate(pairs) if pair["policy"] != "base"]
+    inputs["samples"] = [inputs["samples"][place] for place in kept]
+    evaluate = replace(EVALUATE, baseline="tuned", gates={})
+    write_report(replace(job, inputs=inputs, params=params, sections={EvaluateConfig: evaluate}))
+    page = (job.staging / "report.html").read_text(encoding="utf-8")
+    assert f"ppo <code>{rolled.id}" in page
+    assert "The policy is that of rollout 0: best gold score. FAIL score_rises: nothing was won." in page
+    report = json.loads((job.staging / "report.json").read_text(encoding="utf-8"))
+    assert report["provenance"]["policies"] == {"tuned": tuned.id, "ppo": rolled.id}
 
 
 def test_a_policy_is_registered_only_when_every_hard_gate_on_it_passes(job: StageJob) -> None:
