@@ -17,6 +17,7 @@ from pipeline.config.data import TableName
 from pipeline.config.evaluation import CheckConfig, EvaluateConfig, SuiteConfig, SuiteKind
 from pipeline.config.gates import GateConfig, GateKind, WaiverConfig
 from pipeline.evaluation.joining import PolicySamples
+from pipeline.evaluation.judged import NOT_APPLICABLE
 from pipeline.evaluation.report import Report, build_report
 from pipeline.evaluation.samples import GenerationSample
 from pipeline.pages.report_inputs import LineageEntry, PolicyCosts, PolicyMonitor, StageCosts, StageCurves
@@ -122,6 +123,8 @@ def win_rates() -> list[dict[str, Any]]:
                         "p": 0.0004 if rate > 0.6 else 0.21, "p_test": "sign flips of whole clusters", "p_holm": None,
                         "corrected": {**interval(min(1.0, 0.5 + 1.5 * (raw["estimate"] - 0.5)), 70),
                                       "method": "Rogan-Gladen"} if judge == "panel" else None,
+                        "with_votes": {**interval(rate, 60), "method": "prediction-powered mean", "votes": 40}
+                        if judge == "panel" and opponent == "sft" else None,
                         "length_controlled": {**controlled, "method": "logistic, studentised bootstrap"},
                         "consistency": 0.91 - noise, "first_slot_bias": 0.02 + noise / 3, "identical": 0,
                         "length_ratio": 1.24 if policy == "ppo" else 0.97,
@@ -150,12 +153,14 @@ def judges() -> list[dict[str, Any]]:
             "consistency": interval(0.56, 340), "injection_flip_rate": interval(0.31, 120)}  # fmt: skip
     kinds = {"fake verdict": interval(0.05, 20), "role tags": interval(0.0, 20)}
     why = ["position consistency 0.56 is below 0.70", "31 % of injected instructions turned its verdict"]
-    same = {"suite": None, "kinds": kinds, "description": "", "card": card}
+    same = {"suite": None, "kinds": kinds, "description": "", "card": card, "applies": True, "is_people": False}
     return [
         {**same, "name": "panel", "kind": "panel", "qualified": True, "reasons": [], "self_family": False,
          "reliability": bins(0.1)},
         {**same, "name": "small_llm", "kind": "local", "qualified": False, "reasons": why, "self_family": True,
          "card": weak, "reliability": bins(0.7)},
+        {**same, "name": "rules", "kind": "rule", "qualified": False, "reasons": [NOT_APPLICABLE], "self_family": None,
+         "suite": "house_style", "applies": False, "card": {}, "kinds": {}, "reliability": []},
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.base_model import BaseModel
 from pipeline.commands.runs import print_table, size
 from pipeline.config.data import TableName
-from pipeline.config.evaluation import SuiteConfig, own_source
+from pipeline.config.evaluation import SuiteConfig, SuiteKind, own_source
 from pipeline.config.root import Config
 from pipeline.config.stages import TrainingConfig
 from pipeline.data.encode import (
@@ -35,6 +35,7 @@ from pipeline.graph.resolution import Resolution
 from pipeline.runtime.environment import environment
 from pipeline.stages.order import num_optimizer_steps
 
+SMALL_DIFFERENCE, PLANNED_VARIANCE = 0.05, 0.25  # of shares that differ on a quarter of the items
 MAX_ENCODED = 20_000  # rows of a table that no stage reads; more are counted by a sample
 
 
@@ -174,8 +175,10 @@ def count_part(
 
 
 def print_samples(nodes: Sequence[Node], states: Sequence[str], resolution: Resolution) -> None:
-    """Print how many items each suite asks, and how long as many took before."""
-    rows = []
+    """Print how many items each suite asks, how small a difference so many find, and how long as many took before."""
+    from pipeline.statistics.power import detectable_difference, items_needed  # scipy, which other commands do without
+
+    rows, fewest = [], items_needed(SMALL_DIFFERENCE, PLANNED_VARIANCE)
     for node, state in zip(nodes, states, strict=True):
         suite, base = node.params["suite"], resolution.base_for(node)
         num_rows = _num_rows(node, suite, resolution)
@@ -185,9 +188,17 @@ def print_samples(nodes: Sequence[Node], states: Sequence[str], resolution: Reso
         same = {"suite": result_config(suite)}
         known = remembered_rate(resolution.store, node.spec.name, "items", environment(), base.digest, same)
         time = "unknown" if known is None else f"about {span(items / known[0])}"
-        rows.append([suite.name, node.params["policy_name"], f"{items:,}", state, "-" if state == "cached" else time])
+        found = detectable_difference(items, PLANNED_VARIANCE) if suite.kind is SuiteKind.generation else None
+        finds = "-" if found is None else f"{100 * found:.1f} points"
+        rows.append(
+            [suite.name, node.params["policy_name"], f"{items:,}", finds, state, "-" if state == "cached" else time]
+        )
     if rows:
-        print_table("SUITE POLICY ITEMS STATE TIME", rows)
+        print_table("SUITE POLICY ITEMS FINDS STATE TIME", rows)
+        print(
+            "FINDS: the difference of a share that is found in four of five cases where two policies disagree on every "
+            f"fourth item; {100 * SMALL_DIFFERENCE:.0f} points take {fewest:,} items.\n"
+        )
 
 
 def _num_rows(node: Node, suite: SuiteConfig, resolution: Resolution) -> int | None:

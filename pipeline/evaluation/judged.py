@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -19,6 +19,9 @@ from pipeline.evaluation.win_rates import win_rate_entry
 from pipeline.statistics.judge_correction import Confusion
 
 NO_VOTES = "there are no human votes to measure it against: set `inputs.evaluate.labels`"
+NOT_APPLICABLE = (
+    "it goes by references, and the pairs that people judged have none, so nothing says how far to trust it"
+)
 PEOPLE = "people's votes are what other judges are measured against"
 
 
@@ -65,6 +68,8 @@ def judge_entries(
                 reasons = []
             elif card is None:
                 reasons = [NO_VOTES]
+            elif not card.content["applies"]:
+                reasons = [NOT_APPLICABLE]
             else:
                 reasons = shortcomings(judge, card.content["card"], evaluate.qualification)
             entries.append(
@@ -73,6 +78,8 @@ def judge_entries(
                     "kind": config.kind,
                     "description": config.description,
                     "suite": card.suite if card else None,  # null: it is the same judge on every suite
+                    "is_people": judge.is_people,
+                    "applies": card is None or card.content["applies"],
                     "qualified": not reasons,
                     "reasons": reasons or ([PEOPLE] if judge.is_people else []),
                     # A judge that shares the policies' base may prefer its own kind of text.
@@ -136,6 +143,7 @@ def win_rates(
         judges: Entries of `judge_entries`.
         evaluate: The confidence of the intervals, and how many verdicts may be missing.
     """
+    people = {entry["name"] for entry in judges if entry["is_people"]}
     return [
         {
             "suite": pair.suite,
@@ -150,10 +158,21 @@ def win_rates(
                 confidence=evaluate.confidence,
                 max_failure_rate=evaluate.qualification.max_failure_rate,
                 confusion=_confusion(judges, pair.judge, pair.suite),
+                voted=_votes(pairs, pair, people),
             ),
         }
         for pair in pairs
     ]
+
+
+def _votes(pairs: Sequence[ComparedPair], pair: ComparedPair, people: Collection[str]) -> Sequence[Outcome]:
+    """Return what people said of the same two policies; nothing where the judge is people."""
+    if pair.judge in people:
+        return ()
+    same = (pair.suite, pair.policy, pair.opponent)
+    return next(
+        (one.outcomes for one in pairs if one.judge in people and (one.suite, one.policy, one.opponent) == same), ()
+    )
 
 
 def _confusion(judges: Sequence[Mapping[str, Any]], judge: str, suite: str) -> Confusion | None:

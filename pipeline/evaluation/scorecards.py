@@ -17,6 +17,7 @@ from pipeline.statistics.concordance import Concordance, concordance
 from pipeline.statistics.intervals import Estimate, proportion_interval
 from pipeline.statistics.win_rates import win_rate
 
+UNASKED = (Status.no_vote, Status.not_applicable)  # what is no failure of the judge
 VERDICTS = (0.0, 0.5, 1.0)  # second better, neither, first better
 DRAWS = 2000  # of the bootstrap: the third digit of an interval is not what a judge is qualified by
 
@@ -30,10 +31,11 @@ class Scorecard:
     card: Card
     reliability: list[dict[str, Any]]  # bins of stated against observed agreement, where probabilities are stated
     kinds: dict[str, dict[str, Any]]  # rate of mistakes by kind of attack
+    applies: bool  # False where none of the pairs has what the judge goes by, so that it cannot be measured on them
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
-        return {"card": self.card, "reliability": self.reliability, "kinds": self.kinds}
+        return {"card": self.card, "reliability": self.reliability, "kinds": self.kinds, "applies": self.applies}
 
 
 def score_judge(
@@ -49,7 +51,9 @@ def score_judge(
     """
     voted = [(probe, outcomes[probe.id]) for probe in probes if probe.group == "votes"]
     scored = [(probe, outcome) for probe, outcome in voted if outcome.win is not None]
-    asked = [probe for probe in probes if outcomes[probe.id].status != Status.no_vote]
+    if all(outcome.status == Status.not_applicable for _, outcome in voted):
+        return Scorecard(card={}, reliability=[], kinds={}, applies=False)
+    asked = [probe for probe in probes if outcomes[probe.id].status not in UNASKED]
     values: dict[str, Estimate] = {"failure_rate": _failures(asked, outcomes, confidence)}
     reliability: list[dict[str, Any]] = []
     if scored:
@@ -75,7 +79,7 @@ def score_judge(
     values |= _null_answers(probes, outcomes, confidence)
     flips, kinds = _flips(probes, outcomes, confidence)
     return Scorecard(card={name: _entry(value) for name, value in (values | flips).items()},
-                     reliability=reliability, kinds=kinds)  # fmt: skip
+                     reliability=reliability, kinds=kinds, applies=True)  # fmt: skip
 
 
 def shortcomings(judge: Judge, card: Card, asked: QualificationConfig) -> list[str]:

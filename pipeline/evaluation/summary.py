@@ -91,10 +91,11 @@ def _told(gates: Sequence[Mapping[str, Any]], outcome: str) -> str:
 
 
 def _win_rates(report: Mapping[str, Any]) -> list[list[str]]:
-    rows = [["suite", "judge", "policy", "opponent", "wins", "length-controlled", "corrected", "pairs",
-             "without a verdict"]]  # fmt: skip
+    rows = [["suite", "judge", "policy", "opponent", "wins", "length-controlled", "corrected", "with votes",
+             "pairs", "without a verdict"]]  # fmt: skip
     for entry in report["win_rates"]:
-        others = [share_text(entry[name]) if entry[name] else "-" for name in ("length_controlled", "corrected")]
+        names = ("length_controlled", "corrected", "with_votes")
+        others = [share_text(entry[name]) if entry[name] else "-" for name in names]
         cells = [share_text(entry), *others, f"{entry['n']:,}", summed_words(entry["unscored"])]
         rows.append([entry["suite"], _judge(entry), entry["policy"], entry["opponent"], *cells])
     return rows

@@ -13,7 +13,7 @@ from pipeline.evaluation.paired_tests import UNTESTED, exact_test
 from pipeline.evaluation.samples import GenerationSample
 from pipeline.evaluation.verdicts import IDENTICAL
 from pipeline.statistics.intervals import Estimate, proportion_interval
-from pipeline.statistics.judge_correction import Confusion, corrected_rate
+from pipeline.statistics.judge_correction import Confusion, corrected_rate, prediction_powered_mean
 from pipeline.statistics.length_control import length_controlled_win_rate
 from pipeline.statistics.win_rates import order_effects, win_rate
 
@@ -28,11 +28,12 @@ def win_rate_entry(
     confidence: float,
     max_failure_rate: float,
     confusion: Confusion | None = None,
+    voted: Sequence[Outcome] = (),
 ) -> dict[str, Any]:
-    """Return the win rate of the first policy over the second, as a report holds it.
+    """Return the win rate of the first policy over the second, as a report holds it; every item counts somewhere.
 
     With more than ``max_failure_rate`` of the items without a verdict there is no win rate, because what fails is
-    rarely a fair sample; pairs on which nobody has voted yet are no failures. Every item is in ``n`` or ``unscored``.
+    rarely a fair sample; pairs on which nobody has voted yet are no failures.
 
     Args:
         outcomes: Of the items of which both policies have a completion.
@@ -41,6 +42,7 @@ def win_rate_entry(
         confidence: Of the intervals.
         max_failure_rate: See above.
         confusion: How often the judge is right where people judged; None where that was not measured.
+        voted: What people said of some of the same items.
     """
     unscored = Counter(outcome.status for outcome in outcomes if outcome.win is None)
     # Beside pairs on which nobody has voted yet, those that need no vote would be more than their share.
@@ -54,23 +56,22 @@ def win_rate_entry(
     clusters = [outcome.cluster for outcome in scored]
     wins = [outcome.win for outcome in scored if outcome.win is not None]
     lengths, others = (_lengths(rows, scored) for rows in (first, second))
+    with_votes = None
     if failed > max_failure_rate * asked:
         reason = f"{failed} of {asked} items have no verdict, more than {max_failure_rate:.0%}"
-        rate = controlled = Estimate.unknown(None, len(scored), len(set(clusters)), reason)
-        chance, corrected = UNTESTED, rate
+        rate = controlled = corrected = Estimate.unknown(None, len(scored), len(set(clusters)), reason)
+        chance = UNTESTED
     else:
         rate = win_rate(wins, clusters, confidence)
         chance = exact_test([win - 0.5 for win in wins], clusters)
         corrected = corrected_win_rate(scored, confusion, confidence) if confusion else rate
+        with_votes = win_rate_with_votes(scored, voted, confidence)
         controlled = length_controlled_win_rate(wins, lengths, others, clusters, confidence=confidence)
     effects = order_measures(scored, confidence)
     return {
-        **_interval(rate),
-        "n": rate.n,
-        "clusters": rate.clusters,
-        "method": rate.method,
-        **chance,
+        **_interval(rate), "n": rate.n, "clusters": rate.clusters, "method": rate.method, **chance,
         "corrected": {**_interval(corrected), "method": corrected.method} if confusion else None,
+        "with_votes": with_votes,
         "length_controlled": {**_interval(controlled), "method": controlled.method},
         "consistency": effects["consistency"].estimate,
         "first_slot_bias": effects["first_slot_bias"].estimate,
@@ -78,7 +79,7 @@ def win_rate_entry(
         "prefers_longer": prefers_longer(scored, lengths, others, confidence).estimate,
         "identical": sum(outcome.identical for outcome in scored),
         "unscored": {reason: count for reason, count in sorted(unscored.items()) if count},
-    }
+    }  # fmt: skip
 
 
 def corrected_win_rate(outcomes: Sequence[Outcome], confusion: Confusion, confidence: float) -> Estimate:
@@ -93,6 +94,34 @@ def corrected_win_rate(outcomes: Sequence[Outcome], confusion: Confusion, confid
     ties = 1 - len(clear) / len(outcomes) if outcomes else 0.0
     whole = replace(decided_rate, n=len(outcomes), clusters=len({outcome.cluster for outcome in outcomes}))
     return whole.moved(scale=1 - ties, shift=ties / 2)
+
+
+def win_rate_with_votes(
+    outcomes: Sequence[Outcome], voted: Sequence[Outcome], confidence: float
+) -> dict[str, Any] | None:
+    """Return the win rate that people would have given, from their votes on some pairs and the judge's on all others.
+
+    It takes for granted that which pairs were voted on has nothing to do with what they hold. Completions that say the
+    same are a tie for both, and are left out of what is estimated.
+
+    Returns:
+        The interval, its method and the number of pairs voted on; None where people share none with the judge, or all.
+    """
+    people = {outcome.id: outcome.win for outcome in voted if outcome.win is not None and not outcome.identical}
+    open_pairs = [(outcome, outcome.win) for outcome in outcomes if outcome.win is not None and not outcome.identical]
+    both = [(outcome, win) for outcome, win in open_pairs if outcome.id in people]
+    alone = [(outcome, win) for outcome, win in open_pairs if outcome.id not in people]
+    if not both or not alone:
+        return None
+    value = prediction_powered_mean(
+        [win for _, win in alone], [outcome.cluster for outcome, _ in alone],
+        [people[outcome.id] or 0.0 for outcome, _ in both], [win for _, win in both],
+        [outcome.cluster for outcome, _ in both], confidence,
+    )  # fmt: skip
+    ties = 1 - len(open_pairs) / len(outcomes)
+    whole = value.moved(scale=1 - ties, shift=ties / 2)
+    limits = [None if limit is None else min(1.0, max(0.0, limit)) for limit in (whole.estimate, whole.low, whole.high)]
+    return {**dict(zip(("estimate", "low", "high"), limits, strict=True)), "method": value.method, "votes": len(both)}
 
 
 def order_measures(outcomes: Sequence[Outcome], confidence: float) -> dict[str, Estimate]:

@@ -243,7 +243,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="scorecard",
-            version=1,
+            version=2,
             kind=ArtifactKind.verdicts,
             entry="pipeline.stages.scorecard:measure_judge",
             consumes=(

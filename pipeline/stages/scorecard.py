@@ -51,7 +51,10 @@ def measure_judge(job: StageJob) -> StageOutcome:
     write_verdicts(job.staging / VERDICTS_FILE, rows)
     outcomes = {outcome.id: outcome for outcome in outcomes_of([([], rows)], [])}
     scorecard = score_judge(judge, probes, outcomes)
-    scorecard.card.update(price_per_thousand(list(answers.values())))
+    if scorecard.applies:
+        scorecard.card.update(price_per_thousand(list(answers.values())))
+    else:
+        job.run.notice(f"  {config.name}: does not apply to the pairs that people judged: {rows[0].detail}")
     text = json.dumps(scorecard.as_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_durably(job.staging / CARD_FILE, text)
     write_costs(job, list(answers.values()), time.perf_counter() - started)

@@ -26,6 +26,7 @@ class Status(StrEnum):
     timeout = "timeout"
     error = "error"
     no_vote = "no_vote"  # nobody has judged this pair yet
+    not_applicable = "not_applicable"  # the judge goes by something that this item does not have
 
 
 class Order(StrEnum):

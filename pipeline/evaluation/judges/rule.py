@@ -43,4 +43,4 @@ def _count(question: Question, checks: Sequence[Check]) -> Answer:
     try:
         return Answer(score=float(sum(bool(check(question.shown[0], item)) for check in checks)))
     except DataError as error:  # a check that compares with a reference, and there is none
-        return Answer(score=None, status=Status.error, detail=str(error))
+        return Answer(score=None, status=Status.not_applicable, detail=str(error))

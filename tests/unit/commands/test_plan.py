@@ -131,7 +131,9 @@ def test_tokens_and_steps_are_counted_as_the_stage_counts_them(
     assert "sft: 5 optimizer steps of 4 rows" in lines  # 18 / 4
     assert any(line.startswith("sft: base 0.1 M parameters") for line in lines)
     assert any(line.startswith("sft: time unknown for") for line in lines)
-    assert ["answers", "base", "3", "to", "run", "unknown"] in cells
+    # 2.8016 standard errors of sqrt(1/4 / 3) each; 5 points: 2.8016^2 / 4 / 0.05^2 = 784.9
+    assert ["answers", "base", "3", "80.9", "points", "to", "run", "unknown"] in cells
+    assert any(line.endswith("5 points take 785 items.") for line in lines)
     suites = make_suites("mine", "task", "short")
     own = tmp_path / "mine.jsonl"
     own.write_text("".join(f'{{"prompt": "Number {number}"}}\n' for number in range(7)))
@@ -144,7 +146,7 @@ def test_tokens_and_steps_are_counted_as_the_stage_counts_them(
     samples = [node for node in nodes if node.name.startswith("samples-") and node.name.endswith("-base")]
     print_samples(samples, ["to run"] * 3, resolution)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:3] for line in lines[1:] if line] == [["mine", "base", "7"], ["short", "base", "2"]]
+    assert [line.split()[:3] for line in lines[1:3]] == [["mine", "base", "7"], ["short", "base", "2"]]
 
 
 def test_prompts_and_comparisons_are_counted_against_the_models_context(

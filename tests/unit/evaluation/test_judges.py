@@ -89,7 +89,7 @@ def test_rules_count_the_checks_that_pass_and_say_where_a_reference_is_missing()
     needs = build_judge(JudgeConfig(name="j", kind="rule", params={"checks": [{"name": "exact_match"}]}))
     with needs.open(context(JUDGE)) as ask:
         (answer,) = ask(asked[:1])
-        assert (answer.score, answer.status) == (None, Status.error)
+        assert (answer.score, answer.status) == (None, Status.not_applicable)
         assert "has no reference" in str(answer.detail)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from help_desk import EVALUATE, generated
 from pipeline.evaluation.judged import ComparedPair, win_rates
 from pipeline.evaluation.outcomes import Outcome
 from pipeline.evaluation.rankings import policy_rankings
-from pipeline.evaluation.win_rates import corrected_win_rate
+from pipeline.evaluation.win_rates import corrected_win_rate, win_rate_with_votes
 from pipeline.statistics.intervals import Estimate
 from pipeline.statistics.judge_correction import Confusion
 from pipeline.statistics.ratings import ELO_PER_NAT
@@ -40,7 +41,59 @@ def covers(value: Estimate, truth: float) -> bool:
 
 def judge(right: float | None, n: int = 100) -> dict[str, Any]:
     card = {} if right is None else {"accuracy_where_both_decide": {"estimate": right, "n": n}}
-    return {"name": "llm", "suite": None, "qualified": True, "card": card}
+    return {"name": "llm", "suite": None, "qualified": True, "is_people": False, "card": card}
+
+
+def voted(wins: list[float | None]) -> ComparedPair:
+    return replace(pair("new", "base", wins), judge="people")
+
+
+PEOPLE = {"name": "people", "suite": None, "qualified": True, "is_people": True, "card": {}}
+
+
+def test_votes_on_some_pairs_and_a_judge_on_all_say_what_people_would() -> None:
+    # The judge sees 62 of 100 wins. People voted on the first 20, all of which it calls wins, and see 15 of them.
+    said = pair("new", "base", [1.0] * 62 + [0.0] * 38)
+    people = voted([1.0] * 15 + [0.0] * 5 + [None] * 80)
+    found = {row["judge"]: row for row in win_rates([said, people], [judge(None), PEOPLE], EVALUATE)}
+    entry = found["llm"]["with_votes"]
+    # On the 80 others it sees 42 wins, and it errs by -5/20 where people voted.
+    assert entry["estimate"] == pytest.approx(42 / 80 - 5 / 20)
+    assert entry["votes"] == 20
+    assert entry["low"] < entry["estimate"] < entry["high"]
+    assert found["people"]["with_votes"] is None
+    # Nobody voted on these two, on none of these pairs, or on all of them.
+    assert win_rates([said], [judge(None), PEOPLE], EVALUATE)[0]["with_votes"] is None
+    for wins in ([None] * 100, [1.0] * 100):
+        assert win_rates([said, voted(wins)], [judge(None), PEOPLE], EVALUATE)[0]["with_votes"] is None
+
+
+def test_completions_that_say_the_same_stay_ties_beside_votes() -> None:
+    said = pair("new", "base", [1.0] * 6 + [0.0] * 4 + [0.5] * 10)
+    same = [replace(outcome, identical=True) if outcome.win == 0.5 else outcome for outcome in said.outcomes]
+    people = voted([1.0, 0.0, *[None] * 8, *[0.5] * 10])
+    equal = [replace(outcome, identical=True) if outcome.win == 0.5 else outcome for outcome in people.outcomes]
+    found = win_rates([replace(said, outcomes=same), replace(people, outcomes=equal)], [judge(None), PEOPLE], EVALUATE)[
+        0
+    ]["with_votes"]
+    # Of ten pairs that differ two have votes: 4/8 - 1/2 = 0; the ten ties are half a win each.
+    assert found["estimate"] == pytest.approx(0.25)
+    assert found["votes"] == 2
+
+
+def test_votes_cover_what_people_would_say_and_the_judge_alone_does_not() -> None:
+    generator, covered, naive = np.random.default_rng(0), 0, 0
+    for _ in range(200):
+        truth = (generator.random(300) < 0.6).astype(float)
+        seen = np.where(generator.random(300) < 0.2, 1.0, truth)  # the judge turns losses into wins
+        known = [float(win) if number < 80 else None for number, win in enumerate(truth)]
+        pairs = [pair("new", "base", seen.tolist()), voted(known)]
+        found = win_rate_with_votes(pairs[0].outcomes, pairs[1].outcomes, 0.95)
+        assert found is not None
+        covered += found["low"] <= 0.6 <= found["high"]
+        naive += covers(win_rate(seen.tolist(), range(300)), 0.6)
+    assert covered >= 179  # of 200 at 95 %: fewer are seen once in a thousand times
+    assert naive < 100
 
 
 def test_a_judges_mistakes_are_taken_out_of_a_win_rate() -> None:

@@ -14,12 +14,13 @@ from pipeline.artifacts.base_model import resolve_base
 from pipeline.artifacts.hashing import FileHashes
 from pipeline.artifacts.store import Store
 from pipeline.config.data import DataConfig, SourceConfig, TableName
-from pipeline.config.evaluation import SuiteConfig, SuiteKind
+from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig, QualificationConfig, VotePool
 from pipeline.config.paths import configs_folder
 from pipeline.config.root import Config
 from pipeline.config.shared import DType, ModelConfig, ModelSource, RuntimeConfig, TrackingConfig, TrackingMode
 from pipeline.config.tables import load_tables
+from pipeline.evaluation.judged import NOT_APPLICABLE, SealedCard, judge_entries
 from pipeline.graph.chain import Wiring
 from pipeline.graph.execution import Executed, run_nodes
 from pipeline.graph.judging import Judging
@@ -101,6 +102,21 @@ def test_rules_that_people_share_agree_with_them(world: Path, tmp_path: Path) ->
     assert measured["human_agreement"]["estimate"] == pytest.approx(68 / 72)
     assert measured["null_win_rate"]["n"] == 6
     assert measured["people_prefer_longer"]["estimate"] == 0.0
+
+
+def test_a_judge_that_goes_by_references_does_not_apply_to_votes(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exact = JudgeConfig(name="exact", kind="rule", params={"checks": [{"name": "exact_match"}]})
+    (_, executed) = run(world, tmp_path, [exact])
+    content = card(executed)
+    assert (content["applies"], content["card"]) == (False, {})
+    assert "exact: does not apply to the pairs that people judged" in capsys.readouterr().out
+    (entry,) = judge_entries(
+        {"exact": exact}, [SealedCard(judge="exact", suite=None, content=content, base=None)], EvaluateConfig(), []
+    )
+    assert (entry["applies"], entry["qualified"]) == (False, False)
+    assert entry["reasons"] == [NOT_APPLICABLE]
 
 
 def test_a_local_model_is_measured_killed_and_resumed_to_the_same_bytes(
