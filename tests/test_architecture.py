@@ -48,6 +48,7 @@ TORCH_FREE = {
 }
 ALLOWED_IMPORTERS = {
     "wandb": {"tracking"},
+    "wandb_workspaces": {"tracking"},
     "trl": {"stages"},
     "hydra": {"config", "commands", "__main__"},
     "jinja2": {"pages", "data"},

@@ -103,6 +103,7 @@ class WandbServer:
         self.runs: dict[str, StoredRun] = {}
         self.artifacts: dict[str, StoredArtifact] = {}
         self.sweeps: dict[str, dict[str, Any]] = {}  # name -> its configuration
+        self.views: list[dict[str, Any]] = []  # saved workspaces
         self.alerts: list[dict[str, Any]] = []
         self.links: list[dict[str, Any]] = []  # artifacts in collections, as they were asked for
         self.trials: list[dict[str, Any]] = []  # values that agents are still to run, in W&B's own form
@@ -339,6 +340,10 @@ class WandbServer:
                  "earlyStopJobRunning": False, "bestLoss": None, "controller": None, "scheduler": None,
                  "runs": edges([])}  # fmt: skip
         return {"project": {"sweep": sweep}}
+
+    def _UpsertView2(self, asked: Variables) -> Any:  # noqa: N802
+        self.views.append(asked)
+        return {"upsertView": {"view": {"id": f"view{len(self.views)}", "name": asked["name"]}, "inserted": True}}
 
     def _CreateAgent(self, _: Variables) -> Any:  # noqa: N802
         return {"createAgent": {"agent": {"id": "agent"}}}

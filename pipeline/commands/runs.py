@@ -1,4 +1,4 @@
-"""`runs list`, `verify`, `prune` and `sync`: what lies below ``runtime.outputs``, and whether it is sound."""
+"""`runs list`, `verify`, `prune`, `sync` and `workspace`: what lies below ``runtime.outputs``, and where it goes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from pipeline.errors import ArtifactError, ConfigError
 from pipeline.graph.lineage import delete, folder_bytes, newest_change, run_folders, unreached, verify, work_folders
 from pipeline.graph.run_folder import linked_ids
 
-USAGE = "Usage: python -m pipeline runs list | verify [ID ...] | prune [--apply] | sync, then runtime.outputs=DIR."
+USAGE = (
+    "Usage: python -m pipeline runs list | verify [ID ...] | prune [--apply] | sync | workspace SWEEP, then "
+    "runtime.outputs=DIR."
+)
 KEEP_WORK_DAYS = 30  # half-finished work that nobody went on with for so long is a leftover
 
 
@@ -46,6 +49,8 @@ def run_command(arguments: list[str]) -> int:
         return verify_all(request.store, request.words)
     if request.action == "prune":
         return prune(request.store, apply=request.apply)
+    if request.action == "workspace":
+        return save_sweep_view(request.store, request.words)
     from pipeline.tracking.delivery import sync
 
     deliveries = sync(request.store.outputs)
@@ -61,7 +66,7 @@ def parse(arguments: list[str]) -> Request:
         ConfigError: There is no such action, or something does not belong to it.
     """
     action, *rest = arguments or [""]
-    if action not in {"list", "verify", "prune", "sync"}:
+    if action not in {"list", "verify", "prune", "sync", "workspace"}:
         raise ConfigError(f"There is no action {action!r} of `runs`. {USAGE}")
     words = [argument for argument in rest if "=" not in argument and not argument.startswith("-")]
     flags = [argument for argument in rest if argument.startswith("-")]
@@ -69,10 +74,27 @@ def parse(arguments: list[str]) -> Request:
     overrides = dict(pair.split("=", 1) for pair in pairs)
     wrong = [flag for flag in flags if (action, flag) != ("prune", "--apply")]
     wrong += [key for key in overrides if key != "runtime.outputs"]
-    wrong += words if action != "verify" else []
+    wrong += words if action not in ("verify", "workspace") else words[1:] if action == "workspace" else []
+    if action == "workspace" and not words:
+        raise ConfigError(f"`runs workspace` needs the name of a sweep, or its folder. {USAGE}")
     if wrong:
         raise ConfigError(f"`runs {action}` does not take {', '.join(wrong)}. {USAGE}")
     return Request(action=action, words=words, apply="--apply" in flags, overrides=overrides)
+
+
+def save_sweep_view(store: Store, words: Sequence[str]) -> int:
+    """Save a view of a sweep among W&B's own pages and print where it is."""
+    from pipeline.sweeps.record import read_sweep
+    from pipeline.tracking.workspace import save_workspace, sweep_view
+
+    runs = store.outputs / "runs"
+    named = Path(words[0])
+    record = read_sweep(named if named.is_dir() else runs / words[0])
+    parameters = {key.lstrip("+"): bool(axis.get("log")) for key, axis in record.space.items()}  # a choice has no scale
+    folders = [record.path.parent / trial.folder for trial in record.trials]
+    view = sweep_view(record.name, folders, parameters, record.objectives)
+    print(f"{record.name}: {save_workspace(view, record.path / 'wandb')}")
+    return 0
 
 
 def list_all(store: Store) -> int:

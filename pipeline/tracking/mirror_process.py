@@ -132,7 +132,8 @@ class Mirror:
         self.written = Path(command["written"]) if command["written"] else None
         self.follow()
         self.flush()
-        self.run.summary.update(self._newest)
+        sealed = (command["output"] or {"metadata": {}})["metadata"].get("metrics", {})
+        self.run.summary.update({**self._newest, **sealed})  # the results, by which a sweep's trials are compared
         for name, table in command["tables"].items():
             self.run.summary[name] = wandb.Table(columns=table["columns"], data=table["rows"], allow_mixed_types=True)
         self.alert(command["alerts"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,3 +164,98 @@ def test_a_sync_without_a_server_sends_nothing_and_says_so(server: WandbServer, 
     server.stop()
     with pytest.raises(TrackingError, match="Nothing was delivered"):
         sync(outputs)
+
+
+REGISTRY = "loopback/models/help-desk"
+TEXTS = {2: "old", 4: "newer", 6: "newest"}  # what the policy writes before the rows of these steps
+ALERTS = (3, 5)  # the steps at which somebody is called
+
+
+def watched_chain(outputs: Path, mode: TrackingMode = TrackingMode.auto) -> tuple[list[Run], list[Artifact], float]:
+    """Run a chain whose training writes texts and calls for attention, and whose report registers the policy."""
+    slowest = 0.0
+    with Invocation(outputs, "first", mode, registry=REGISTRY) as invocation:
+        first, dataset = invocation.stage_run("curate", "a", [1])
+        run = invocation.start("sft", "b" * 64, [dataset])
+        for step in STEPS:
+            began = time.monotonic()
+            if step in TEXTS:
+                run.written([{"prompt": "p", "completion": TEXTS[step]}])
+            run.log(row(step), step)
+            if step in ALERTS:
+                run.alert(f"alert {step}", f"the loss of step {step}")
+            slowest = max(slowest, time.monotonic() - began)
+            time.sleep(0.1)
+        policy = invocation.seal()
+        run.finish(policy)
+        last = invocation.start("curate", "c" * 64, [policy])
+        last.register(policy)
+        report = invocation.seal("report\n")
+        last.finish(report)
+    return [first, run, last], [dataset, policy, report], slowest
+
+
+@pytest.fixture(scope="module")
+def watched_baseline(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Seconds that the same invocation takes without any server."""
+    began = time.monotonic()
+    watched_chain(tmp_path_factory.mktemp("baseline") / "outputs", TrackingMode.offline)
+    return time.monotonic() - began
+
+
+def require_all_of_it_once(server: WandbServer, outputs: Path, runs: list[Run], made: list[Artifact]) -> None:
+    """Sync, and find tables, alerts, links, lineage, rows and artifacts; a second sync adds nothing."""
+    sync(outputs)
+    stored = server.runs[str(runs[1].wandb_run_id)]
+    tables = {entry["_step"]: entry.pop("written") for entry in stored.history if "written" in entry}
+    assert {step: table["nrows"] for step, table in tables.items()} == {2: 1, 4: 2, 6: 3}
+    last = json.loads(stored.files[tables[6]["path"]])
+    assert last["data"] == [[step, "p", text] for step, text in TEXTS.items()]
+    rows = [{k: v for k, v in entry.items() if k != "written"} for entry in stored.history]
+    assert steps_and_values(rows) == recorded(made[1].path / "metrics.jsonl")
+    # Whether a server that broke off heard of an alert nobody knows: better twice than never.
+    counts = Counter(alert["title"] for alert in server.alerts)
+    assert set(counts) == {f"alert {step}" for step in ALERTS}
+    assert max(counts.values()) <= 2
+    assert [link["artifactPortfolioName"] for link in server.links] == ["help-desk"]
+    assert server.artifacts[server.links[0]["artifactID"]].name == made[1].id
+    for run, inputs in ((runs[1], [made[0]]), (runs[2], [made[1]])):
+        used = [server.artifacts[identity].name for identity in server.runs[str(run.wandb_run_id)].inputs]
+        assert used == [artifact.id for artifact in inputs]
+    committed = Counter(entry.name for entry in server.artifacts.values() if entry.state == "COMMITTED")
+    assert {artifact.id: committed[artifact.id] for artifact in made} == {artifact.id: 1 for artifact in made}
+    assert {delivery.state for delivery in sync(outputs)} == {"delivered before"}
+    assert Counter(alert["title"] for alert in server.alerts) == counts
+    assert server.problems == []
+
+
+@pytest.mark.parametrize("fault", ["hang", "error", "drop"])
+@pytest.mark.parametrize("moment", ["written_", "NotifyScriptableRunAlert", "LinkArtifact"])
+def test_tables_alerts_and_links_outlive_a_server_that_fails_in_the_middle(
+    server: WandbServer, tmp_path: Path, watched_baseline: float, moment: str, fault: str
+) -> None:
+    outputs = tmp_path / "outputs"
+    server.break_on(moment, fault)
+    began = time.monotonic()
+    runs, made, slowest = watched_chain(outputs)
+    lost = time.monotonic() - began - watched_baseline
+    assert server.fault == fault, "the fault never happened, so nothing was tested"
+    assert lost < MOST_SECONDS
+    assert slowest < 0.5, "a training step waited for the server"
+    server.heal()
+    require_all_of_it_once(server, outputs, runs, made)
+
+
+@pytest.mark.parametrize("fault", ["hang", "error", "drop", "offline"])
+def test_tables_alerts_and_links_are_delivered_where_there_was_no_server(
+    server: WandbServer, tmp_path: Path, watched_baseline: float, fault: str
+) -> None:
+    outputs = tmp_path / "outputs"
+    server.fault = None if fault == "offline" else fault
+    began = time.monotonic()
+    runs, made, slowest = watched_chain(outputs, TrackingMode.offline if fault == "offline" else TrackingMode.auto)
+    assert time.monotonic() - began - watched_baseline < MOST_SECONDS
+    assert slowest < 0.5
+    assert (server.runs, server.alerts, server.links) == ({}, [], [])
+    server.heal()
+    require_all_of_it_once(server, outputs, runs, made)
