@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -39,6 +40,7 @@ class Composed:
     unresolved: dict[str, Any]  # the same with interpolations as written: what may be logged
 
 
+@cache
 def register_schema() -> None:
     """Offer the typed tree to Hydra under the name that the root files list first."""
     ConfigStore.instance().store(name="schema", node=Config)

@@ -75,7 +75,7 @@ class DataConfig:
     """A named set of sources."""
 
     name: str = MISSING
-    # For the one-file presets, whose sources interpolate both; by themselves they change nothing.
+    # For presets whose sources interpolate them; refused where none does, as they would change nothing.
     path: str | None = option(None, affects_results=False)
     limit: int | None = option(None, ge=1, affects_results=False)
     sources: list[SourceConfig] = option(factory=list)

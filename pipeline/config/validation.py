@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from pipeline.config.data import SourceFormat, SourceSplit, TableName
+from pipeline.config.data import DataConfig, SourceFormat, SourceSplit, TableName
 from pipeline.config.dpo import dpo_problems
 from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
@@ -92,6 +92,7 @@ def _source_problems(config: Config) -> Iterator[str]:
         return
     if not config.data.sources:
         yield "data.sources: the data set names no source."
+    yield from _unused_problems(config.data)
     for number, source in enumerate(config.data.sources):
         if source.table is TableName.unpaired:
             yield f"data.sources[{number}].table=unpaired: thumbs are votes. Write `table: exports`."
@@ -102,6 +103,20 @@ def _source_problems(config: Config) -> Iterator[str]:
         if not find_file(source.path).exists():
             hint = " Set `data.path`." if config.data.path == source.path else ""
             yield f"data.sources[{number}].path: there is no file {source.path}.{hint}"
+
+
+def _unused_problems(data: DataConfig) -> Iterator[str]:
+    """Yield a line for `data.path` or `data.limit` where no source takes it: what was asked for would not happen."""
+    if data.path and not any(data.path in source.path for source in data.sources):
+        yield (
+            f"data.path={data.path}: data={data.name} has files of its own and does not read it. For a file of yours "
+            "write `data=jsonl` (demonstrations) or `data=exports` (votes)."
+        )
+    if data.limit is not None and not any(source.limit == data.limit for source in data.sources):
+        yield (
+            f"data.limit={data.limit}: no source of data={data.name} takes it. Write `limit: ${{data.limit}}` at its "
+            f"sources in data/{data.name}.yaml, or `limit` in each."
+        )
 
 
 def _stage_problems(config: Config) -> Iterator[str]:

@@ -122,6 +122,29 @@ def test_only_listed_stages_are_checked() -> None:
     assert composed("+experiment=sft", "sft.lora.rank=0").problems != []
 
 
+def test_a_limit_shortens_what_is_trained_on_and_nothing_else() -> None:
+    loaded = composed("+experiment=reward", "data.limit=40")
+    assert loaded.problems == []
+    limits = {Path(source.path).name: source.limit for source in loaded.config.data.sources}
+    assert {name: limit for name, limit in limits.items() if limit} == {"demonstrations.jsonl": 40, "votes.json": 40}
+    assert {"test_prompts.jsonl", "test_votes.json"} <= set(limits)  # what is tested on stays whole
+
+
+def test_what_no_source_takes_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.touch()
+    assert any("`data=jsonl`" in problem for problem in composed("+experiment=sft", f"data.path={rows}").problems)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text(
+        f"name: mine\nsources: [{{table: demonstrations, path: {rows}}}]\nsuites: [heldout]\n"
+    )
+    chosen = ("--config-dir", str(tmp_path), "+experiment=sft", "data=mine")
+    assert composed(*chosen).problems == []
+    [problem] = composed(*chosen, "data.limit=5").problems
+    assert problem.startswith("data.limit=5:")
+    assert "`limit: ${data.limit}`" in problem
+
+
 def test_missing_values_are_listed_with_what_to_write() -> None:
     loaded = composed("+experiment=sft", "model=hub", "sft.lora.rank=0")
     assert loaded.problems[0] == "model.id: has no value; add `model.id=…`"
