@@ -67,8 +67,9 @@ def push(config: LabelConfig) -> int:
         DataError: The file does not hold pairs.
         LabelServerError: The server does not take them, or the project asks something else.
     """
+    from pipeline.labels.connection import find_token
     from pipeline.labels.pairs import LABELING_CONFIG, read_pairs
-    from pipeline.labels.server import LabelStudioClient, find_token
+    from pipeline.labels.server import LabelStudioClient
 
     path = find_file(config.path)
     if not path.is_file():
@@ -118,7 +119,8 @@ def pull(config: LabelConfig) -> int:
     Raises:
         LabelServerError: There is no such project, or the server does not give it.
     """
-    from pipeline.labels.server import LabelStudioClient, find_token
+    from pipeline.labels.connection import find_token
+    from pipeline.labels.server import LabelStudioClient
 
     path = Path(config.path).expanduser()
     if path.suffix.lower() != ".json":

@@ -100,7 +100,9 @@ def _source_problems(config: Config) -> Iterator[str]:
             yield f"data.sources[{number}].split=guard: exports are votes to learn from; write `split: test`."
         if source.format is SourceFormat.hub:
             continue
-        if not find_file(source.path).exists():
+        if (path := find_file(source.path)).is_dir():
+            yield f"data.sources[{number}].path: {path} is a folder. Name a file in it."
+        elif not path.exists():
             hint = " Set `data.path`." if config.data.path == source.path else ""
             yield f"data.sources[{number}].path: there is no file {source.path}.{hint}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,20 +22,31 @@ def source_path(source: SourceConfig, key: str) -> Path:
     """Find a source's file: as the working directory sees it, else as the project does.
 
     Raises:
-        DataError: There is no such file.
+        DataError: There is no such file, or it is a folder, a pipe or a device.
     """
     path = find_file(source.path)
     if not path.exists():
         tried = f"{path} was tried" if Path(source.path).is_absolute() else f"{Path.cwd()} and {path} were tried"
         raise DataError(f"{key}.path: there is no {source.path} ({tried}). Correct the path, or create the file.")
+    if not path.is_file():
+        raise DataError(f"E_FORMAT: {key}.path: {path} is not a plain file. Give the path of one.")
     return path
 
 
-def source_name(source: SourceConfig, data: DataConfig) -> str:
-    """Return what rows say about where they are from: no path, because paths differ between machines."""
-    if source.format is SourceFormat.hub:
-        return source.path
-    return f"{data.name}/{Path(source.path).name.split('.')[0]}"
+def source_names(data: DataConfig) -> list[str]:
+    """Return what rows of each source say about where they are from: no path, because paths differ between machines.
+
+    Two files of one name, say one folder per annotator, are told apart by number: else a vote in one would pass for a
+    copy of a vote in the other, and the weight of one would be that of both.
+    """
+    names: list[str] = []
+    times: Counter[str] = Counter()
+    for source in data.sources:
+        is_file = source.format is not SourceFormat.hub
+        name = f"{data.name}/{Path(source.path).name.split('.')[0]}" if is_file else source.path
+        times[name] += 1
+        names.append(name if times[name] == 1 else f"{name}#{times[name]}")
+    return names
 
 
 def source_digests(data: DataConfig, hashes: FileHashes) -> dict[str, str]:

@@ -24,7 +24,7 @@ from pipeline.config.plugins import is_from_plugin
 from pipeline.config.root import Config
 from pipeline.config.shared import ModelConfig
 from pipeline.data.filters import registry as filters
-from pipeline.data.sources import source_digests, source_name
+from pipeline.data.sources import source_digests, source_names
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.graph.nodes import Node
 from pipeline.graph.rewards import plugins_reward, reward_files
@@ -170,9 +170,10 @@ def _sources_read(data: DataConfig, tables: Collection[TableName], hashes: FileH
     read = replace(data, sources=[source for source in data.sources if source.table in tables])
     flat: dict[str, Any] = {}
     _flatten(flat, "data", result_config(read))
-    for index, source in enumerate(read.sources):
+    names = [name for name, source in zip(source_names(data), data.sources, strict=True) if source.table in tables]
+    for index, name in enumerate(names):
         del flat[f"data.sources.{index}.path"]
-        flat[f"data.sources.{index}.name"] = source_name(source, data)
+        flat[f"data.sources.{index}.name"] = name
     return {**flat, **{f"{key} content": digest for key, digest in source_digests(read, hashes).items()}}
 
 

@@ -14,7 +14,7 @@ from pipeline.config.tables import TableConfig
 from pipeline.data.accounts import SourceAccount
 from pipeline.data.records import Record
 from pipeline.data.rows import BadRowError, Demonstration, Reason, content_key
-from pipeline.data.sources import read_source, source_name, source_path
+from pipeline.data.sources import read_source, source_names, source_path
 from pipeline.errors import DataError
 from pipeline.labels.importers.registry import ImportContext, ReadRecord, choose_importer
 from pipeline.labels.votes import Candidate, Imported, Item, Status, Vote
@@ -89,12 +89,12 @@ def collect(
         DataError: An export cannot be read, is of no known format, or is too bad.
     """
     collected, seen = Collected(), _Seen()
-    for index, source in enumerate(data.sources):
+    for index, (name, source) in enumerate(zip(source_names(data), data.sources, strict=True)):
         if source.table is not TableName.exports:
             continue
         key = f"data.sources[{index}]"
         records = SourceAccount(
-            source=source_name(source, data),
+            source=name,
             path=source.path,
             table=source.table.value,
             protected=source.split is SourceSplit.test,

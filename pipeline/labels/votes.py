@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -94,6 +95,15 @@ class Imported:
     demonstrations: list[Demonstration] = field(default_factory=list)
     unlabelled: int = 0  # tasks that nobody has judged yet
     notices: list[str] = field(default_factory=list)  # what the format cannot carry; each is printed once per file
+
+
+def person(name: str) -> str | None:
+    """Return an annotator's name in one spelling: NFC, single spaces, no character that cannot be seen; None if blank.
+
+    Two tools write one name in two ways that look the same, and one person would vote twice.
+    """
+    seen = "".join(character for character in normalise(name) if unicodedata.category(character) not in {"Cf", "Cc"})
+    return normalise(seen) or None
 
 
 def candidate_id(messages: Sequence[Message]) -> str:

@@ -32,7 +32,7 @@ from pipeline.data.curation.reading import ReadTask, read_shard
 from pipeline.data.curation.showing import examples
 from pipeline.data.curation.spill import Spill, join
 from pipeline.data.curation.writing import TableFile, WriteTask, write_shard
-from pipeline.data.sources import source_name
+from pipeline.data.sources import source_names
 from pipeline.data.tables import part_name
 from pipeline.errors import DataError
 
@@ -126,8 +126,8 @@ def _num_bytes(sources: list[Source]) -> int:
 def _read(shards: list[Shard], data: DataConfig, config: CurateConfig, folder: Path, executor: Executor) -> Spill:
     """Run the first pass."""
     origins = {
-        source_name(source, data): index
-        for index, source in enumerate(data.sources)
+        name: index
+        for index, (name, source) in enumerate(zip(source_names(data), data.sources, strict=True))
         if source.split is not SourceSplit.guard
     }
     tasks = [

@@ -10,7 +10,7 @@ from pipeline.config.data import DataConfig
 from pipeline.data.curation.placement import TRAIN, Fate, Placed
 from pipeline.data.curation.spill import Spill
 from pipeline.data.curation.words import mix
-from pipeline.data.sources import source_name
+from pipeline.data.sources import source_names
 
 
 def mix_sources(spill: Spill, placed: Placed, data: DataConfig, seed: int) -> tuple[Any, list[dict[str, Any]]]:
@@ -25,7 +25,7 @@ def mix_sources(spill: Spill, placed: Placed, data: DataConfig, seed: int) -> tu
     kept = np.frombuffer(placed.fate, np.int8) == Fate.kept
     train = kept & (np.frombuffer(placed.split, np.int8) == TRAIN)
     times = kept.astype(np.int16)
-    report = []
+    report, names = [], source_names(data)
     for origin, source in enumerate(data.sources):
         if source.weight == 1 and source.max_rows is None:
             continue
@@ -40,7 +40,7 @@ def mix_sources(spill: Spill, placed: Placed, data: DataConfig, seed: int) -> tu
         times[chosen] = int(whole) + more
         report.append(
             {
-                "source": source_name(source, data),
+                "source": names[origin],
                 "weight": source.weight,
                 "max_rows": source.max_rows,
                 "before": len(rows),

@@ -10,7 +10,7 @@ from pipeline.config.data import CurateConfig, DataConfig, SourceConfig, SourceF
 from pipeline.data.archives import COMPRESSIONS
 from pipeline.data.columns import Mapping, choose_columns
 from pipeline.data.readers import detect_format
-from pipeline.data.sources import read_source, source_name, source_path
+from pipeline.data.sources import read_source, source_names, source_path
 from pipeline.errors import ConfigError
 
 SPLITS = ("train", "validation", "test")
@@ -84,8 +84,8 @@ def plan_sources(data: DataConfig, config: CurateConfig, labels: Path | None) ->
     """
     _check_config(data, config, labels)
     found: list[tuple[int, str, SourceConfig, Path | None]] = [
-        (index, source_name(source, data), source, None)
-        for index, source in enumerate(data.sources)
+        (index, name, source, None)
+        for index, (name, source) in enumerate(zip(source_names(data), data.sources, strict=True))
         if source.table is not TableName.exports
     ]
     for table, split in itertools.product(LABEL_TABLES, SourceSplit):

@@ -14,10 +14,11 @@ from typing import Any
 from pipeline.data.building import as_turns
 from pipeline.data.rows import BadRowError, Demonstration, Message, Reason, check_id
 from pipeline.errors import DataError
+from pipeline.labels.importers.argilla_judgements import Answer, judgements_of, named
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid
-from pipeline.labels.importers.label_studio_wording import CANDIDATE_STEMS, candidate_families, read_choice, split_mark
+from pipeline.labels.importers.label_studio_wording import CANDIDATE_STEMS, candidate_families, read_choice
 from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most, register_importer
-from pipeline.labels.importers.values import completion_turns, exchange, number, shown
+from pipeline.labels.importers.values import completion_turns, exchange, shown
 from pipeline.labels.votes import Imported, Scale, Status
 
 PROMPTS = ("prompt", "instruction", "question", "input")
@@ -27,16 +28,6 @@ NO_STATUS = (
 )
 _STATUS = {"submitted": Status.submitted, "draft": Status.draft, "discarded": Status.discarded}
 _FLAT = ".responses"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Answer:
-    """One answer of one person, or of a model."""
-
-    question: str
-    value: Any
-    annotator: str | None
-    status: Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +61,7 @@ def _open(context: ImportContext) -> ReadRecord:
         demonstrations: list[Demonstration] = []
         judgements: list[tuple[str, Judgement]] = []
         if names:
-            judgements += _judgements([each for each in answers if each.question not in layout.texts], names, notices)
+            judgements += judgements_of([each for each in answers if each.question not in layout.texts], names, notices)
         for answer in answers:
             if answer.question not in layout.texts:
                 continue
@@ -83,7 +74,7 @@ def _open(context: ImportContext) -> ReadRecord:
             return Imported(demonstrations=demonstrations, notices=notices, unlabelled=0 if answers else 1)
         record_id = check_id(fields["id"]) if fields.get("id") is not None else None
         found = ballots.imported(
-            prompt, [(side, None) for side in sides], _named(judgements, record_id), notices=notices
+            prompt, [(side, None) for side in sides], named(judgements, record_id), notices=notices
         )
         found.demonstrations = demonstrations
         found.unlabelled = 0 if answers else 1
@@ -140,14 +131,14 @@ def _shown_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _answers(fields: Mapping[str, Any]) -> Iterator[_Answer]:
+def _answers(fields: Mapping[str, Any]) -> Iterator[Answer]:
     """Yield every answer of a record, those of models included."""
     if _is_nested(fields):
         for question, given in fields["responses"].items():
             for entry in given if isinstance(given, list) else []:
                 if not isinstance(entry, dict):
                     raise BadRowError(Reason.schema, f"an answer to {question!r} is not an object")
-                yield _Answer(
+                yield Answer(
                     question=question, value=entry.get("value"), annotator=_person(entry.get("user_id")),
                     status=_status(entry.get("status", "submitted")),
                 )  # fmt: skip
@@ -161,7 +152,7 @@ def _answers(fields: Mapping[str, Any]) -> Iterator[_Answer]:
             yield from _flat_answers(fields, name.removesuffix(_FLAT))
 
 
-def _readable_answers(fields: Mapping[str, Any]) -> list[_Answer]:
+def _readable_answers(fields: Mapping[str, Any]) -> list[Answer]:
     """Return the answers of a record, or none of one that will be set aside when its turn comes."""
     try:
         return list(_answers(fields))
@@ -169,19 +160,19 @@ def _readable_answers(fields: Mapping[str, Any]) -> list[_Answer]:
         return []
 
 
-def _flat_answers(fields: Mapping[str, Any], question: str) -> Iterator[_Answer]:
+def _flat_answers(fields: Mapping[str, Any], question: str) -> Iterator[Answer]:
     """Yield the answers to one question in the flat form, whose parallel lists must be of one length."""
     columns = [fields.get(f"{question}{_FLAT}{part}") or [] for part in ("", ".users", ".status")]
     if not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
         raise BadRowError(Reason.schema, f"answers, users and status of {question!r} are not lists of one length")
     for value, user, status in zip(*columns, strict=True):
-        yield _Answer(question=question, value=value, annotator=_person(user), status=_status(status))
+        yield Answer(question=question, value=value, annotator=_person(user), status=_status(status))
     if fields.get(f"{question}.suggestion") is not None:
         yield _suggested(question, fields[f"{question}.suggestion"], fields.get(f"{question}.suggestion.agent"))
 
 
-def _suggested(question: str, value: Any, agent: Any) -> _Answer:
-    return _Answer(question=question, value=value, annotator=_person(agent), status=Status.prediction)
+def _suggested(question: str, value: Any, agent: Any) -> Answer:
+    return Answer(question=question, value=value, annotator=_person(agent), status=Status.prediction)
 
 
 def _person(value: Any) -> str | None:
@@ -195,7 +186,7 @@ def _status(value: Any) -> Status:
 
 
 def _written(
-    answer: _Answer, prompt: list[Message], context: ImportContext, ballots: Ballots, notices: list[str]
+    answer: Answer, prompt: list[Message], context: ImportContext, ballots: Ballots, notices: list[str]
 ) -> list[Demonstration]:  # fmt: skip
     """Return a submitted free text as a completion, where its question asks for one.
 
@@ -214,95 +205,6 @@ def _written(
         return []
     _, sides = exchange(prompt, [completion_turns(answer.value, name)])
     return [ballots.demonstration(prompt, sides[0])]
-
-
-def _judgements(answers: Sequence[_Answer], names: Sequence[str], notices: list[str]) -> list[tuple[str, Judgement]]:
-    """Return what answers say of the completions, each with the part of its vote's id that is its own."""
-    found: list[tuple[str, Judgement]] = []
-    ratings: dict[tuple[str, str | None, Status], dict[int, float]] = {}
-    for answer in answers:
-        known: dict[str, Any] = {"annotator": answer.annotator, "question": answer.question, "status": answer.status}
-        own = f"{answer.question}:{answer.annotator}"
-        value = answer.value
-        try:
-            if value is None:
-                found.append((own, Judgement(scale=Scale.pairwise, **known)))
-            elif isinstance(value, int | float) and not isinstance(value, bool):
-                _rate(answer, names, ratings, notices)
-            elif isinstance(value, list):
-                if (ranks := _order(value, names)) is None:
-                    notices.append(f"answers to `{answer.question}` are labels or spans, which judge no completion")
-                else:
-                    found.append((own, Judgement(scale=Scale.ranking, ranks=ranks, **known)))
-            else:
-                found.append((own, _choice(value, names, known)))
-        except BadRowError as problem:
-            del known["status"]
-            found.append((own, invalid(Scale.pairwise, problem, **known)))
-    for (question, annotator, status), given in ratings.items():
-        on = sorted(given)
-        judgement = Judgement(
-            scale=Scale.rating, on=on, ratings=[given[index] for index in on], annotator=annotator, question=question,
-            status=status,
-        )  # fmt: skip
-        found.append((f"{question}:{annotator}", judgement))
-    return found
-
-
-def _rate(
-    answer: _Answer, names: Sequence[str], ratings: dict[tuple[str, str | None, Status], dict[int, float]],
-    notices: list[str],
-) -> None:  # fmt: skip
-    """Put a rating to the same person's others: `quality_1` and `quality_2` are one question on two completions."""
-    mark = split_mark(answer.question)
-    question, index = mark if mark is not None and mark[1] < len(names) and len(names) > 1 else (answer.question, 0)
-    if question == answer.question and len(names) > 1:
-        notices.append(f"ratings in `{answer.question}` are not read: nothing says which completion they are on")
-        return
-    ratings.setdefault((question, answer.annotator, answer.status), {})[index] = number(answer.value, question)
-
-
-def _order(value: list[Any], names: Sequence[str]) -> list[int | None] | None:
-    """Return the place of each completion in a ranking; None where the list is something else."""
-    if value and all(isinstance(entry, dict) and "rank" in entry for entry in value):
-        pairs = [(entry.get("value"), number(entry["rank"], "rank")) for entry in value if entry["rank"] is not None]
-    elif all(isinstance(entry, str) for entry in value):
-        if not set(value) & set(names):
-            return None
-        pairs = [(name, float(place)) for place, name in enumerate(value)]
-    else:
-        return None
-    ranked = [name for name, _ in pairs]
-    if strange := [name for name in ranked if name not in names]:
-        raise BadRowError(Reason.label, f"the ranking names {shown(strange[0])}, which is no completion of this record")
-    if len(set(ranked)) < len(ranked):
-        raise BadRowError(Reason.label, "the ranking names a completion twice")
-    placed = sorted({place for _, place in pairs})
-    by_name = {name: 1 + placed.index(place) for name, place in pairs}
-    return [by_name.get(name) for name in names]
-
-
-def _choice(value: Any, names: Sequence[str], known: dict[str, Any]) -> Judgement:
-    """Return a label as a preference between two completions."""
-    said = read_choice(value) if isinstance(value, str) else None
-    side = names.index(value) if value in names else None if said is None else said.side
-    positions = (0, 1)
-    if len(names) == 2 and side is not None and side < 2:
-        ranks = (1, 2) if side == 0 else (2, 1)
-        strength = None if said is None else said.grade
-        return Judgement(scale=Scale.pairwise, ranks=ranks, strength=strength, positions=positions, **known)
-    if len(names) == 2 and said is not None and said.tie:
-        return Judgement(scale=Scale.pairwise, ranks=(1, 1), positions=positions, **known)
-    if said is not None and said.skipped:
-        return Judgement(scale=Scale.pairwise, **{**known, "status": Status.skipped})
-    raise BadRowError(Reason.label, f"{shown(value)} does not say which of {len(names)} completions is better")
-
-
-def _named(judgements: Sequence[tuple[str, Judgement]], record_id: str | None) -> list[Judgement]:
-    """Name votes after their record, so that they are recognised in an export of another form."""
-    for own, judgement in judgements:
-        judgement.id = None if record_id is None else f"{record_id}:{own}"
-    return [judgement for _, judgement in judgements]
 
 
 register_importer(Importer(name="argilla", recognises=_recognises, open=_open))

@@ -12,7 +12,7 @@ from pipeline.data.building import with_id
 from pipeline.data.rows import BadRowError, Demonstration, Message, Reason, check_id
 from pipeline.errors import ConfigError
 from pipeline.labels.importers.registry import ImportContext
-from pipeline.labels.votes import Imported, Item, Scale, Status, Vote, make_item, says_nothing
+from pipeline.labels.votes import Imported, Item, Scale, Status, Vote, make_item, person, says_nothing
 
 
 @dataclass(kw_only=True)
@@ -114,7 +114,7 @@ class Ballots:
             id=judgement.id or f"{self._context.name}:{self._num_records}.{index}",
             source=self._context.name,
             item=item.id,
-            annotator=judgement.annotator,
+            annotator=None if judgement.annotator is None else person(judgement.annotator),
             question=judgement.question,
             scale=judgement.scale,
             candidates=tuple(shown[place] for place in order),

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from pipeline.data.rows import BadRowError, Reason, check_id
-from pipeline.labels.votes import Status
+from pipeline.labels.votes import Status, person
 
 FLAT_COLUMNS = frozenset({"annotation_id", "annotator", "created_at", "updated_at", "lead_time"})
 # Columns of a flat export that are neither data nor an answer.
@@ -166,7 +166,7 @@ def read_person(value: Any) -> str | None:
 def _text(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return value.strip() or None if isinstance(value, str) else None
+    return person(value) if isinstance(value, str) else None
 
 
 def _id(value: Any, task: Mapping[str, Any], index: int) -> str:

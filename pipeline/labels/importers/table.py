@@ -34,6 +34,7 @@ from pipeline.labels.importers.values import (
 from pipeline.labels.votes import Imported, Scale, Status
 
 _RANKS: dict[Outcome, tuple[int, int]] = {Outcome.first: (1, 2), Outcome.second: (2, 1), Outcome.tie: (1, 1)}
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def table_importer(table: TableConfig) -> Importer:
@@ -188,8 +189,11 @@ class _TableReader:
         value = self._get(fields, verdict.column)
         if self._is_missing(value):
             return None
-        swapped = label_text(self._get(fields, self._table.swapped)) in ("true", "1")
-        known: dict[str, Any] = {"annotator": verdict.annotator, "positions": (1, 0) if swapped else (0, 1)}
+        known: dict[str, Any] = {"annotator": verdict.annotator}
+        try:
+            known["positions"] = (1, 0) if self._is_swapped(fields) else (0, 1)
+        except BadRowError as problem:
+            return self._judgement(fields, Scale.pairwise, problem=problem, **known)
         outcome = self._values.get(label_text(value))
         if outcome is None:
             allowed = ", ".join(self._values)
@@ -198,6 +202,17 @@ class _TableReader:
         if outcome is Outcome.skip:
             return self._judgement(fields, Scale.pairwise, status=Status.skipped, **known)
         return self._judgement(fields, Scale.pairwise, ranks=_RANKS[outcome], **known)
+
+    def _is_swapped(self, fields: Mapping[str, Any]) -> bool:
+        """Return whether the second completion was shown first; an empty cell says that it was not."""
+        value = self._get(fields, self._table.swapped)
+        if self._is_missing(value):
+            return False
+        if (text := label_text(value)) in _TRUTH:
+            return _TRUTH[text]
+        raise BadRowError(
+            Reason.label, f"{self._table.swapped} is {shown(value)}, which is none of {', '.join(_TRUTH)}"
+        )
 
     def _thumbs(self, fields: Mapping[str, Any]) -> list[Judgement]:
         """Return whether the one completion was called good."""

@@ -134,6 +134,9 @@ def test_what_no_source_takes_is_refused_with_what_to_write(tmp_path: Path) -> N
     rows = tmp_path / "rows.jsonl"
     rows.touch()
     assert any("`data=jsonl`" in problem for problem in composed("+experiment=sft", f"data.path={rows}").problems)
+    [folder] = composed("+experiment=sft", "data=jsonl", f"data.path={tmp_path}").problems
+    assert folder.startswith("data.sources[0].path:")
+    assert "is a folder" in folder
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.yaml").write_text(
         f"name: mine\nsources: [{{table: demonstrations, path: {rows}}}]\nsuites: [heldout]\n"

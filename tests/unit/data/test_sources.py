@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from pipeline.artifacts.hashing import FileHashes
 from pipeline.config.data import DataConfig, SourceConfig, SourceFormat, TableName
-from pipeline.data.sources import read_source, source_digests, source_name
+from pipeline.data.sources import read_source, source_digests, source_names
 from pipeline.errors import DataError
 
 
@@ -44,9 +45,19 @@ def test_files_count_by_their_bytes_and_hub_data_sets_by_their_revision(tmp_path
 
 
 def test_rows_say_where_they_are_from_without_a_path(tmp_path: Path) -> None:
-    data = DataConfig(name="desk", sources=[])
-    assert source_name(SourceConfig(table=TableName.prompts, path=str(tmp_path / "a.jsonl.gz")), data) == "desk/a"
-    assert source_name(hub("org/set"), data) == "org/set"
+    paths = (tmp_path / "ann" / "votes.json", tmp_path / "bob" / "votes.jsonl.gz", tmp_path / "more.csv")
+    files = [SourceConfig(table=TableName.exports, path=str(path)) for path in paths]
+    data = DataConfig(name="desk", sources=[*files, hub("org/set")])
+    assert source_names(data) == ["desk/votes", "desk/votes#2", "desk/more", "org/set"]
+
+
+def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").mkdir()
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for name in ("rows.jsonl", "pipe.jsonl"):
+        data = DataConfig(name="x", sources=[SourceConfig(table=TableName.prompts, path=str(tmp_path / name))])
+        with pytest.raises(DataError, match=r"data\.sources\[0\]\.path: .* is not a plain file"):
+            source_digests(data, FileHashes(tmp_path / "hashes.json"))
 
 
 def test_a_folder_laid_out_like_a_hub_data_set_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

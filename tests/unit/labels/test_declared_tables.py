@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from read_exports import Export, read_export, shipped_tables, write_jsonl
 
+from pipeline.config.data import DataConfig, SourceConfig, TableName
+from pipeline.config.ingest import IngestConfig
 from pipeline.config.tables import load_tables
 from pipeline.errors import ConfigError, DataError
+from pipeline.labels.collecting import Reporting, collect
 from pipeline.labels.votes import Scale
 
 COLUMNS = ["prompt", "response_a", "response_b", "winner", "annotator", "strength", "seconds", "created"]
@@ -107,6 +110,40 @@ def test_values_match_as_text_and_positions_follow_the_screen(tmp_path: Path) ->
     assert {entry.messages[0]["content"]: entry.model for entry in item.candidates.values()} == {
         "So.": "m1", "No.": None,
     }  # fmt: skip
+
+
+def test_whether_sides_were_swapped_is_said_in_known_words(tmp_path: Path) -> None:
+    row = {"q": "Why?", "left": "So.", "right": "No.", "best": 1}
+    cells = (None, "", "no", "0", False, "Yes", "1", True, "right first", 7)
+    export = declared(tmp_path, VOTES, *({**row, "flipped": cell} for cell in cells))
+    first = [
+        dict(zip(export.order(vote) or {}, vote.positions or (), strict=True)).get("So.") for vote in export.votes[:8]
+    ]
+    assert first == [0, 0, 0, 0, 0, 1, 1, 1]
+    assert [vote.status for vote in export.votes[8:]] == ["invalid", "invalid"]
+    assert (export.votes[8].note or "").startswith('E_LABEL: flipped is "right first"')
+
+
+def test_one_person_written_in_two_ways_is_one_person(tmp_path: Path) -> None:
+    text = "prompt: [q]\ncompletions: [left, right]\nverdicts: [{column: best}]\nannotator: who\nvalues: {1: first}\n"
+    row = {"q": "Why?", "left": "So.", "right": "No.", "best": 1}
+    spellings = ["Jos\u00e9", "Jose\u0301", " Jos\u00e9\u200b ", "\ufeffJos\u00e9"]
+    export = declared(tmp_path, text, *({**row, "who": who} for who in [*spellings, "Jose", "\u200b"]))
+    assert [vote.annotator for vote in export.votes] == ["Jos\u00e9"] * 4 + ["Jose", None]
+    assert [vote.status for vote in export.votes] == ["superseded"] * 3 + ["submitted"] * 3
+
+
+def test_the_same_verdict_in_two_files_of_one_name_is_two_votes(tmp_path: Path) -> None:
+    row = {"prompt": "Why?", "response_a": "So.", "response_b": "No.", "winner": "a"}
+    paths = []
+    for folder in ("ann", "bob"):
+        (tmp_path / folder).mkdir()
+        paths.append(write_jsonl(tmp_path / folder / "votes.jsonl", row))
+    sources = [SourceConfig(table=TableName.exports, path=str(path)) for path in paths]
+    reporting = Reporting(bad_record=lambda record: None, account=lambda account: None)
+    collected = collect(DataConfig(name="desk", sources=sources), IngestConfig(), shipped_tables(), reporting)
+    assert [vote.source for vote in collected.votes] == ["desk/votes", "desk/votes#2"]
+    assert [account.copies for account in collected.accounts] == [0, 0]
 
 
 def test_ratings_in_a_list_and_ranks_in_columns(tmp_path: Path) -> None:

@@ -73,6 +73,15 @@ def test_argilla_joins_the_ratings_of_one_person(tmp_path: Path) -> None:
     assert "answers to `topics` are labels or spans" in notices
 
 
+def test_argilla_keeps_every_vote_of_people_whom_it_does_not_name(tmp_path: Path) -> None:
+    rated = {"quality_1": [{"value": 4}, {"value": 1}], "quality_2": [{"value": 2}]}
+    export = read(tmp_path, argilla(rated))
+    assert [export.rated(vote) for vote in export.votes] == [{"So.": 4.0, "No.": 2.0}, {"So.": 1.0}]
+    export = read(tmp_path, argilla({"best": [{"value": ["response_1"]}] * 3}))
+    assert [vote.status.value for vote in export.votes] == ["submitted"] * 3
+    assert export.counts["copies"] == 0
+
+
 def test_argilla_free_text_is_a_completion_where_its_question_says_so(tmp_path: Path) -> None:
     row = {
         "id": "r1", "prompt": "Why?", "completion.responses": ["So it is.", "Draft"],

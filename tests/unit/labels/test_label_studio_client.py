@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from pipeline.labels.connection import check_url, find_token
 
 from pipeline.__main__ import run
 from pipeline.commands.label import parse
@@ -19,7 +20,7 @@ from pipeline.errors import ConfigError, DataError, LabelServerError
 from pipeline.labels.importers.label_studio_interface import parse_interface
 from pipeline.labels.importers.label_studio_wording import read_choice
 from pipeline.labels.pairs import LABELING_CONFIG, TASK_KEYS, pair_task, read_pairs
-from pipeline.labels.server import LabelStudioClient, Project, check_url, find_token
+from pipeline.labels.server import LabelStudioClient, Project
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyIjoiMSJ9.c2lnbmF0dXJl"
