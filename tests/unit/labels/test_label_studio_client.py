@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from pipeline.labels.connection import check_url, find_token
 
 from pipeline.__main__ import run
 from pipeline.commands.label import parse
 from pipeline.errors import ConfigError, DataError, LabelServerError
+from pipeline.labels.connection import check_url, find_token
 from pipeline.labels.importers.label_studio_interface import parse_interface
 from pipeline.labels.importers.label_studio_wording import read_choice
 from pipeline.labels.pairs import LABELING_CONFIG, TASK_KEYS, pair_task, read_pairs
