@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.data import CurateConfig, DataConfig, FilterConfig, SourceConfig, SourceSplit
-from pipeline.data.sources import source_name
+from pipeline.data.sources import source_names
 
 CARD_FILE = "data_card.md"
 SPLITS = ("train", "validation", "test")
@@ -77,15 +77,15 @@ def _sources(counts: Mapping[str, Any], data: DataConfig) -> list[str]:
     """Return every source of the configuration, and what was read under names that it does not know."""
     left = list(counts["sources"])
     rows = []
-    for source in data.sources:
-        key = (source_name(source, data), source.table.value)
+    for name, source in zip(source_names(data), data.sources, strict=True):
+        key = (name, source.table.value)
         account = next((entry for entry in left if (entry["source"], entry["table"]) == key), None)
         if account is not None:
             left.remove(account)
         use = "to guard against" if source.split is SourceSplit.guard else source.table.value
         use += ", protected" if source.split is SourceSplit.test else ""
         licence = "**none declared**" if source.licence is None else _plain(source.licence)
-        rows.append([_name(source, data), use, licence, *_numbers(account)])
+        rows.append([_name(name, source), use, licence, *_numbers(account)])
     rows += [[_code(entry["source"]), entry["table"], "of its exports", *_numbers(entry)] for entry in left]
     return ["## Sources", "", *_table(["from", "used as", "licence", "rows read", "rows kept"], rows)]
 
@@ -94,8 +94,8 @@ def _numbers(account: Mapping[str, Any] | None) -> list[str]:
     return ["–", "–"] if account is None else [f"{account['read']:,}", f"{account['accepted']:,}"]
 
 
-def _name(source: SourceConfig, data: DataConfig) -> str:
-    return _code(source_name(source, data)) + (f" at {_plain(source.revision)}" if source.revision else "")
+def _name(name: str, source: SourceConfig) -> str:
+    return _code(name) + (f" at {_plain(source.revision)}" if source.revision else "")
 
 
 def _licences(counts: Mapping[str, Any], data: DataConfig) -> list[str]:
@@ -108,8 +108,8 @@ def _licences(counts: Mapping[str, Any], data: DataConfig) -> list[str]:
     missing = counts["licences"].get(NO_LICENCE, 0)
     if missing:
         without = [
-            _name(source, data)
-            for source in data.sources
+            _name(name, source)
+            for name, source in zip(source_names(data), data.sources, strict=True)
             if source.licence is None and source.split is not SourceSplit.guard
         ]
         lines.append(

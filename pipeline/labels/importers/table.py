@@ -192,8 +192,8 @@ class _TableReader:
         known: dict[str, Any] = {"annotator": verdict.annotator}
         try:
             known["positions"] = (1, 0) if self._is_swapped(fields) else (0, 1)
-        except BadRowError as problem:
-            return self._judgement(fields, Scale.pairwise, problem=problem, **known)
+        except BadRowError as error:
+            return self._judgement(fields, Scale.pairwise, problem=error, **known)
         outcome = self._values.get(label_text(value))
         if outcome is None:
             allowed = ", ".join(self._values)
