@@ -51,4 +51,6 @@ def print_pairs(node: Node, resolution: Resolution) -> None:
     if train is None or not train.encoded:
         print(f"{node.name}: no train pair is left\n")
         return
-    print_training(node, resolution, base, section, train, sides=2)
+    upper = section.upper_layers if isinstance(section, RewardConfig) else None
+    tokens = sum(count.total_tokens for count in counts.values())
+    print_training(node, resolution, base, section, train, sides=2, upper_layers=upper, num_tokens=tokens)

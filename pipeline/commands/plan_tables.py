@@ -76,12 +76,17 @@ def print_training(
     train: EncodingCounts | PairCounts,
     *,
     sides: int,
+    upper_layers: int | None = None,
+    num_tokens: int = 0,
 ) -> None:
-    """Print steps, memory and time of a training; a pair has two sides."""
+    """Print steps, memory and time of a training; `graph.estimates.training_memory` says what the rest is."""
     steps = num_optimizer_steps(
         train.encoded, num_epochs=section.num_epochs, batch_size=section.batch_size, max_steps=section.max_steps
     )
-    memory = training_memory(base.folder, section, resolution.config.model, train.longest, sides=sides)
+    memory = training_memory(
+        base.folder, section, resolution.config.model, train.longest, sides=sides, upper_layers=upper_layers,
+        num_tokens=num_tokens,
+    )  # fmt: skip
     print(f"{node.name}: {steps:,} optimizer steps of {section.batch_size} {'pairs' if sides == 2 else 'rows'}")
     print_memory(node.name, memory)
     if node.name in resolution.made:
@@ -96,6 +101,7 @@ def print_memory(name: str, memory: MemoryEstimate) -> None:
     millions = f"base {memory.base_parameters / 1e6:.1f} M parameters, adapter {memory.adapter_parameters / 1e6:.2f} M"
     parts = f"base {size(memory.base)}, adapter and optimizer {size(memory.adapter)}, "
     parts += f"activations {size(memory.activations)}, head {size(memory.head)}"
+    parts += f", kept states of the lower layers {size(memory.kept)}" if memory.kept else ""
     print(f"{name}: {millions}; memory about {size(memory.total)} ({parts}); right to about a half")
 
 

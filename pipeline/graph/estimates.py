@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ ADAPTER_BYTES = 16  # per trained parameter: value, gradient and two moments, ea
 FROZEN_ADAPTER_BYTES = 4
 DRAWING_BYTES = 20  # per logit while a token is drawn: logits, probabilities and their running sum in fp64
 HEAD_CHUNK = 128  # positions whose logits exist at one time
+LAYER_NUMBER = re.compile(r"\.(\d+)\.")  # of model.layers.7.mlp.up_proj.weight
 NOT_ADAPTED = ("*embed*", "*lm_head*", "*wte*", "*wpe*", "*norm*")  # what "all-linear" leaves out
 
 Shapes = Mapping[str, Sequence[int]]
@@ -49,11 +51,12 @@ class MemoryEstimate:
     adapter: int
     activations: int
     head: int
+    kept: int = 0  # states of frozen lower layers, computed once for every row
 
     @property
     def total(self) -> int:
         """Everything, with the process itself."""
-        return PROCESS_BYTES + self.base + self.adapter + self.activations + self.head
+        return PROCESS_BYTES + self.base + self.adapter + self.activations + self.head + self.kept
 
 
 def weight_shapes(folder: Path) -> dict[str, list[int]]:
@@ -69,23 +72,30 @@ def weight_shapes(folder: Path) -> dict[str, list[int]]:
     return shapes
 
 
-def adapter_parameters(shapes: Shapes, lora: LoRAConfig) -> int:
-    """Count the parameters of a low-rank adapter: rank x (inputs + outputs) for every adapted matrix."""
+def adapter_parameters(shapes: Shapes, lora: LoRAConfig, *, first_layer: int = 0) -> int:
+    """Count the parameters of a low-rank adapter: rank x (inputs + outputs) for every adapted matrix.
+
+    With ``first_layer`` only those of that layer and the layers above it count.
+    """
     return sum(
         lora.rank * (shape[0] + shape[1])
         for name, shape in shapes.items()
-        if len(shape) == 2 and _is_adapted(name.removesuffix(".weight"), lora.targets)
+        if len(shape) == 2
+        and _is_adapted(name.removesuffix(".weight"), lora.targets)
+        and int(found[1] if (found := LAYER_NUMBER.search(name)) else 0) >= first_layer
     )
 
 
-def activation_values(config: Mapping[str, Any], length: int, attention: Attention, *, checkpointing: bool) -> int:
-    """Return how many values the backward pass keeps per token.
+def activation_values(
+    config: Mapping[str, Any], length: int, attention: Attention, *, checkpointing: bool, layers: int | None = None
+) -> int:
+    """Return how many values the backward pass keeps per token, in all layers or in as many as learn.
 
     Per layer: 16 vectors of the hidden size and 4 of the feed-forward size; with eager attention also 3 rows of
     attention scores per head, which the other implementations compute anew. With activation checkpointing: one vector
     of the hidden size per layer, and one layer in full.
     """
-    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"] if layers is None else layers
     feed_forward = config.get("intermediate_size") or 4 * hidden
     scores = 3 * config["num_attention_heads"] * length if attention is Attention.eager else 0
     per_layer: int = 16 * hidden + 4 * feed_forward + scores
@@ -94,23 +104,46 @@ def activation_values(config: Mapping[str, Any], length: int, attention: Attenti
 
 
 def training_memory(
-    folder: Path, section: Trained, model: ModelConfig, longest: int, *, sides: int = 1
+    folder: Path,
+    section: Trained,
+    model: ModelConfig,
+    longest: int,
+    *,
+    sides: int = 1,
+    upper_layers: int | None = None,
+    num_tokens: int = 0,
 ) -> MemoryEstimate:
-    """Estimate the peak of a training, which its batch of the longest rows decides; a pair has two sides."""
+    """Estimate the peak of a training, which its batch of the longest rows decides.
+
+    Args:
+        folder: Of the base.
+        section: Of the stage.
+        model: How the base is loaded.
+        longest: Tokens of the longest row.
+        sides: A pair has two.
+        upper_layers: Only so many layers learn; None is all.
+        num_tokens: Of all rows, whose states below the layers that learn are then kept.
+    """
     shapes = weight_shapes(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     base_parameters = sum(math.prod(shape) for shape in shapes.values())
-    trained = adapter_parameters(shapes, section.lora)
+    num_layers = int(config["num_hidden_layers"])
+    upper = num_layers if upper_layers is None else min(upper_layers, num_layers)
+    adapter = adapter_parameters(shapes, section.lora)
+    trained = adapter_parameters(shapes, section.lora, first_layer=num_layers - upper)
     # `auto` is bfloat16 or float32 by a probe of this machine; the larger is assumed.
     width = 2 if model.dtype in {DType.bfloat16, DType.float16} else 4
-    values = activation_values(config, longest, model.attention, checkpointing=section.activation_checkpointing)
+    values = activation_values(
+        config, longest, model.attention, checkpointing=section.activation_checkpointing, layers=upper
+    )
     return MemoryEstimate(
         base_parameters=base_parameters,
-        adapter_parameters=trained,
+        adapter_parameters=adapter,
         base=base_parameters // 2 if model.quantization == Quantization.nf4 else base_parameters * width,
-        adapter=trained * ADAPTER_BYTES,
+        adapter=trained * ADAPTER_BYTES + (adapter - trained) * FROZEN_ADAPTER_BYTES,
         activations=sides * section.microbatch_size * longest * values * width,
         head=HEAD_CHUNK * int(config["vocab_size"]) * (width + 4),
+        kept=0 if upper == num_layers else num_tokens * int(config["hidden_size"]) * width,
     )
 
 

@@ -34,7 +34,11 @@ def seal(course: PPOCourse, models: OneBackbone, dtype: DType, prompts: Prompts)
     write_durably(job.staging / "value" / VALUE_FILE, (chosen.path / VALUE_FILE).read_bytes())
     gates = decide_gates(course, step)
     for gate in gates:
-        job.run.notice(f"{gate['outcome']} {gate['name']}: {gate['reason']}")
+        text = f"{gate['outcome']} {gate['name']}: {gate['reason']}"
+        if gate["outcome"] == Decision.FAIL:
+            job.run.alert(f"{job.run.name}: {gate['name']}", text)
+        else:
+            job.run.notice(text)
     seen = {
         "measurements": [
             {"step": m.step, **m.row(), "by_length": m.by_length(), "n": len(m.proxy)} for m in monitor.measurements

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 
@@ -46,3 +47,51 @@ class Benchmark:
     summarise: Callable[[dict[str, list[Measurement]]], dict[str, Any]]
     measured_once: frozenset[str] = frozenset()  # variants that compare results and not speed
     peers: tuple[str, ...] = ()  # further variants, measured where `--peers` names them, because they must be installed
+
+
+def compared_losses(results: dict[str, list[Measurement]], ours: str, theirs: str) -> dict[str, Any]:
+    """Compare the losses of every step, with all digits of float32; nothing where one variant was left out.
+
+    Both may begin at the same number whatever is wrong, so how far ours move from there belongs to the result: equality
+    of losses that stand still would show nothing.
+    """
+    if not results.get(ours) or not results.get(theirs):
+        return {}
+    own, others = results[ours][0].losses, results[theirs][0].losses
+    return {
+        "max_loss_difference": max(abs(a - b) for a, b in zip(own, others, strict=True)),
+        "loss_moved_by": max(abs(loss - own[0]) for loss in own),
+        "losses": {ours: own, theirs: others},
+    }
+
+
+def compared_speeds(
+    results: dict[str, list[Measurement]], peers: Sequence[str], as_it_comes: Sequence[str]
+) -> dict[str, Any]:
+    """Return the ratios of the medians of `ours` to peers: to the best setting of any, and to the peer as it comes."""
+
+    def speed(variant: str) -> float:
+        return median(one.per_second for one in results[variant])
+
+    def memory(variant: str) -> float:
+        return median(one.peak_bytes for one in results[variant])
+
+    measured = [variant for variant in peers if results.get(variant)]
+    if not results.get("ours") or not measured:
+        return {}
+    summary: dict[str, Any] = {}
+    plain = [variant for variant in as_it_comes if variant in measured]
+    if plain:  # with --variants they may be left out, and nothing else stands for them
+        summary["ratio"] = speed("ours") / max(map(speed, plain))
+        summary["memory_ratio"] = memory("ours") / min(map(memory, plain))
+    best = max(measured, key=speed)
+    first = results["ours"][0]
+    return {
+        **summary,
+        "best_ratio": speed("ours") / speed(best),
+        "best_memory_ratio": memory("ours") / memory(best),
+        "best_peer": best,
+        f"{first.unit}_per_second": {variant: round(speed(variant), 3) for variant in ["ours", *measured]},
+        "peak_gb": {variant: round(memory(variant) / 1e9, 2) for variant in ["ours", *measured]},
+        "dtype": first.dtype,
+    }

@@ -7,14 +7,15 @@ import gzip
 import json
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from benchmarks.benchmark import Benchmark, Measurement
+from benchmarks.benchmark import Benchmark, Measurement, compared_losses, compared_speeds
 from benchmarks.sft import AS_IT_COMES, LEARNING_RATE, MAX_LENGTH, PEERS, SAME_BATCHES, SEED, Peer
 
 ROOT = Path(__file__).resolve().parents[2]
+COMPARED_PAIRS, COMPARED_BATCH = 8, 2  # what the variants that compare losses train on
 
 
 def measure(variant: str, options: argparse.Namespace) -> Measurement:
@@ -28,7 +29,7 @@ def measure(variant: str, options: argparse.Namespace) -> Measurement:
         clock = Clock(meter, trainer.data_collator)
         trainer.add_callback(clock)
         trainer.train()
-    timed_pairs = notes["pairs"] - options.batch_size  # the first step is not timed
+    timed_pairs = notes["pairs"] - notes["batch_size"]  # the first step is not timed
     reference_seconds = notes.pop("reference_seconds", 0.0) * timed_pairs / notes["pairs"]
     return Measurement(
         seconds=clock.seconds + reference_seconds,
@@ -41,8 +42,24 @@ def measure(variant: str, options: argparse.Namespace) -> Measurement:
     )
 
 
-def _trainer(variant: str, options: argparse.Namespace, folder: Path) -> tuple[Any, Any, str, dict[str, Any]]:
-    """Build the trainer of one variant over pairs that are the same for all."""
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What every variant trains on, and how it is cut into steps."""
+
+    base: Any
+    model: Any  # configuration of the base
+    runtime: Any
+    chat: Any
+    pairs: list[Any]
+    batch_size: int
+
+
+def prepare(variant: str, options: argparse.Namespace) -> Task:
+    """Load the tokenizer and encode the pairs.
+
+    Variants that compare losses take a few of the shortest pairs: float32 with the full logits of TRL's loss needs time
+    and memory that say nothing about whether two losses are equal.
+    """
     import transformers
 
     from pipeline.artifacts.base_model import cache_folder, resolve_base
@@ -59,26 +76,24 @@ def _trainer(variant: str, options: argparse.Namespace, folder: Path) -> tuple[A
     runtime = RuntimeConfig()
     base = resolve_base(model, cache_folder(runtime))
     chat = load_chat(base.folder, model)
-    pairs = encode_pairs(comparisons(options.rows), chat, max_length=MAX_LENGTH).pairs
-    pairs = pairs[: len(pairs) - len(pairs) % options.batch_size]
-    if len(pairs) < 2 * options.batch_size:
-        raise SystemExit(f"{len(pairs)} pairs are left, and at least {2 * options.batch_size} are needed")
+    pairs, batch_size = encode_pairs(comparisons(options.rows), chat, max_length=MAX_LENGTH).pairs, options.batch_size
+    if variant in SAME_BATCHES:
+        pairs, batch_size = sorted(pairs, key=lambda pair: pair.num_tokens)[:COMPARED_PAIRS], COMPARED_BATCH
+    pairs = pairs[: len(pairs) - len(pairs) % batch_size]
+    if len(pairs) < 2 * batch_size:
+        raise SystemExit(f"{len(pairs)} pairs are left, and at least {2 * batch_size} are needed")
     if variant.startswith("ours"):
         keep_memory()
-        return _ours(variant, base, model, runtime, chat, pairs, options, folder)
-    return _trl(variant, base, model, runtime, chat, pairs, options, folder)
+    return Task(base=base, model=model, runtime=runtime, chat=chat, pairs=pairs, batch_size=batch_size)
 
 
-def _ours(
-    variant: str,
-    base: Any,
-    model: Any,
-    runtime: Any,
-    chat: Any,
-    pairs: Any,
-    options: argparse.Namespace,
-    folder: Path,
-) -> tuple[Any, Any, str, dict[str, Any]]:
+def _trainer(variant: str, options: argparse.Namespace, folder: Path) -> tuple[Any, Any, str, dict[str, Any]]:
+    """Build the trainer of one variant over pairs that are the same for all."""
+    task = prepare(variant, options)
+    return _ours(variant, task, folder) if variant.startswith("ours") else _trl(variant, task, folder)
+
+
+def _ours(variant: str, task: Task, folder: Path) -> tuple[Any, Any, str, dict[str, Any]]:
     import time
 
     import torch
@@ -94,44 +109,35 @@ def _ours(
     from pipeline.stages.pairs import PairRows
     from pipeline.stages.reference import ROWS_PER_BATCH, ReferenceLogprobs
 
-    device = choose_device(runtime)
+    pairs, device = task.pairs, choose_device(task.runtime)
     probe = probe_dtype(device)
     same_batches = variant in SAME_BATCHES
     dtype = DType.float32 if same_batches else probe.dtype
     optimizer = OptimizerConfig(learning_rate=LEARNING_RATE, schedule=Schedule.constant, warmup_fraction=0.0)
     config = DPOConfig(
-        seed=SEED, optimizer=optimizer, num_epochs=1, batch_size=options.batch_size, soft_labels=False,
-        microbatch_size=options.batch_size if same_batches else max(1, options.batch_size // 4),
+        seed=SEED, optimizer=optimizer, num_epochs=1, batch_size=task.batch_size, soft_labels=False,
+        microbatch_size=task.batch_size if same_batches else max(1, task.batch_size // 4),
         group_by_length=not same_batches,
     )  # fmt: skip
-    loaded = load_base(base, model, runtime, dtype)
+    loaded = load_base(task.base, task.model, task.runtime, dtype)
     started = time.perf_counter()
     sides = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
     nats = [scored.nats for scored in score(loaded, sides, 2 * ROWS_PER_BATCH)]
     seconds = time.perf_counter() - started
     sums = torch.tensor(nats).view(-1, 2)
-    rows = PairRows(chat=chat, train=pairs, validation=[], counts={})
+    rows = PairRows(chat=task.chat, train=pairs, validation=[], counts={})
     arguments = trainer_arguments(
-        config, section="dpo", output_dir=folder, num_steps=len(pairs) // options.batch_size, device=device, dtype=dtype
+        config, section="dpo", output_dir=folder, num_steps=len(pairs) // task.batch_size, device=device, dtype=dtype
     )
     meter = StepMeter()
     policy = add_lora(loaded, LoRAConfig(), SEED)
     reference = ReferenceLogprobs(train=sums, validation=sums[:0])
     trainer = make_trainer(policy, rows, config, arguments, meter, reference)
-    notes = {"probe": str(probe), "pairs": len(pairs), "reference_seconds": seconds}
+    notes = {"probe": str(probe), "pairs": len(pairs), "batch_size": task.batch_size, "reference_seconds": seconds}
     return trainer, meter, dtype.value, notes
 
 
-def _trl(
-    variant: str,
-    base: Any,
-    model: Any,
-    runtime: Any,
-    chat: Any,
-    pairs: Any,
-    options: argparse.Namespace,
-    folder: Path,
-) -> tuple[Any, Any, str, dict[str, Any]]:
+def _trl(variant: str, task: Task, folder: Path) -> tuple[Any, Any, str, dict[str, Any]]:
     import datasets
     import peft
     import trl
@@ -140,31 +146,32 @@ def _trl(
     from pipeline.models.loading import add_lora, load_base
     from pipeline.stages.pairs import pair_order
 
-    same_batches = variant in SAME_BATCHES
+    pairs, same_batches = task.pairs, variant in SAME_BATCHES
     peer = PEERS.get(variant, Peer(False, False, False))
     if same_batches:
-        order = pair_order(pairs, num_epochs=1, batch_size=options.batch_size, seed=SEED, group_by_length=False)
+        order = pair_order(pairs, num_epochs=1, batch_size=task.batch_size, seed=SEED, group_by_length=False)
         pairs = [pairs[number] for number in order]
     extra = {} if peer.activation_checkpointing is None else {"activation_checkpointing": peer.activation_checkpointing}
     arguments = trl.DPOConfig(
-        output_dir=str(folder), per_device_train_batch_size=options.batch_size, num_train_epochs=1, seed=SEED,
+        output_dir=str(folder), per_device_train_batch_size=task.batch_size, num_train_epochs=1, seed=SEED,
         learning_rate=LEARNING_RATE, lr_scheduler_type="constant", bf16=peer.bf16, use_cpu=True, max_length=None,
         train_sampling_strategy="sequential" if same_batches else "random", report_to="none", save_strategy="no",
         logging_steps=1, disable_tqdm=True, dataloader_pin_memory=False, **extra,
     )  # fmt: skip
     if same_batches:
-        policy: Any = add_lora(load_base(base, model, runtime, DType.float32), LoRAConfig(), SEED)
+        policy: Any = add_lora(load_base(task.base, task.model, task.runtime, DType.float32), LoRAConfig(), SEED)
         adapter: dict[str, Any] = {}
     else:
-        policy = str(base.folder)
+        policy = str(task.base.folder)
         lora = peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
         adapter = {"peft_config": lora}
     placeholder = datasets.Dataset.from_dict({"prompt": ["Q:"], "chosen": [" a"], "rejected": [" b"]})
     trainer = trl.DPOTrainer(
-        model=policy, args=arguments, train_dataset=placeholder, processing_class=chat.tokenizer, **adapter
+        model=policy, args=arguments, train_dataset=placeholder, processing_class=task.chat.tokenizer, **adapter
     )
     trainer.train_dataset = trl_rows(pairs)  # what TRL's own preparation makes of a row, from the very same tokens
-    return trainer, None, "bfloat16 autocast" if peer.bf16 else "float32", {"pairs": len(pairs)}
+    notes = {"pairs": len(pairs), "batch_size": task.batch_size}
+    return trainer, None, "bfloat16 autocast" if peer.bf16 else "float32", notes
 
 
 def trl_rows(pairs: Any) -> Any:
@@ -227,34 +234,8 @@ def comparisons(num_rows: int) -> list[Any]:
 
 
 def summarise(results: dict[str, list[Measurement]]) -> dict[str, Any]:
-    """Return the ratios of the medians."""
-
-    def speed(variant: str) -> float:
-        return median(one.per_second for one in results[variant])
-
-    def memory(variant: str) -> float:
-        return median(one.peak_bytes for one in results[variant])
-
-    summary: dict[str, Any] = {}
-    if all(results.get(variant) for variant in SAME_BATCHES):
-        ours, theirs = (results[variant][0].losses for variant in SAME_BATCHES)
-        summary["max_loss_difference"] = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-    peers = [variant for variant in VARIANTS if variant != "ours" and results.get(variant)]
-    if results.get("ours") and peers:
-        as_it_comes = [variant for variant in AS_IT_COMES if variant in peers]
-        best = max(peers, key=speed)
-        if as_it_comes:
-            summary["ratio"] = speed("ours") / max(map(speed, as_it_comes))
-            summary["memory_ratio"] = memory("ours") / min(map(memory, as_it_comes))
-        summary |= {
-            "best_ratio": speed("ours") / speed(best),
-            "best_memory_ratio": memory("ours") / memory(best),
-            "best_peer": best,
-            "pairs_per_second": {variant: round(speed(variant), 3) for variant in ["ours", *peers]},
-            "peak_gb": {variant: round(memory(variant) / 1e9, 2) for variant in ["ours", *peers]},
-            "dtype": results["ours"][0].dtype,
-        }
-    return summary
+    """Return the ratios of the medians, and how the losses on the same batches differ."""
+    return {**compared_losses(results, *SAME_BATCHES), **compared_speeds(results, VARIANTS[1:], AS_IT_COMES)}
 
 
 # TRL's trainer of pairs cannot group by length: it reads lengths from a column that pairs do not have.

@@ -9,10 +9,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from benchmarks.benchmark import Benchmark, Measurement
+from benchmarks.benchmark import Benchmark, Measurement, compared_losses, compared_speeds
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNING_RATE, SEED, MAX_LENGTH = 2e-4, 17, 1024
@@ -206,33 +205,10 @@ def demonstrations(num_rows: int) -> list[Any]:
 
 
 def summarise(results: dict[str, list[Measurement]]) -> dict[str, Any]:
-    """Return the ratios of the medians."""
-
-    def speed(variant: str) -> float:
-        return median(one.per_second for one in results[variant])
-
-    def memory(variant: str) -> float:
-        return median(one.peak_bytes for one in results[variant])
-
-    summary: dict[str, Any] = {}
-    if all(results.get(variant) for variant in SAME_BATCHES):
-        ours, theirs = (results[variant][0].losses for variant in SAME_BATCHES)
-        summary["max_loss_difference"] = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-    peers = [variant for variant in PEERS if results.get(variant)]
-    if results.get("ours") and peers:
-        as_it_comes = [variant for variant in AS_IT_COMES if variant in peers]
-        best = max(peers, key=speed)
-        first = results["ours"][0]
-        if as_it_comes:  # with --variants they may be left out, and nothing else stands for them
-            summary["ratio"] = speed("ours") / max(map(speed, as_it_comes))
-            summary["memory_ratio"] = memory("ours") / min(map(memory, as_it_comes))
+    """Return the ratios of the medians, and how the losses on the same batches differ."""
+    summary = {**compared_losses(results, *SAME_BATCHES), **compared_speeds(results, list(PEERS), AS_IT_COMES)}
+    for first in results.get("ours", [])[:1]:
         summary |= {
-            "best_ratio": speed("ours") / speed(best),
-            "best_memory_ratio": memory("ours") / memory(best),
-            "best_peer": best,
-            "tokens_per_second": {variant: round(speed(variant), 1) for variant in ["ours", *peers]},
-            "peak_gb": {variant: round(memory(variant) / 1e9, 2) for variant in ["ours", *peers]},
-            "dtype": first.dtype,
             "probe": first.notes["probe"],
             "processed_tokens": first.processed,
             "supervised_tokens": first.supervised,

@@ -155,7 +155,9 @@ def test_the_policy_with_the_best_gold_score_is_the_one_that_is_sealed(workshop:
     assert "would be seen four times in five" in gate["reason"]
 
 
-def test_a_run_whose_rewards_are_never_earned_says_so_and_does_not_look_like_a_success(workshop: PPOWorkshop) -> None:
+def test_a_run_whose_rewards_are_never_earned_says_so_and_does_not_look_like_a_success(
+    workshop: PPOWorkshop, capsys: pytest.CaptureFixture[str]
+) -> None:
     """No completion holds that letter."""
     never = NamedReward(name="contains_share", params={"phrases": ["\N{SNOWMAN}"]})
     monitor = MonitorConfig(every=2, num_prompts=4)
@@ -166,6 +168,16 @@ def test_a_run_whose_rewards_are_never_earned_says_so_and_does_not_look_like_a_s
     assert gates["rewards_tell_apart"]["outcome"] == "FAIL"
     assert "told 0.0% of 32 sampled completions from the rest" in gates["rewards_tell_apart"]["reason"]
     assert gates["score_rises"]["outcome"] != "PASS"
+    told = capsys.readouterr().out
+    assert "before training 100% of 4 held-out completions have the score 0: the rewards hardly tell apart" in told
+    assert "FAIL rewards_tell_apart" in told
+
+
+def test_a_run_whose_rewards_are_earned_is_not_warned_of(
+    workshop: PPOWorkshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workshop.train(small_config(num_rollouts=2), "earned")
+    assert "before training" not in capsys.readouterr().out
 
 
 def test_a_kl_budget_ends_the_run_and_falls_back_inside_it(workshop: PPOWorkshop) -> None:

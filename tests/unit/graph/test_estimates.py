@@ -11,6 +11,7 @@ from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Provenance, Store
 from pipeline.config.ppo import PPOConfig, ValueModel
+from pipeline.config.reward import RewardConfig
 from pipeline.config.shared import Attention, DType, LoRAConfig, ModelConfig
 from pipeline.config.stages import SFTConfig
 from pipeline.errors import ModelError
@@ -93,6 +94,20 @@ def test_memory_follows_its_parts(model: Path) -> None:
     half = training_memory(model, replace(sft, microbatch_size=4), ModelConfig(dtype=DType.bfloat16), 100)
     assert half.activations == narrow.activations // 2
     assert half.total < narrow.total
+
+
+def test_where_only_upper_layers_learn_the_others_cost_their_states_and_no_gradient(model: Path) -> None:
+    """One of two layers of a reward model: half of the adapter is frozen, and 1,000 tokens keep 64 fp32 values each."""
+    config, dtype = RewardConfig(microbatch_size=4), ModelConfig(dtype=DType.float32)
+    whole = training_memory(model, config, dtype, 100, sides=2, num_tokens=1000)
+    upper = training_memory(model, config, dtype, 100, sides=2, upper_layers=1, num_tokens=1000)
+    assert (whole.kept, upper.kept) == (0, 1000 * 64 * 4)
+    assert upper.activations == whole.activations // 2
+    assert whole.adapter == 2 * INS_AND_OUTS * 16 * 16
+    assert upper.adapter == INS_AND_OUTS * 16 * (16 + 4)
+    assert upper.adapter_parameters == whole.adapter_parameters == 2 * INS_AND_OUTS * 16
+    assert upper.total == whole.total - whole.activations // 2 - INS_AND_OUTS * 16 * 12 + 256_000
+    assert training_memory(model, config, dtype, 100, sides=2, upper_layers=9, num_tokens=1000) == whole
 
 
 def test_a_rate_is_remembered_for_the_same_machine_and_base(tmp_path: Path) -> None:
