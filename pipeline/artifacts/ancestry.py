@@ -54,4 +54,6 @@ def read_rows(artifact: Artifact) -> list[dict[str, Any]]:
     trained = artifact.kind in (ArtifactKind.policy, ArtifactKind.reward_model)
     if not trained or METRICS_FILE not in artifact.manifest.files:
         return []
-    return [json.loads(line) for line in artifact.file(METRICS_FILE).read_bytes().splitlines() if line.strip()]
+    lines = [line for line in artifact.file(METRICS_FILE).read_bytes().splitlines() if line.strip()]
+    rows: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")  # at once takes half the time
+    return rows

@@ -63,7 +63,7 @@ def build_comparison(
         "runs": [_run(run) for run in chosen.runs],
         "sweeps": [{"name": entry.name, "status": entry.status, "method": entry.method, "objectives": entry.objectives}
                    for entry in chosen.sweeps],
-        "candidates": [_candidate(entry, chosen.runs, parameters, ranking["order"]) for entry in found],
+        "candidates": [_candidate(entry, found, chosen.runs, parameters, ranking["order"]) for entry in found],
         "suites": _suites(suites, metrics, reference),
         "metrics": rows,
         "refusals": refusals(found),
@@ -91,22 +91,34 @@ def _run(run: RunRecord) -> dict[str, Any]:
 
 
 def _candidate(
-    entry: Candidate, runs: Sequence[RunRecord], parameters: dict[str, dict[str, Any]], order: Sequence[str]
+    entry: Candidate,
+    found: Sequence[Candidate],
+    runs: Sequence[RunRecord],
+    parameters: dict[str, dict[str, Any]],
+    order: Sequence[str],
 ) -> dict[str, Any]:
-    """Return a candidate with its labels: the parameters that vary in what is ranked, else its run's name."""
-    short, several = short_names(list(parameters)), any(len(run.report["policies"]) > 1 for run in runs if run.report)
+    """Return a candidate with its labels: its policy where they differ, and the parameters that vary among its likes.
+
+    Without either it goes by its run's name.
+    """
+    short, policies = short_names(list(parameters)), {other.policy for other in found}
+    likes = [other.key for other in found if other.policy == entry.policy and other.key in order]
     named = [
         (name, setting_text(values[entry.key]))
         for name, values in parameters.items()
-        if entry.key in values and len({repr(values.get(key)) for key in order}) > 1
+        if entry.key in values and len({repr(values.get(key)) for key in likes}) > 1
     ]
     name = entry.run.name.removeprefix(entry.run.name[:5] if YEAR.match(entry.run.name) else "")
-    name = f"{name}, {entry.policy}" if several and not named else name
+    several = any(len(run.report["policies"]) > 1 for run in runs if run.report)
+    if len(policies) > 1:  # of different stages: what made them says more than where their settings part
+        own = [entry.policy, *([name] if len(likes) > 1 and not named else [])]
+    else:
+        own = [] if named else [f"{name}, {entry.policy}" if several else name]
     return {
         "key": entry.key, "run": runs.index(entry.run), "policy": entry.policy, "artifact": entry.artifact,
         "twin_of": entry.twin_of, "refused": entry.refused,
-        "label": ", ".join(f"{short[key]}={value}" for key, value in named[:LABEL_KEYS]) or name,
-        "short": ", ".join(value for _, value in named[:LABEL_KEYS]) or name,
+        "label": ", ".join([*own, *(f"{short[key]}={value}" for key, value in named[:LABEL_KEYS])]),
+        "short": ", ".join([*own, *(value for _, value in named[:LABEL_KEYS])]),
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 from scipy.special import xlogy
 
 from pipeline.statistics.bootstrap import DRAWS, cluster_draws
@@ -198,7 +198,7 @@ def _error(columns: Array, clusters: Sequence[Hashable], confidence: float, draw
         away.append(np.abs(drawn[:, :-1] / drawn[:, -1:] - gaps).sum(axis=1))
     # Draws of C clusters spread by sqrt((C - 1) / C) too little, and their tail is a normal one.
     widening = math.sqrt(num_clusters / (num_clusters - 1)) * t_quantile(num_clusters, confidence)
-    widening /= float(stats.norm.ppf(0.5 + confidence / 2))
+    widening /= float(special.ndtri(0.5 + confidence / 2))
     reach = float(np.quantile(np.concatenate(away), confidence)) * widening
     return Estimate(
         estimate=estimate,

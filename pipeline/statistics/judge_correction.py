@@ -12,7 +12,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special
 
 from pipeline.statistics.clusters import finite_vector, too_few
 from pipeline.statistics.intervals import Estimate, effective_items, mean_interval
@@ -134,7 +134,7 @@ def prediction_powered_mean(
         return Estimate.unknown(estimate, n, clusters, next(part.method for part in parts if part.low is None))
     first, second = errors[0] ** 2, errors[1] ** 2
     freedom = (first + second) ** 2 / (first**2 / (parts[0].clusters - 1) + second**2 / (parts[1].clusters - 1))
-    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * math.sqrt(first + second)
+    half = float(special.stdtrit(freedom, 0.5 + confidence / 2)) * math.sqrt(first + second)
     return Estimate(
         estimate=estimate,
         low=estimate - half,

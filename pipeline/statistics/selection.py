@@ -23,7 +23,7 @@ from pipeline.statistics.intervals import ROUNDING
 Array = npt.NDArray[np.float64]
 
 DRAWS = 20_000
-SUBSET_DRAWS = 4_000  # for each policy that may be the best
+FEW_DRAWS = 4_000  # of a mean, and for each policy that may be the best
 
 
 def influences(values: npt.ArrayLike, weights: npt.ArrayLike, clusters: Sequence[Hashable]) -> Array:
@@ -65,7 +65,7 @@ def max_t_quantile(differences: Array, *, confidence: float = 0.95, draws: int =
     return max(single, float(np.quantile(largest, confidence)))
 
 
-def chance_lead(differences: Array, *, draws: int = DRAWS, seed: int = 0) -> float:
+def chance_lead(differences: Array, *, draws: int = FEW_DRAWS, seed: int = 0) -> float:
     """Return by how much the best of k policies would lead if all of them were equal to what they are compared with.
 
     Args:
@@ -77,7 +77,7 @@ def chance_lead(differences: Array, *, draws: int = DRAWS, seed: int = 0) -> flo
 
 
 def possibly_best(
-    values: Sequence[float], errors: Array, *, confidence: float = 0.95, draws: int = SUBSET_DRAWS, seed: int = 0
+    values: Sequence[float], errors: Array, *, confidence: float = 0.95, draws: int = FEW_DRAWS, seed: int = 0
 ) -> list[bool]:
     """Return which of k policies may be the best: the truly best one is among them with this confidence.
 
@@ -96,7 +96,7 @@ def possibly_best(
     # The quantile of the largest of k lies between that of one and Bonferroni's, so most need no draws.
     single = t_quantile(len(errors), 2 * confidence - 1)
     surely = t_quantile(len(errors), 1 - 2 * (1 - confidence) / max(1, len(estimates) - 1))
-    kept = []
+    kept, apart = [], np.empty_like(drawn)
     for index in range(len(estimates)):
         spread = _errors(errors - errors[:, index : index + 1])
         others = spread > ROUNDING * max(float(np.abs(errors).max(initial=0.0)), 1e-300)
@@ -110,7 +110,9 @@ def possibly_best(
         if leads.max() > surely:
             kept.append(False)
             continue
-        apart = (drawn[:, others] - drawn[:, index : index + 1]) / spread[others].astype(np.float32)
+        # Those that are never apart from it lead by 0, which is below every quantile that is asked for.
+        np.subtract(drawn, drawn[:, index : index + 1], out=apart)
+        apart *= np.divide(1.0, spread, out=np.zeros_like(spread), where=others).astype(np.float32)
         by_chance = apart.max(axis=1) / scale
         kept.append(bool(leads.max() <= np.quantile(by_chance, confidence)))
     return kept

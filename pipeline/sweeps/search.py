@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.hashing import sha256_text
 from pipeline.config.space import Axis
 from pipeline.config.sweep import Pruner, SweepConfig, SweepMethod
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.sweeps.record import Trial, TrialStatus
+from pipeline.tracking.redaction import Redactor
 
 if TYPE_CHECKING:
     import optuna
@@ -51,6 +53,7 @@ class Search:
         self._worker = f"{platform.node()}:{folder.absolute()}"
         self._live: dict[int, optuna.trial.Trial] = {}  # proposed by this process, by number in the study
         storage = config.storage or f"sqlite:///{folder.absolute() / STUDY_FILE}"
+        self._kind = storage.partition("://")[0]
         pruner = (
             optuna.pruners.MedianPruner(config.startup_trials, config.pruner_warmup)
             if config.pruner is Pruner.median
@@ -66,16 +69,36 @@ class Search:
             )
         except (SQLAlchemyError, ImportError, ValueError) as error:
             hint = " pip install 'finetune-pipeline[postgresql]'." if isinstance(error, ImportError) else ""
-            kind = storage.partition("://")[0]
-            raise ConfigError(f"sweep.storage: {kind} cannot be opened: {error}.{hint}") from error
+            raise ConfigError(f"sweep.storage: {self._kind} cannot be opened: {error}.{hint}") from error
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Turn the loss of the storage into one error; the trials that ended are recorded all the same.
+
+        Raises:
+            StorageError: The storage does not answer.
+        """
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (SQLAlchemyError, StorageInternalError) as error:
+            cause = error.__cause__ or error
+            reason = Redactor().text(next(iter(str(cause).strip().splitlines()), type(cause).__name__))
+            raise StorageError(
+                f"sweep.storage: {self._kind} does not answer any more: {reason}. Running trials were stopped and keep "
+                "their work; the same command goes on once the storage answers."
+            ) from error
 
     def retire_leftovers(self) -> None:
         """Close what an earlier process of this sweep proposed and did not tell the end of; it is run again."""
         import optuna
 
-        for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            if trial.user_attrs.get(WORKER) == self._worker:
-                self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        with self._answering():
+            for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+                if trial.user_attrs.get(WORKER) == self._worker:
+                    self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
     def num_elsewhere(self) -> int:
         """Return how many trials of the study other sweeps run or have ended."""
@@ -83,7 +106,8 @@ class Search:
 
         states = optuna.trial.TrialState
         counted = (states.RUNNING, states.COMPLETE, states.PRUNED)
-        trials = self.study.get_trials(deepcopy=False, states=counted)
+        with self._answering():
+            trials = self.study.get_trials(deepcopy=False, states=counted)
         return sum(trial.user_attrs.get(WORKER, self._worker) != self._worker for trial in trials)
 
     def propose(self, number: int) -> tuple[int, dict[str, str]]:
@@ -93,8 +117,9 @@ class Search:
         it would have proposed.
         """
         self.study.sampler = self._sampler(number)
-        trial = self.study.ask(self._distributions())
-        trial.set_user_attr(WORKER, self._worker)
+        with self._answering():
+            trial = self.study.ask(self._distributions())
+            trial.set_user_attr(WORKER, self._worker)
         self._live[trial.number] = trial
         return trial.number, {axis.key: axis.text(trial.params[axis.key]) for axis in self._axes}
 
@@ -132,10 +157,15 @@ class Search:
 
         if self._config.pruner is Pruner.none or not trial.intermediate:
             return False
-        return bool(self.study.pruner.prune(self.study, self._frozen(trial, optuna.trial.TrialState.RUNNING)))
+        with self._answering():
+            return bool(self.study.pruner.prune(self.study, self._frozen(trial, optuna.trial.TrialState.RUNNING)))
 
     def tell(self, trial: Trial) -> None:
         """Keep how a trial ended."""
+        with self._answering():
+            self._tell(trial)
+
+    def _tell(self, trial: Trial) -> None:
         import optuna
 
         states = optuna.trial.TrialState

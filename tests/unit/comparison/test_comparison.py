@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,19 @@ def test_differences_in_configuration_and_lineage(outputs: Path) -> None:
     whole = compare(outputs, "sweep")
     assert list(whole["config"]["keys"]) == ["dpo.beta", "dpo.optimizer.learning_rate"]
     assert whole["lineage"]["sentence"] == "They have the same base model and the same data set."
+
+
+def test_runs_of_different_stages_go_by_their_policies(outputs: Path) -> None:
+    """Their settings part in many keys, none of which says what they are."""
+    for policy, skill in (("ppo", 0.6), ("kto", 0.65)):
+        samples = [*samples_of("sft", 0.5), *samples_of(policy, skill)]
+        write_run(outputs, f"only-{policy}", samples, config={policy: {"beta": 0.2}, "seed": 17})
+    labels = {entry["label"] for entry in compare(outputs, "sweep-0", "only-ppo", "only-kto")["candidates"]}
+    assert labels == {"dpo", "ppo", "kto"}
+    several = compare(outputs, "sweep-0", "sweep-1", "only-ppo")["candidates"]
+    assert several[2]["label"] == "ppo"
+    assert all(re.match(r"dpo, .*learning_rate=", entry["label"]) for entry in several[:2])
+    assert len({entry["label"] for entry in several}) == 3
 
 
 def test_a_whole_grid_has_effects_by_item_and_a_search_has_importance(made: Path) -> None:

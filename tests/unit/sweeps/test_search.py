@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config.space import Axis
 from pipeline.config.sweep import Pruner, SweepConfig, SweepMethod
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.sweeps.record import Trial, TrialStatus
 from pipeline.sweeps.search import Search
 
@@ -36,6 +36,17 @@ def finish(search: Search, trial: Trial) -> None:
     """Small learning rates are good."""
     trial.status, trial.objectives = TrialStatus.finished, [float(trial.overrides[0].partition("=")[2])]
     search.tell(trial)
+
+
+def test_a_storage_that_is_lost_is_one_error(tmp_path: Path) -> None:
+    search = open_search(tmp_path)
+    finish(search, propose(search, 0))
+    last = propose(search, 1)
+    (tmp_path / "study.db").write_bytes(b"no database any more" * 400)
+    last.status, last.objectives, last.intermediate = TrialStatus.finished, [1.0], [(1, 1.0)]
+    for ask in (search.num_elsewhere, search.retire_leftovers, lambda: search.propose(2), lambda: search.tell(last)):
+        with pytest.raises(StorageError, match=r"sweep.storage: sqlite does not answer any more: .*\. Running trials"):
+            ask()
 
 
 def test_proposals_are_overrides_within_the_space(tmp_path: Path) -> None:
