@@ -134,7 +134,7 @@ class Problem:
 
     def score(self, rollout: Rollout) -> Scores:
         numbers = [NUMBER[tuple(completion.ids)] for completion in rollout.completions]
-        return Scores(total=self.scores[numbers], by_name={})
+        return Scores(total=self.scores[numbers], by_name={"score": self.scores[numbers]})
 
 
 def make_problem() -> Problem:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from pipeline.artifacts.base_model import BaseModel
-from pipeline.commands.plan_tables import count_part, print_memory, span
-from pipeline.commands.runs import print_table
+from pipeline.commands.plan_tables import count_part, expected_time, find_dataset, print_counts, print_memory
 from pipeline.config.data import TableName
 from pipeline.config.grpo import GRPOConfig
 from pipeline.config.ppo import REWARD_MODEL, PPOConfig, longest_prompt
 from pipeline.data.encode import EncodingCounts, load_chat
 from pipeline.data.tables import part_name
-from pipeline.graph.estimates import ppo_memory, remembered_rate
+from pipeline.graph.estimates import ppo_memory
 from pipeline.graph.nodes import Node
 from pipeline.graph.resolution import Resolution
-from pipeline.runtime.environment import environment
 
 
 def print_prompts(node: Node, resolution: Resolution) -> None:
     """Print prompts, episodes, optimizer steps and time of PPO and GRPO, and the memory of PPO."""
-    config, base = resolution.config, resolution.base_for(node)
-    if base is None or any(source.node and source.node not in resolution.made for source in node.inputs["dataset"]):
+    config, base, dataset = resolution.config, resolution.base_for(node), find_dataset(node, resolution)
+    if base is None or dataset is None:
         return
     section: PPOConfig | GRPOConfig = config.grpo if GRPOConfig in node.spec.sections else config.ppo
-    source = node.inputs["dataset"][0]
-    dataset = resolution.reference(source.reference) if source.reference else resolution.made[source.node or ""]
     chat, counts = load_chat(base.folder, config.model), {}
     for split in ("train", "validation"):
         if part_name(TableName.prompts, split) in dataset.manifest.parts:
@@ -32,15 +28,11 @@ def print_prompts(node: Node, resolution: Resolution) -> None:
             counts[split] = parts["prompts"]
             if step > 1:
                 print(f"{node.name}: one prompt in {step} of {split} was counted")
-    cells = [
-        [node.name, split, f"{count.given:,}", f"{count.encoded:,}", f"{count.total_tokens:,}", f"{count.longest:,}"]
+    cells = {
+        split: [f"{number:,}" for number in (count.given, count.encoded, count.total_tokens, count.longest)]
         for split, count in counts.items()
-    ]
-    print_table("STAGE SPLIT PROMPTS KEPT TOKENS LONGEST", cells)
-    for split, count in counts.items():
-        if count.dropped:
-            reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(count.dropped.items()))
-            print(f"{node.name}: dropped of {split}: {reasons}")
+    }
+    print_counts(node.name, "PROMPTS KEPT TOKENS LONGEST", cells, counts)
     train = counts.get("train")
     if train is None or not train.encoded:
         print(f"{node.name}: no train prompt is left; raise {node.name}.max_prompt_length\n")
@@ -71,11 +63,4 @@ def _time(node: Node, ppo: PPOConfig | GRPOConfig, base: BaseModel, resolution: 
     if node.name in resolution.made:
         return "cached, so nothing is trained"
     episodes = ppo.num_rollouts * ppo.rollout_size
-    known = remembered_rate(resolution.store, node.spec.name, "episodes", environment(), base.digest, {})
-    if known is None:
-        return f"time unknown for {episodes:,} episodes: this machine has sealed no such run with this base yet"
-    rate, artifact = known
-    return (
-        f"about {span(episodes / rate)} for {episodes:,} episodes at {60 * rate:,.1f} a minute, measuring and loading "
-        f"included, as {artifact.id} took"
-    )
+    return expected_time(node, resolution, base, "episodes", episodes, lambda rate: f"{60 * rate:,.1f} a minute")

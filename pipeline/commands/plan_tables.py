@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import pyarrow.parquet
 
@@ -39,6 +40,12 @@ SMALL_DIFFERENCE, PLANNED_VARIANCE = 0.05, 0.25  # of shares that differ on a qu
 MAX_ENCODED = 20_000  # rows of a table that no stage reads; more are counted by a sample
 
 
+class Dropping(Protocol):
+    """Counts of rows that a stage keeps and drops."""
+
+    dropped: dict[str, int]  # by reason
+
+
 def print_rows(dataset: Artifact) -> None:
     """Print how many rows each table and split has."""
     rows = []
@@ -51,21 +58,32 @@ def print_rows(dataset: Artifact) -> None:
 
 def print_sft(node: Node, resolution: Resolution) -> None:
     """Print tokens, steps, memory and time of supervised fine-tuning."""
-    config, base = resolution.config, resolution.base_for(node)
-    if base is None or any(source.node and source.node not in resolution.made for source in node.inputs["dataset"]):
+    config, base, dataset = resolution.config, resolution.base_for(node), find_dataset(node, resolution)
+    if base is None or dataset is None:
         return
-    counts = count_tokens(config, base, resolution.inputs(node)["dataset"][0])
-    header = "STAGE SPLIT ROWS KEPT DROPPED TRUNCATED TOKENS SUPERVISED LONGEST"
-    print_table(header, [[node.name, split, *_cells(count)] for split, count in counts.items()])
-    for split, count in counts.items():
-        if count.dropped:
-            reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(count.dropped.items()))
-            print(f"{node.name}: dropped of {split}: {reasons}")
+    counts = count_tokens(config, base, dataset)
+    header = "ROWS KEPT DROPPED TRUNCATED TOKENS SUPERVISED LONGEST"
+    print_counts(node.name, header, {split: _cells(count) for split, count in counts.items()}, counts)
     sft, train = config.sft, counts["train"]
     if not train.encoded:
         print(f"{node.name}: no train row is left; raise sft.max_length or set sft.overlength=truncate\n")
         return
     print_training(node, resolution, base, sft, train, sides=1)
+
+
+def find_dataset(node: Node, resolution: Resolution) -> Artifact | None:
+    """Return the data set that a node reads; None as long as it is not made."""
+    source = node.inputs["dataset"][0]
+    return resolution.reference(source.reference) if source.reference else resolution.made.get(source.node or "")
+
+
+def print_counts(name: str, header: str, cells: Mapping[str, Sequence[str]], counts: Mapping[str, Dropping]) -> None:
+    """Print what a stage keeps of each split, a column for each word of the header, and why it drops the rest."""
+    print_table(f"STAGE SPLIT {header}", [[name, split, *row] for split, row in cells.items()])
+    for split, count in counts.items():
+        if count.dropped:
+            reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(count.dropped.items()))
+            print(f"{name}: dropped of {split}: {reasons}")
 
 
 def print_training(
@@ -93,7 +111,8 @@ def print_training(
         print(f"{node.name}: cached, so nothing is trained\n")
         return
     tokens = train.total_tokens * min(steps * section.batch_size / train.encoded, section.num_epochs)
-    print(f"{node.name}: {_time_of_tokens(node, resolution, base, tokens)}\n")
+    time = expected_time(node, resolution, base, "processed_tokens", tokens, lambda rate: f"{rate:,.0f} tokens/s")
+    print(f"{node.name}: {time}\n")
 
 
 def print_memory(name: str, memory: MemoryEstimate) -> None:
@@ -220,14 +239,18 @@ def _num_rows(node: Node, suite: SuiteConfig, resolution: Resolution) -> int | N
     return None
 
 
-def _time_of_tokens(node: Node, resolution: Resolution, base: BaseModel, tokens: float) -> str:
-    known = remembered_rate(resolution.store, node.spec.name, "processed_tokens", environment(), base.digest, {})
+def expected_time(
+    node: Node, resolution: Resolution, base: BaseModel, metric: str, amount: float, pace: Callable[[float], str]
+) -> str:
+    """Say how long so much of a metric took on this machine before; ``pace`` says a rate per second in words."""
+    unit = metric.rpartition("_")[2]
+    known = remembered_rate(resolution.store, node.spec.name, metric, environment(), base.digest, {})
     if known is None:
-        return f"time unknown for {tokens:,.0f} tokens: this machine has sealed no such run with this base yet"
+        return f"time unknown for {amount:,.0f} {unit}: this machine has sealed no such run with this base yet"
     rate, artifact = known
     return (
-        f"about {span(tokens / rate)} for {tokens:,.0f} tokens at {rate:,.0f} tokens/s, validation and loading "
-        f"included, as {artifact.id} took"
+        f"about {span(amount / rate)} for {amount:,.0f} {unit} at {pace(rate)}, measuring and loading included, as "
+        f"{artifact.id} took"
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.commands.plan_tables import print_training
-from pipeline.commands.runs import print_table
+from pipeline.commands.plan_tables import find_dataset, print_counts, print_training
 from pipeline.config.kto import KTOConfig, ThumbLoss
 from pipeline.data.encode import load_chat
 from pipeline.data.thumbs import read_labelled
@@ -18,24 +17,21 @@ def learns_from_thumbs(node: Node) -> bool:
 
 def print_thumbs(node: Node, resolution: Resolution) -> None:
     """Print completions, labels, tokens, steps, memory and time, counted by the code that the stage runs."""
-    base, section = resolution.base_for(node), resolution.config.kto
-    if base is None or any(source.node and source.node not in resolution.made for source in node.inputs["dataset"]):
+    base, dataset = resolution.base_for(node), find_dataset(node, resolution)
+    if base is None or dataset is None:
         return
-    source = node.inputs["dataset"][0]
-    dataset = resolution.reference(source.reference) if source.reference else resolution.made[source.node or ""]
-    chat = load_chat(base.folder, resolution.config.model)
+    section, chat = resolution.config.kto, load_chat(base.folder, resolution.config.model)
     found = read_labelled(dataset, chat, rows=section.rows, folds=section.folds, max_length=section.max_length)
     counts = {split: labelled.counts for split, labelled in found.items() if labelled.counts.given}
-    cells = [
-        [node.name, split, *(f"{number:,}" for number in (count.given, count.encoded, count.good, count.bad))]
-        + [f"{number:,}" for number in (count.total_tokens, count.supervised_tokens, count.longest)]
+    cells = {
+        split: [
+            f"{number:,}"
+            for number in (count.given, count.encoded, count.good, count.bad, count.total_tokens)
+            + (count.supervised_tokens, count.longest)
+        ]
         for split, count in counts.items()
-    ]
-    print_table("STAGE SPLIT ROWS KEPT GOOD BAD TOKENS SUPERVISED LONGEST", cells)
-    for split, count in counts.items():
-        if count.dropped:
-            reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(count.dropped.items()))
-            print(f"{node.name}: dropped of {split}: {reasons}")
+    }
+    print_counts(node.name, "ROWS KEPT GOOD BAD TOKENS SUPERVISED LONGEST", cells, counts)
     train = counts.get("train")
     if train is None or not train.encoded:
         print(f"{node.name}: no train row is left\n")

@@ -18,9 +18,14 @@ SECTIONS = (PPO, "grpo")  # of the configuration that name rewards
 
 def named_rewards(config: Config, stage: str) -> Iterator[tuple[str, NamedReward]]:
     """Yield the rewards of a stage with their keys."""
-    section = getattr(config, stage)
-    for index, entry in enumerate(section.rewards):
+    for index, entry in enumerate(getattr(config, stage).rewards):
         yield f"{stage}.rewards[{index}]", entry
+    yield from _monitored(config, stage)
+
+
+def _monitored(config: Config, stage: str) -> Iterator[tuple[str, NamedReward]]:
+    """Yield what watches a stage, and is not learned from, with its keys."""
+    section = getattr(config, stage)
     if isinstance(section, PPOConfig):
         for index, entry in enumerate(section.monitor.gold):
             yield f"{stage}.monitor.gold[{index}]", entry
@@ -60,6 +65,13 @@ def reward_problems(config: Config, nodes: list[Node]) -> Iterator[str]:
                 build_reward(entry.name, entry.params, where=where)
             except ConfigError as error:
                 yield str(error)
+        gold = [entry.name for _, entry in _monitored(config, node.stage)]
+        if learned["monitor"] and gold and REWARD_MODEL not in gold:
+            yield (
+                f"inputs.{node.stage}.gold: {node.stage}.monitor.gold names {', '.join(gold)} and not the reward model "
+                f"that is wired here, so it would watch nothing. Write '{node.stage}.monitor.gold=[]' for the reward "
+                f"model alone, or name {REWARD_MODEL} among them."
+            )
         if not getattr(config, node.stage).rewards and not learned["rewards"]:
             yield (
                 f"{node.stage}.rewards: none is named and no reward model is wired. Name the stage 'reward' before it, "

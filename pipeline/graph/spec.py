@@ -104,7 +104,7 @@ PPO_SPEC = StageSpec(
 GRPO_SPEC = replace(
     PPO_SPEC,
     name="grpo",
-    version=1,
+    version=2,
     entry="pipeline.stages.grpo:train_grpo",
     sections=(GRPOConfig,),
     consumes=tuple(consumed for consumed in PPO_SPEC.consumes if consumed.role != "gold"),

@@ -21,7 +21,7 @@ class RowScore:
 
 
 @torch.no_grad()
-def score(model: nn.Module, rows: Sequence[Encoded], batch_size: int) -> list[RowScore]:
+def score(model: nn.Module, rows: Sequence[Encoded], batch_size: int, *, temperature: float = 1.0) -> list[RowScore]:
     """Return the log-probability of each row's supervised tokens, in the order of the rows.
 
     Rows of similar length share a batch; what else is in it moves a score by rounding only.
@@ -35,7 +35,7 @@ def score(model: nn.Module, rows: Sequence[Encoded], batch_size: int) -> list[Ro
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             ids, attention_mask, completion_mask = _right_padded([rows[number] for number in numbers], device)
-            scored = supervised_logprobs(model, ids, attention_mask, completion_mask)
+            scored = supervised_logprobs(model, ids, attention_mask, completion_mask, temperature=temperature)
             sums = torch.zeros(len(numbers), dtype=torch.float64, device=device).index_add_(
                 0, scored.row, scored.logprobs.double()
             )

@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.config.evaluation import SamplingConfig
 from pipeline.data.chat import Chat
+from pipeline.errors import ModelError
 from pipeline.models.generation import Completion, generate
 from pipeline.ppo.rollout import PromptItem
 
@@ -64,6 +65,12 @@ class ContinuousSampler:
         outputs = model.generate_batch(  # type: ignore[operator]  # an nn.Module that may be wrapped by PEFT
             [prompt.ids for prompt in prompts], generation_config=generation, continuous_batching_config=engine
         )
+        broken = [output.error for output in outputs.values() if output.error]
+        if broken or len(outputs) != len(prompts):
+            raise ModelError(
+                f"Continuous batching returned {len(outputs) - len(broken)} of {len(prompts)} completions"
+                f"{': ' + broken[0] if broken else ''}. Set `ppo.engine=hf`, or lower `ppo.generation_batch_size`."
+            )
         return [self._completion(outputs[key]) for key in sorted(outputs, key=_number)]
 
     def _completion(self, output: object) -> Completion:

@@ -27,7 +27,7 @@ from pipeline.stages.finite import StepMeter
 from pipeline.stages.group_rollouts import GroupSampler, sampled
 from pipeline.stages.policies import initial_policy, seal_policy
 from pipeline.stages.prompts import load_all_prompts, prompt_order
-from pipeline.stages.rewards import learned_rewards, make_scorer, score_with
+from pipeline.stages.rewards import learned_rewards, make_scorer, reads_reward_model, score_with
 from pipeline.stages.training import begin_training, train
 from pipeline.stages.watchdogs import NUM_KEPT
 from pipeline.tracking.job import StageJob
@@ -115,7 +115,8 @@ def train_grpo(job: StageJob) -> StageOutcome:
     switch_dropout_off(model)
     given = job.one("policy")
     reference = None if given is None else TRL_REFERENCE
-    learned = learned_rewards(job, model, (REWARD_MODEL,), allow_failed=config.allow_failed_reward)
+    roles = {REWARD_MODEL: reads_reward_model(config.rewards)}
+    learned = learned_rewards(job, model, roles, allow_failed=config.allow_failed_reward)
     scorer = make_scorer(
         config.rewards, learned=score_with(learned.get(REWARD_MODEL), 4 * config.microbatch_size), where="grpo.rewards"
     )
@@ -209,7 +210,8 @@ def measure_policy(
     """Answer held-out prompts, score the answers and keep the first; the random streams are the same at every step.
 
     ``score`` is the bare sum of the rewards, neither clipped nor with a penalty for a missing end, and ``loss`` its
-    negative. ``kl`` is k1 against the reference in nats per completion, at temperature 1.
+    negative. ``kl`` is k1 against the reference in nats per completion, at the temperature of sampling: at another one
+    the completions are no samples of what is scored, and their mean is no divergence.
     """
     rollout = rollouts.answer(policy, held_out, [f"held-out/{number}" for number in range(len(held_out))])
     scores: Scores = rollouts.scorer(rollout)
@@ -222,9 +224,10 @@ def measure_policy(
         )
         for prompt, completion in zip(rollout.prompts, rollout.completions, strict=True)
     ]
-    own = [row.nats for row in score(policy, rows, rollouts.config.microbatch_size)]
+    size, temperature = rollouts.config.microbatch_size, rollouts.config.temperature
+    own = [row.nats for row in score(policy, rows, size, temperature=temperature)]
     with enter_role(policy, reference) as frozen:
-        others = [row.nats for row in score(frozen, rows, rollouts.config.microbatch_size)]
+        others = [row.nats for row in score(frozen, rows, size, temperature=temperature)]
     lengths = [completion.num_tokens for completion in rollout.completions]
     mean_score = float(scores.total.mean())
     return {

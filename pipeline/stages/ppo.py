@@ -29,7 +29,7 @@ from pipeline.stages.arguments import require_one_device
 from pipeline.stages.ppo_course import PPOCourse
 from pipeline.stages.ppo_sealing import seal
 from pipeline.stages.prompts import load_all_prompts, prompt_order
-from pipeline.stages.rewards import learned_rewards, make_scorer, score_with
+from pipeline.stages.rewards import learned_rewards, make_scorer, reads_reward_model, score_with
 from pipeline.stages.training import BEFORE_EVERY_STEP, resolve_dtype
 from pipeline.tracking.job import StageJob
 
@@ -53,8 +53,10 @@ def train_ppo(job: StageJob) -> StageOutcome:
     require_one_device(device)
     dtype = resolve_dtype(job, device)
     models = build_models(job, config, dtype)
-    learned = learned_rewards(job, models.model, (REWARD_MODEL, GOLD), allow_failed=config.allow_failed_reward)
-    if config.value_init is ValueInit.reward_model:
+    starts_values = config.value_init is ValueInit.reward_model
+    roles = {REWARD_MODEL: starts_values or reads_reward_model(config.rewards), GOLD: True}
+    learned = learned_rewards(job, models.model, roles, allow_failed=config.allow_failed_reward)
+    if starts_values:
         start_values(models, learned)
     batch_size = 4 * config.microbatch_size  # without gradients more fits
     scorer = make_scorer(config.rewards, learned=score_with(learned.get(REWARD_MODEL), batch_size), where="ppo.rewards")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from peft import PeftModel
@@ -65,18 +65,32 @@ def reward_names(entries: Sequence[NamedReward]) -> list[str]:
     return names
 
 
+def reads_reward_model(entries: Sequence[NamedReward]) -> bool:
+    """Whether the learned reward model is among the rewards; where none is named it is the only one."""
+    return not entries or any(entry.name == REWARD_MODEL for entry in entries)
+
+
 def learned_rewards(
-    job: StageJob, model: PeftModel, roles: Sequence[str], *, allow_failed: Sequence[str]
+    job: StageJob, model: PeftModel, roles: Mapping[str, bool], *, allow_failed: Sequence[str]
 ) -> dict[str, RewardModel]:
     """Put the wired reward models on the backbone, by role; one whose audit failed is refused.
+
+    Args:
+        job: Its inputs hold them.
+        model: The backbone.
+        roles: Whether something reads the role. What nothing reads is named and neither loaded nor asked for its audit.
+        allow_failed: Gates that may have failed.
 
     Raises:
         ConfigError: A gate of a reward model failed, and the configuration does not allow it by name.
     """
     loaded: dict[str, RewardModel] = {}
-    for role in roles:
+    for role, is_read in roles.items():
         artifact = job.one(role)
         if artifact is None:
+            continue
+        if not is_read:
+            job.run.notice(f"the {role} {artifact.id} is wired and scores nothing: other rewards are named, and not it")
             continue
         for gate in artifact.manifest.gates:
             text = f"{role} {artifact.id}: gate {gate['name']} is {gate['outcome']}: {gate.get('reason', '')}"

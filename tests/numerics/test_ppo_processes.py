@@ -38,7 +38,8 @@ class FixedSampler:
 def score(rollout: Rollout) -> Scores:
     """Any function of the tokens."""
     total = [sum((place + 1) * token for place, token in enumerate(c.ids)) / 4 for c in rollout.completions]
-    return Scores(total=torch.tensor(total, dtype=torch.float64), by_name={})
+    scores = torch.tensor(total, dtype=torch.float64)
+    return Scores(total=scores, by_name={"score": scores})
 
 
 def learn(rows: Sequence[int], microbatch_size: int, *, shares_trunk: bool) -> dict[str, Tensor]:

@@ -123,6 +123,19 @@ def test_a_failed_audit_stops_the_stage_unless_it_is_allowed_by_name(
     assert artifact.manifest.metrics["rollouts"] == 2
 
 
+def test_a_reward_model_that_no_reward_names_is_said_to_score_nothing_and_stops_nothing(
+    workshop: PPOWorkshop,
+    reward_workshop: reward_jobs.Workshop,
+    trained: tuple[StageOutcome, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failed = sealed(reward_workshop, trained, "unread", "FAIL")
+    artifact = workshop.train(small_config(num_rollouts=2), "unread", reward_model=failed)
+    rows = metric_rows(artifact.path / "metrics.jsonl")
+    assert "reward_reward_model" not in rows[1]
+    assert f"the reward_model {failed.id} is wired and scores nothing" in capsys.readouterr().out
+
+
 def test_another_reward_model_watches_without_being_learned_from(
     workshop: PPOWorkshop, reward: Artifact, rollouts: list[Rollout]
 ) -> None:

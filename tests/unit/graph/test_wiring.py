@@ -10,7 +10,7 @@ from pipeline.config.data import SourceConfig, TableName
 from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.kto import ThumbRows
 from pipeline.config.ppo import NamedReward
-from pipeline.config.root import Config
+from pipeline.config.root import Config, with_gold
 from pipeline.config.tables import TableConfig
 from pipeline.graph.nodes import Node
 from pipeline.graph.policies import short_name
@@ -320,6 +320,23 @@ def test_grpo_takes_the_prompts_and_the_reward_model_as_ppo_does(rewards: list[N
     assert set(skipped_stages(alone)) == {"reward"}
     without, _ = nodes_for(alone, make_suites("a"), {}, STAGES)
     assert any("grpo.rewards: none is named" in problem for problem in reward_problems(alone, without))
+
+
+@pytest.mark.parametrize(
+    ("gold", "told"), [([], False), (["numeric_answer"], True), (["numeric_answer", "reward_model"], False)]
+)
+def test_a_reward_model_that_shall_watch_is_among_what_watches(gold: list[str], told: bool) -> None:
+    asked = config("curate", "sft", "ppo", "evaluate")
+    asked.data.sources.append(SourceConfig(table=TableName.comparisons, path="pairs.jsonl"))
+    asked.ppo.rewards = [NamedReward(name="numeric_answer")]
+    asked.ppo.monitor.gold = [NamedReward(name=name) for name in gold]
+    asked.inputs.ppo.gold = "gold"
+    asked.stages = with_gold(asked.stages, asked.inputs)
+    nodes, problems = nodes_for(asked, make_suites("a"), {}, STAGES)
+    assert problems == []
+    found = list(reward_problems(asked, nodes))
+    assert bool(found) is told
+    assert all("inputs.ppo.gold: ppo.monitor.gold names numeric_answer" in problem for problem in found)
 
 
 def test_an_artifact_has_a_short_name_in_reports() -> None:

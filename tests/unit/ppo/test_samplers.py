@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from pipeline.checks.registry import CheckItem
 from pipeline.config.evaluation import SamplingConfig
 from pipeline.config.shared import DType, LoRAConfig, RuntimeConfig
 from pipeline.data.encode import Chat, load_chat
+from pipeline.errors import ModelError
 from pipeline.models.loading import add_lora, load_base
 from pipeline.models.roles import POLICY, enter_role, role_parameters
 from pipeline.ppo.experience import make_microbatches, states_of
@@ -52,6 +54,28 @@ def test_greedy_completions_are_those_of_the_other_engine_and_in_order(
     ours = sample(sampler, model, temperature=0.0)
     one_by_one = BatchSampler(chat=chat, batch_size=1)
     assert [c.ids for c in ours.completions] == [c.ids for c in sample(one_by_one, model, temperature=0.0).completions]
+
+
+class Broken(torch.nn.Module):
+    """Answers two prompts of five, or all and one of them with an error."""
+
+    def __init__(self, outputs: dict[str, SimpleNamespace]) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def generate_batch(self, *_: object, **__: object) -> dict[str, SimpleNamespace]:
+        return self.outputs
+
+
+@pytest.mark.parametrize(("answered", "error", "told"), [(2, None, "2 of 5"), (5, "no memory", "4 of 5.*: no memory")])
+def test_completions_that_the_continuous_engine_did_not_make_are_an_error(
+    made: tuple[PeftModel, Chat], answered: int, error: str | None, told: str
+) -> None:
+    outputs = {f"req_{n}": SimpleNamespace(generated_tokens=[5], logprobs=[-1.0], error=None) for n in range(answered)}
+    outputs["req_0"].error = error
+    engine = ContinuousSampler(chat=made[1], batch_size=3)
+    with pytest.raises(ModelError, match=told):
+        engine.sample(Broken(outputs), PROMPTS, SamplingConfig(max_new_tokens=4), KEYS)
 
 
 def test_the_same_keys_and_seed_draw_the_same(sampler: Sampler, made: tuple[PeftModel, Chat]) -> None:
