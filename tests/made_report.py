@@ -215,6 +215,7 @@ def report() -> Report:
         EvaluateConfig(suites=["house_style", "heldout"], gates=GATES, waivers=WAIVERS, num_examples=6),
         {"base": ["0" * 64], "policies": dict.fromkeys(POLICIES)},
         win_rates=win_rates(),
+        costs={"policy": "ppo", "suite": "house_style", "reference": "float32", "metric": "all_checks"},
         rankings=rankings(),
         judges=judges(),
         reward_models=reward_models(),
@@ -226,6 +227,29 @@ def report() -> Report:
              "found_in": {"d0007": "demonstrations/x1", "d0101": "prompts/x9"}, "clean": clean()},
         ],
     )  # fmt: skip
+
+
+def variants() -> list[dict[str, Any]]:
+    """Seven ways to run one policy, close to each other as real ones are, one of which cannot be had."""
+    made = (
+        ("float32", 412, None), ("bfloat16", 431, -0.004), ("int8", 236, -0.052), ("float32, not merged", 455, 0.002),
+        ("float32, batch 1", 1310, 0.0), ("bfloat16, batch 64", 302, -0.008), ("nf4", None, None),
+    )  # fmt: skip
+    rows = []
+    for name, seconds, change in made:
+        times = seconds and {
+            "first_token_seconds": 0.08, "tokens_per_second": 36_000 / seconds, "latency_p50": seconds / 1000,
+            "latency_p95": seconds / 600, "peak_memory_bytes": 1.1e9, "seconds_per_1000": seconds,
+            "wall_seconds": 160 * seconds / 1000,
+        }  # fmt: skip
+        whiskers = {"difference": (change or 0.0, 0.03), "changed_answers": (0.3, 0.07), "flips": (0.05, 0.03)}
+        rows.append(
+            {"name": name, "items": 160, "error": None if seconds else "bitsandbytes needs a GPU", "times": times,
+             "cost_per_1000": None,
+             **{key: None if change is None else {"estimate": value, "low": value - half, "high": value + half}
+                for key, (value, half) in whiskers.items()}}
+        )  # fmt: skip
+    return rows
 
 
 def clean() -> list[dict[str, Any]]:
@@ -253,6 +277,7 @@ def page() -> str:
         report(),
         curves=[StageCurves(stage="sft", artifact="sft-77ab01-90ce", rows=rows)],
         monitors=[monitor()],
+        variants=variants(),
         costs=[
             StageCosts(label="sft", artifact="sft-77ab01-90ce", costs={"wall_seconds": 412.3, "device": "cpu"}),
             StageCosts(label="house_style, ppo", artifact="samples-1", costs={"tokens_per_second": 31.2}),

@@ -33,14 +33,18 @@ def standing(asked: Sequence[tuple[JoinedSuite, Measure]], confidence: float) ->
     if number < MIN_POLICIES:
         return None
     leads = [_lead(suite, measure, confidence, len(asked)) for suite, measure in asked]
-    decided = {lead["policy"] for lead in leads if len(lead["may_be_best"]) == 1}
+    sure = [lead for lead in leads if len(lead["may_be_best"]) == 1]
+    decided = {lead["policy"] for lead in sure}
     possible = set.intersection(*(set(lead["may_be_best"]) for lead in leads))
     leaders = list(dict.fromkeys(lead["policy"] for lead in leads))
-    if len(decided) == 1 and decided <= possible:
-        (best,) = decided
-        verdict, text = BEST, f"{best} is the best of {number} policies"
+    if sure and len(leaders) == 1:
+        verdict, text = BEST, f"{leaders[0]} is the best of {number} policies"
     elif not possible:
         verdict, text = MIXED, f"no policy of {number} can be the best on every metric"
+    elif decided:
+        (first,) = decided
+        told = f"{first} is the best of {number} policies on {len(sure)} of {len(leads)} metrics"
+        verdict, text = UNDECIDED, f"{told}, and may be the best on the others"
     elif len(leaders) == 1:
         rivals = [policy for policy in leads[0]["order"] if policy in possible - {leaders[0]}]
         doubt = f"{_listed(rivals)} may be the best as well" if rivals else "on each metric another one may be better"
@@ -49,7 +53,7 @@ def standing(asked: Sequence[tuple[JoinedSuite, Measure]], confidence: float) ->
         verdict, text = UNDECIDED, f"which of {number} policies is the best is not decided"
     return {
         "verdict": verdict,
-        "policy": next(iter(decided)) if verdict == BEST else None,
+        "policy": leaders[0] if verdict == BEST else None,
         "text": text,
         "sentences": [_sentence(lead) for lead in leads],
         "leads": leads,

@@ -101,6 +101,11 @@ def share_text(value: Mapping[str, Any]) -> str:
     return metric_text({**value, "unit": "share", "baseline": None})
 
 
+def points_text(value: Mapping[str, Any]) -> str:
+    """Write a difference of shares that has a name of its own, with its interval: ``+12 points [3, 21]``."""
+    return metric_text({**value, "unit": "share", "baseline": ""})
+
+
 def rating_text(value: Mapping[str, Any]) -> str:
     """Write a rating with its interval: ``1,120 [1,050, 1,190]``."""
     return metric_text({**value, "unit": "rating", "baseline": None})

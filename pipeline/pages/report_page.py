@@ -21,6 +21,7 @@ from pipeline.pages.numbers import (
     metric_words,
     number_text,
     p_text,
+    points_text,
     rating_text,
     share_text,
     summed_words,
@@ -38,6 +39,7 @@ CHANGES = {
 }
 
 LEAK_RULES = {"exact": "same prompt", "ngram": "13 words in a row", "whole": "short prompt as a whole"}
+AGAINST_COST = "Quality against the time of a thousand answers"
 LAYOUTS = (WIDE, NARROW)
 NUM_OPEN = 3  # items of each kind that are shown without a click
 
@@ -57,8 +59,8 @@ def report_page(
     environment = page_environment()
     environment.filters.update(
         verdict=verdict, verdict_class=verdict_class, estimate=estimate_text, interval=interval_text,
-        metric_words=metric_words, share=share_text, summed=summed_words, claim=claim_text, duration=duration_text,
-        number=number_text, p_text=p_text, rating=rating_text, waiver=waiver_text,
+        metric_words=metric_words, share=share_text, summed=summed_words, claim=claim_text, points=points_text,
+        duration=duration_text, number=number_text, p_text=p_text, rating=rating_text, waiver=waiver_text,
     )  # fmt: skip
     newest = report["policies"][-1]
     colours = {policy: index for index, policy in enumerate(report["policies"])}
@@ -82,7 +84,7 @@ def report_page(
         monitors=[monitor_view(entry) for entry in monitors],
         costs=costs,
         variants=variants,
-        pareto=quality_against_cost(variants, "Quality against the time of a thousand answers"),
+        pareto=[chart for one in LAYOUTS if (chart := quality_against_cost(variants, AGAINST_COST, one))],
         policy_costs=policy_costs,
         lineage=lineage,
         changes=CHANGES,

@@ -84,6 +84,13 @@ def test_what_the_items_do_not_decide_is_not_named() -> None:
     assert found["leads"][0]["may_be_best"] == ["dpo", "ppo"]
     assert "dpo or ppo may be the best" in found["sentences"][0]
     assert found["text"] == "dpo leads 3 policies, but ppo may be the best as well"
+    # Decided on one metric, and behind within what the items can tell on the other one.
+    partly = report_of(
+        passing("base", set()), passing("dpo", set(range(40))), passing("ppo", set(range(3, 42))),
+        likely("base", 3.0), likely("dpo", 2.0), likely("ppo", 1.0),
+    )["standing"]  # fmt: skip
+    assert (partly["verdict"], partly["policy"]) == ("undecided", None)
+    assert partly["text"] == "ppo is the best of 3 policies on 1 of 2 metrics, and may be the best on the others"
     either = report_of(*close_on("form", "ppo"), *close_on("fit", "base"))["standing"]
     assert [lead["may_be_best"] for lead in either["leads"]] == [["dpo", "ppo"], ["dpo", "base"]]
     assert either["text"] == "dpo leads 3 policies, but on each metric another one may be better"

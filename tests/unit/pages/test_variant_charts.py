@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from pipeline.pages.charts import NARROW, WIDE, Layout
 from pipeline.pages.variant_charts import cheapest_first, quality_against_cost
 
 
@@ -48,4 +50,18 @@ def test_the_plot_puts_cost_across_and_quality_up() -> None:
     assert float(zero.get("y1", "")) == pytest.approx(up["fp32"], abs=0.02)
     assert ["filled" in found[name].get("class", "") for name in ("int8", "batch 1")] == [True, False]
     assert quality_against_cost(VARIANTS[:1], "quality") is None
+    names = [text for text in root.iter("text") if text.get("class") == "number small"]
+    assert {str(name.text) for name in names} == set(found)
+    # They stand in one column right of every mark.
+    (column,) = {float(name.get("x", "")) for name in names}
+    assert column > max(float(circle.get("cx", "")) for circle in found.values())
+
+
+@pytest.mark.parametrize("layout", [WIDE, NARROW])
+def test_names_stay_apart_however_close_the_marks_are(layout: Layout) -> None:
+    many = [variant(f"variant {number:02}", 400 + number, -0.001 * (number % 3)) for number in range(12)]
+    root = ElementTree.fromstring(quality_against_cost(many, "quality", layout) or "")
+    heights = sorted(float(text.get("y", "")) for text in root.iter("text") if text.get("class") == "number small")
+    assert min(b - a for a, b in pairwise(heights)) > 12
+    assert heights[-1] < float(str(root.get("viewBox")).split()[3])
     assert quality_against_cost([], "quality") is None
