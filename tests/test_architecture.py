@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -70,6 +71,11 @@ FORBIDDEN = {
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def layer_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
@@ -101,7 +107,7 @@ def test_imports_point_left(path: Path) -> None:
     layer = layer_of(path)
     if layer == "__init__":
         return
-    names = imported_names(ast.parse(path.read_text(encoding="utf-8")))
+    names = imported_names(tree_of(path))
     assert violations_of_layers(layer, names) == []
     for package, importers in ALLOWED_IMPORTERS.items():
         if any(name.split(".")[0] == package for name in names):
@@ -116,8 +122,7 @@ def test_the_layer_check_sees_an_import_that_points_right() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_function_is_longer_than_sixty_lines(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     too_long = {
         node.name: node.end_lineno - node.lineno + 1
         for node in functions
@@ -128,14 +133,13 @@ def test_no_function_is_longer_than_sixty_lines(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_unsafe_is_called(path: Path) -> None:
-    code = "\n".join(
-        line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")
-    )
-    tree = ast.parse(code)
-    prose = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    code = path.read_text(encoding="utf-8")
+    nodes = ast.walk(tree_of(path))
+    prose = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     for text in sorted(prose, key=len, reverse=True):
         if "\n" in text or " " in text:
             code = code.replace(text, "")
+    code = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith("#"))
     found = [name for pattern, name in FORBIDDEN.items() if re.search(pattern, code)]
     assert found == []
 

@@ -190,6 +190,7 @@ def test_a_rule_that_makes_no_sense_is_refused(name, params, message):
 HOPELESS, VICTIM = "(?:a|a)*[bc]", "a" * 60
 
 
+@pytest.mark.slow
 def test_a_pattern_that_would_hang_is_stopped_and_has_no_verdict():
     started = time.process_time()
     with pytest.raises(DataError, match=r"mine: '\(\?:a.* has not finished on a text of 60 characters after 0\.2 s"):
@@ -202,6 +203,7 @@ def test_a_pattern_that_would_hang_is_stopped_and_has_no_verdict():
     assert time.process_time() - started < 4  # 2.2 s and what the clock of the module is late by
 
 
+@pytest.mark.slow
 def test_pythons_own_search_does_not_come_back_from_that_pattern():
     command = f"import re; re.search({HOPELESS!r}, {VICTIM!r})"
     with pytest.raises(subprocess.TimeoutExpired):

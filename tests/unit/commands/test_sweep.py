@@ -147,6 +147,7 @@ def test_what_is_wrong_with_a_sweep_is_told_before_anything_runs(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.stem for path in (configs_folder() / "sweep").glob("*.yaml")))
 def test_every_space_composes_with_its_experiment(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str

@@ -276,6 +276,7 @@ def bounds(count: int, runs: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+@pytest.mark.slow
 def test_equal_policies_fail_in_at_most_five_per_cent_of_reports() -> None:
     runs = 2000
     outcomes, _, estimates = simulated(runs, 200, 0.1, 0.1, num_gates=3, margin=0.03)

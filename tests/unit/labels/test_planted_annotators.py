@@ -111,6 +111,7 @@ def collections() -> list[Planted]:
     return [plant(seed) for seed in SEEDS]
 
 
+@pytest.mark.slow
 def test_dawid_skene_finds_wrong_votes_as_well_as_can_be(collections: list[Planted]) -> None:
     """Means of six draws: over twenty, recall fell short by 0.6 points on average, and once by more than three."""
     best = mean(found(planted, bayes(planted)) for planted in collections)

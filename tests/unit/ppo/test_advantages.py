@@ -114,6 +114,7 @@ def _whiten_in_process(rank: int, folder: str, values: list[float]) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_whiten_as_one(tmp_path: Path) -> None:
     generator = random.Random(6)
     values = [generator.gauss(3.0, 2.0) for _ in range(30)]

@@ -119,6 +119,7 @@ def test_a_judge_that_goes_by_references_does_not_apply_to_votes(
     assert entry["reasons"] == [NOT_APPLICABLE]
 
 
+@pytest.mark.slow
 def test_a_local_model_is_measured_killed_and_resumed_to_the_same_bytes(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_local_model_is_measured_killed_and_resumed_to_the_same_bytes(
         assert resumed.artifact.file(file).read_bytes() == executed.artifact.file(file).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_judge_with_a_model_of_its_own_is_told_from_the_run_s(world: Path, tmp_path: Path) -> None:
     make_tiny_model(world / "other", context_length=2048, num_layers=1, hidden_size=32, seed=1)
     own = ModelConfig(source=ModelSource.hub, id=str(world / "other"), dtype=DType.float32)
