@@ -272,7 +272,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="report",
-            version=5,
+            version=6,
             kind=ArtifactKind.report,
             entry="pipeline.stages.report:write_report",
             sections=(EvaluateConfig,),

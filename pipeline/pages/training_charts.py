@@ -17,19 +17,45 @@ CURVE_POINTS = 60  # of a fitted curve
 LOSS_UNITS = {"sft": "nats per token", "reward": "nats per pair", "gold": "nats per pair"}  # by stage; others vary
 
 
+# What a stage records that learns from rewards, by rollout: a chart's title, and its metrics with their names in it.
+COURSE = (
+    ("Score", {"score": "sampled", "monitor_score": "held-out", "validation_score": "held-out"}),
+    ("KL to the reference, nats per completion", {"kl": "k1", "kl_k3": "k3", "validation_kl": "held-out"}),
+    ("KL to the reference, nats per token", {"kl_per_token": "kl"}),
+    ("Entropy, nats per token", {"entropy": "entropy"}),
+    ("Completion tokens", {"completion_tokens": "tokens"}),
+    ("Share of tokens clipped", {"clip_fraction": "clipped"}),
+    ("Explained variance of the value model", {"explained_variance": "explained"}),
+    ("Gradient norm before clipping", {"policy_grad_norm": "policy", "value_grad_norm": "value model"}),
+)
+
+
 def curve_charts(entry: StageCurves) -> list[Markup]:
-    """Return the loss, the learning rate and the gradient norm by optimizer step, as far as they were recorded."""
+    """Return the loss, the learning rate and the gradient norm by optimizer step, as far as they were recorded.
+
+    Of a stage that samples also what its rollouts were like.
+    """
     rows, unit = entry.rows, LOSS_UNITS.get(entry.stage)
 
     def points(name: str) -> list[tuple[float, float]]:
         return [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
 
+    sampled = bool(points("score"))
+    axis = "rollout" if sampled else "optimizer step"
     losses = [Series("training", points("loss"), 1), Series("validation", points("validation_loss"), 2, dots=True)]
     losses = [series for series in losses if series.points]
-    charts = [line_chart(losses, f"Loss, {unit}" if unit else "Loss", "optimizer step")] if losses else []
+    charts = [line_chart(losses, f"Loss, {unit}" if unit else "Loss", axis)] if losses else []
     for name, words in (("learning_rate", "Learning rate"), ("grad_norm", "Gradient norm")):
         if points(name):
-            charts.append(line_chart([Series(words, points(name), 1)], words, "optimizer step", from_zero=True))
+            charts.append(line_chart([Series(words, points(name), 1)], words, axis, from_zero=True))
+    for title, names in COURSE if sampled else ():
+        series = [
+            Series(words, points(name), number, dots=name.startswith(("monitor_", "validation_")))
+            for number, (name, words) in enumerate(names.items(), start=1)
+            if points(name)
+        ]
+        if series:
+            charts.append(line_chart(series, title, "rollout"))
     return charts
 
 

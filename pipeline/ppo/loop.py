@@ -17,6 +17,7 @@ from pipeline.ppo.processes import sum_over_processes
 from pipeline.ppo.roles import ActorCritic
 from pipeline.ppo.rollout import PromptItem, Rollout, Sampler
 from pipeline.ppo.update import Learner, UpdateRecord, update
+from pipeline.ppo.watch import told_apart
 
 Row = dict[str, float | int]
 
@@ -104,15 +105,6 @@ def _sampled(rollout: Rollout, scores: Scores, experience: Experience, kl_coef: 
         "completion_tokens": float(lengths.mean()),
         "finished_rate": rollout.finish_reasons.count("stop") / len(rollout.prompts),
     }
-
-
-def told_apart(values: Tensor) -> float:
-    """Return the share of completions to which a reward gave another value than the most common one.
-
-    Where it is 0 the reward says nothing about how to get more of it, whatever else moves the score.
-    """
-    counts = torch.unique(values, return_counts=True)[1]
-    return 1.0 - float(counts.max()) / values.numel()
 
 
 def _estimated(experience: Experience) -> Row:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 Row = Mapping[str, float | int]
 
 CONSTANT = 1e-6  # a standard deviation up to this is that of equal scores
@@ -154,6 +157,33 @@ SIGNATURES: tuple[Signature, ...] = (
         ),
     ),
 )
+
+
+def told_apart(values: Tensor) -> float:
+    """Return the share of completions to which a reward gave another value than the most common one.
+
+    Where it is 0 the reward says nothing about how to get more of it, whatever else moves the score.
+    """
+    counts = torch.unique(values, return_counts=True)[1]
+    return 1.0 - float(counts.max()) / values.numel()
+
+
+def nothing_to_learn(scores: Tensor, section: str) -> str | None:
+    """Say it where the rewards hardly tell apart what a policy answers; None where they do.
+
+    Args:
+        scores: ``[B]``, the bare sums of the rewards of held-out completions.
+        section: Of the configuration, whose keys the message names.
+    """
+    share = told_apart(scores)
+    if share >= TOLD_APART:
+        return None
+    common = float(scores.mode().values)
+    return (
+        f"{1 - share:.0%} of {len(scores)} held-out completions have the score {common:g}: the rewards hardly tell "
+        f"apart what this policy writes, so there is next to nothing to learn from. Look at `{section}.rewards`, or "
+        "begin with a policy that earns them some of the time."
+    )
 
 
 class Watchdog:

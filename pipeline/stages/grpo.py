@@ -22,6 +22,7 @@ from pipeline.models.scoring import score
 from pipeline.ppo.loop import Scores
 from pipeline.ppo.rollout import PromptItem, Rollout
 from pipeline.ppo.samplers import BatchSampler
+from pipeline.ppo.watch import nothing_to_learn
 from pipeline.stages.arguments import TRL_REFERENCE, align_special_tokens, switch_telemetry_off
 from pipeline.stages.finite import StepMeter
 from pipeline.stages.group_rollouts import GroupSampler, sampled
@@ -216,6 +217,8 @@ def measure_policy(
     rollout = rollouts.answer(policy, held_out, [f"held-out/{number}" for number in range(len(held_out))])
     scores: Scores = rollouts.scorer(rollout)
     run.written(rollout.texts(scores.total.tolist(), NUM_KEPT))
+    if warning := nothing_to_learn(scores.total, SECTION):
+        run.alert(f"{run.name}: rewards", warning)
     rows = [
         Encoded(
             id=prompt.id,

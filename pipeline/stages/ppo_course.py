@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from pipeline.artifacts.checkpoints import Checkpoint
-from pipeline.ppo.loop import Loop, Row, Scorer, told_apart
+from pipeline.ppo.loop import Loop, Row, Scorer
 from pipeline.ppo.measuring import measure
 from pipeline.ppo.monitor import Monitor
 from pipeline.ppo.rollout import PromptItem, Rollout
-from pipeline.ppo.watch import TOLD_APART, Watchdog
+from pipeline.ppo.watch import Watchdog, nothing_to_learn
 from pipeline.runtime.memory import peak_memory_bytes
 from pipeline.runtime.seeds import seed_everything
 from pipeline.runtime.signals import StopRequest
@@ -107,8 +106,8 @@ class PPOCourse:
         if not self.held_out or self.loop.config.monitor.every is None:
             return {}
         measurement = measure(self.loop, self.held_out, self.gold, step, self._keep)
-        if step == 0:
-            self._look_ahead(torch.tensor(measurement.proxy))
+        if step == 0 and (warning := nothing_to_learn(torch.tensor(measurement.proxy), "ppo")):
+            self.job.run.alert(f"{self.job.run.name}: rewards", f"before training {warning}")
         found = self.monitor.add(measurement)
         if found is not None:
             self.job.run.alert(
@@ -119,17 +118,6 @@ class PPOCourse:
                 "`ppo.kl_budget`, or mend the rewards.",
             )
         return dict(measurement.row())
-
-    def _look_ahead(self, scores: Tensor) -> None:
-        """Say before hours are spent that nearly all that the incoming policy writes earns one and the same."""
-        if (share := told_apart(scores)) < TOLD_APART:
-            common = float(scores.mode().values)
-            self.job.run.alert(
-                f"{self.job.run.name}: rewards",
-                f"before training {1 - share:.0%} of {len(scores)} held-out completions have the score {common:g}: the "
-                "rewards hardly tell apart what this policy writes, so expect nothing to be learned. Look at "
-                "`ppo.rewards`, or begin with a policy that earns them some of the time.",
-            )
 
     def _keep(self, rollout: Rollout, scores: Sequence[float]) -> None:
         """Keep the first completions to be read."""

@@ -15,6 +15,7 @@ from pipeline.pages.charts import Series, averaged, bar_chart, forest_plot, line
 from pipeline.pages.report_inputs import LineageEntry, StageCosts, StageCurves
 from pipeline.pages.report_page import report_page
 from pipeline.pages.svg import Scale, scale_around, tick_step, tick_text
+from pipeline.pages.training_charts import curve_charts
 
 COLOURS = {"base": 0, "tuned": 1}
 
@@ -136,6 +137,19 @@ def test_bars_are_as_long_as_their_share() -> None:
     rates = [difference(0.5, 0.4, 0.6, baseline=None), difference(1.0, 0.9, 1.0, baseline=None, policy="base")]
     half, full = (float(bar.get("width", "")) for bar in parsed(bar_chart(rates, COLOURS, "form")).iter("rect"))
     assert full == pytest.approx(2 * half)
+
+
+def test_the_course_of_a_stage_that_samples_is_drawn_by_rollout() -> None:
+    rows = [
+        {"step": step, "learning_rate": 1e-4, "score": step / 4, "kl": 0.2 * step, "entropy": 2.0} for step in (1, 2, 3)
+    ]
+    rows.append({"step": 0, "monitor_score": 0.1})
+    drawn = [str(chart) for chart in curve_charts(StageCurves(stage="ppo", artifact="ppo-1", rows=rows))]
+    titles = [re.findall(r'aria-label="([^"]+)"', chart)[0] for chart in drawn]
+    assert titles == ["Learning rate", "Score", "KL to the reference, nats per completion", "Entropy, nats per token"]
+    assert all("rollout" in chart and "optimizer step" not in chart for chart in drawn)
+    assert "held-out" in drawn[1]
+    assert "held-out" not in drawn[2]
 
 
 def test_curves_of_any_length_stay_small_and_keep_their_mean() -> None:

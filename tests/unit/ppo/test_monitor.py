@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.ppo.loop import told_apart
 from pipeline.ppo.monitor import Measurement, Monitor, distinct_pairs
-from pipeline.ppo.watch import SIGNATURES, Watchdog
+from pipeline.ppo.watch import SIGNATURES, Watchdog, nothing_to_learn, told_apart
 
 
 def measured(step: int, proxy: float, gold: float | None, kl: float = 1.0) -> Measurement:
@@ -108,6 +107,18 @@ def test_distinct_pairs_worked_by_hand() -> None:
 )
 def test_how_many_completions_a_reward_tells_from_the_rest(values: list[float], share: float) -> None:
     assert told_apart(torch.tensor(values)) == share
+
+
+def test_scores_that_are_nearly_all_the_same_are_said_to_teach_nothing() -> None:
+    scores = torch.zeros(40)
+    assert nothing_to_learn(torch.arange(40.0), "grpo") is None
+    scores[:2] = 1.0
+    assert nothing_to_learn(scores, "grpo") is None, "two of forty are five in a hundred"
+    scores[1] = 0.0
+    said = nothing_to_learn(scores, "grpo")
+    assert said is not None
+    assert said.startswith("98% of 40 held-out completions have the score 0: ")
+    assert "`grpo.rewards`" in said
 
 
 HEALTHY = {
