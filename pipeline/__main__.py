@@ -27,7 +27,10 @@ def run(arguments: list[str]) -> int:
     try:
         return dispatch(arguments)
     except PipelineError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        from pipeline.tracking.redaction import Redactor
+
+        # Messages of others, such as Hydra's, repeat what was typed.
+        print(Redactor().text(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("Interrupted before anything was running.", file=sys.stderr)

@@ -15,6 +15,7 @@ from help_desk import FIT, FORM, GOOD, PLAIN, generated, of, scored
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig
 from pipeline.evaluation.items import items_json
 from pipeline.evaluation.joining import PolicySamples
+from pipeline.evaluation.judged import JudgedWins
 from pipeline.evaluation.measures import measure_suites
 from pipeline.evaluation.report import build_report, to_json
 
@@ -50,6 +51,7 @@ def write_run(
     suites: Mapping[str, SuiteConfig] = SUITES,
     dataset: str = "curate-1-a",
     artifacts: Mapping[str, str] | None = None,
+    judged: Sequence[JudgedWins] = (),
 ) -> Path:
     """Write a run folder as `train` leaves it; the policies are what the samples are of."""
     folder = outputs / "runs" / name
@@ -63,7 +65,7 @@ def write_run(
     }
     report = build_report(samples, suites, EVALUATE, provenance, measured=measured)
     (folder / "report.json").write_text(to_json(report), encoding="utf-8")
-    (folder / "items.json").write_text(items_json(measured), encoding="ascii")
+    (folder / "items.json").write_text(items_json(measured, judged), encoding="ascii")
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(config or {})), encoding="utf-8")
     (folder / "artifacts.json").write_text(json.dumps(artifacts or {}), encoding="utf-8")
     return folder

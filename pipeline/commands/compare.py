@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Sequence
@@ -69,6 +70,7 @@ def compare_command(arguments: list[str]) -> int:
     from pipeline.pages.comparison_page import comparison_page
 
     request = parse(arguments)
+    gc.disable()  # hundreds of runs are millions of small objects, none of which goes before the end
     chosen = choose(request.words, request.outputs)
     comparison = build_comparison(
         chosen, baseline=request.option("baseline"), by=request.option("by"), policy=request.option("policy")

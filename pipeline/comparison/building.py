@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.comparison.alignment import Candidate, align, candidates, find_baseline, refusals
@@ -55,6 +55,7 @@ def build_comparison(
     parameters = _parameters(chosen.runs, found)
     ranked = [key for key in ranking["order"] if found[int(key) - 1].twin_of is None]
     values = {key: ranking["values"][key] for key in ranked}
+    varying = _varying(found, parameters, ranking["order"])
     expenses, compared = expenses_of(found), [entry.run for entry in found]
     comparison = {
         "format_version": FORMAT_VERSION,
@@ -63,7 +64,7 @@ def build_comparison(
         "runs": [_run(run) for run in chosen.runs],
         "sweeps": [{"name": entry.name, "status": entry.status, "method": entry.method, "objectives": entry.objectives}
                    for entry in chosen.sweeps],
-        "candidates": [_candidate(entry, found, chosen.runs, parameters, ranking["order"]) for entry in found],
+        "candidates": [_candidate(entry, chosen.runs, parameters, varying) for entry in found],
         "suites": _suites(suites, metrics, reference),
         "metrics": rows,
         "refusals": refusals(found),
@@ -90,28 +91,36 @@ def _run(run: RunRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _varying(
+    found: Sequence[Candidate], parameters: Mapping[str, Mapping[str, Any]], order: Sequence[str]
+) -> dict[str, tuple[int, list[str]]]:
+    """Return, by policy, how many candidates of it are ranked, and the parameters in which these differ."""
+    ranked = frozenset(order)
+    told = {}
+    for policy in dict.fromkeys(entry.policy for entry in found):
+        likes = [entry.key for entry in found if entry.policy == policy and entry.key in ranked]
+        differing = [name for name, values in parameters.items() if len({repr(values.get(key)) for key in likes}) > 1]
+        told[policy] = (len(likes), differing)
+    return told
+
+
 def _candidate(
     entry: Candidate,
-    found: Sequence[Candidate],
     runs: Sequence[RunRecord],
-    parameters: dict[str, dict[str, Any]],
-    order: Sequence[str],
+    parameters: Mapping[str, Mapping[str, Any]],
+    varying: Mapping[str, tuple[int, Sequence[str]]],
 ) -> dict[str, Any]:
     """Return a candidate with its labels: its policy where they differ, and the parameters that vary among its likes.
 
     Without either it goes by its run's name.
     """
-    short, policies = short_names(list(parameters)), {other.policy for other in found}
-    likes = [other.key for other in found if other.policy == entry.policy and other.key in order]
-    named = [
-        (name, setting_text(values[entry.key]))
-        for name, values in parameters.items()
-        if entry.key in values and len({repr(values.get(key)) for key in likes}) > 1
-    ]
+    short = short_names(list(parameters))
+    num_likes, differing = varying[entry.policy]
+    named = [(key, setting_text(parameters[key][entry.key])) for key in differing if entry.key in parameters[key]]
     name = entry.run.name.removeprefix(entry.run.name[:5] if YEAR.match(entry.run.name) else "")
     several = any(len(run.report["policies"]) > 1 for run in runs if run.report)
-    if len(policies) > 1:  # of different stages: what made them says more than where their settings part
-        own = [entry.policy, *([name] if len(likes) > 1 and not named else [])]
+    if len(varying) > 1:  # of different stages: what made them says more than where their settings part
+        own = [entry.policy, *([name] if num_likes > 1 and not named else [])]
     else:
         own = [] if named else [f"{name}, {entry.policy}" if several else name]
     return {

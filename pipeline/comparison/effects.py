@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.comparison.measuring import Metric
+from pipeline.pages.numbers import WINS
 from pipeline.statistics.importance import MIN_TRIALS, importances
 from pipeline.statistics.intervals import Estimate, bounded_mean, paired_difference, paired_ratio_difference
 
@@ -76,7 +77,7 @@ def _difference(ours: Sequence[str], theirs: Sequence[str], metric: Metric, conf
     first, second = (np.mean([values[key] for key in group], axis=0) for group in (ours, theirs))
     if weights is not None:
         return paired_ratio_difference(list(first), list(second), weights, metric.clusters, confidence)
-    if metric.measure.unit == "share":
+    if metric.measure.unit in ("share", WINS):
         return bounded_mean(first - second, metric.clusters, confidence)
     return paired_difference(list(first), list(second), metric.clusters, confidence)
 

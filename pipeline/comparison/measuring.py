@@ -46,7 +46,8 @@ def metrics_of(suite: str, found: Sequence[Candidate], baseline: Candidate) -> l
     }
     made = []
     for entry in reference["metrics"]:
-        able, notes = [], []
+        able: list[Candidate] = []
+        notes = [] if entry.get("qualified", True) else [f"{suite}/{entry['name']}: the judge has not qualified"]
         for candidate in kept:
             problem = _problem(entry, by_name[candidate.key].get(entry["name"]), candidate, baseline)
             if problem:
@@ -87,6 +88,8 @@ def _problem(
     """Return why a candidate's values of a metric cannot stand beside the baseline's, or None."""
     if theirs is None:
         return "its report does not have it"
+    if ours.get("against") != theirs.get("against"):
+        return "another judge, or one that compared it with other completions"
     if ours["denominator"] != theirs["denominator"] and _shared(ours, theirs):
         return "it counts the items' parts otherwise, as another tokenizer does"
     bases = [(entry.run.report or {})["provenance"]["base"] for entry in (candidate, baseline)]

@@ -11,19 +11,37 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.config.gates import WIN_RATE
 from pipeline.evaluation.item_file import FORMAT_VERSION
 from pipeline.evaluation.joining import JoinedSuite
+from pipeline.evaluation.judged import JudgedWins
 from pipeline.evaluation.measures import Measure
 from pipeline.evaluation.report import round_floats, suite_definition
 from pipeline.evaluation.samples import item_digest
+from pipeline.pages.numbers import WINS
 from pipeline.statistics.clusters import cluster_codes
 
 
-def items_json(measured: Sequence[tuple[JoinedSuite, Sequence[Measure]]]) -> str:
+def items_json(measured: Sequence[tuple[JoinedSuite, Sequence[Measure]]], judged: Sequence[JudgedWins] = ()) -> str:
     """Return the content of ``items.json``: one line, sorted keys, only ASCII."""
     suites = {suite.name: _suite(suite, measures) for suite, measures in measured}
+    for entry in judged:
+        suites[entry.suite]["metrics"].append(_judged(entry, suites[entry.suite]["ids"]))
     content = {"format_version": FORMAT_VERSION, "suites": suites}
     return json.dumps(round_floats(content), sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def _judged(entry: JudgedWins, ids: Sequence[str]) -> dict[str, Any]:
+    """Return wins over the baseline as a metric; ``against`` says who judged, and what they were compared with."""
+    return {
+        "name": f"{WIN_RATE}{entry.judge}",
+        "unit": WINS,
+        "higher_is_better": True,
+        "denominator": None,
+        "against": entry.against,
+        "qualified": entry.qualified,
+        "values": {policy: [wins.get(name) for name in ids] for policy, wins in entry.wins.items()},
+    }
 
 
 def _suite(suite: JoinedSuite, measures: Sequence[Measure]) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+from pipeline.artifacts.hashing import sha256_text
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.judges import JudgeConfig
 from pipeline.evaluation.joining import PolicySamples
@@ -163,6 +164,47 @@ def win_rates(
         }
         for pair in pairs
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedWins:
+    """How each policy fares against the baseline in the eyes of a judge, item by item."""
+
+    suite: str
+    judge: str
+    qualified: bool
+    against: dict[str, str]  # what two runs must have in common: the judge, and what it compared with
+    wins: dict[str, dict[str, float]]  # policy -> item -> in [0, 1]; the baseline has one half
+
+
+def wins_by_item(
+    pairs: Sequence[ComparedPair],
+    judges: Mapping[str, JudgeConfig],
+    entries: Sequence[Mapping[str, Any]],
+    samples: Sequence[PolicySamples],
+    evaluate: EvaluateConfig,
+) -> list[JudgedWins]:
+    """Return what judges said of every policy beside the baseline; items without a verdict are left out."""
+    found: dict[tuple[str, str], JudgedWins] = {}
+    artifacts = {(entry.suite, entry.policy): entry.artifact for entry in samples}
+    for pair in pairs:
+        if pair.opponent != evaluate.baseline:
+            continue
+        own = found.setdefault(
+            (pair.suite, pair.judge),
+            JudgedWins(
+                suite=pair.suite,
+                judge=pair.judge,
+                qualified=is_qualified(entries, pair.judge, pair.suite),
+                against={
+                    "judge": sha256_text(repr(replace(judges[pair.judge], description=""))),
+                    "completions": artifacts[pair.suite, pair.opponent],
+                },
+                wins={pair.opponent: {row.id: 0.5 for row in pair.others}},
+            ),
+        )
+        own.wins[pair.policy] = {outcome.id: outcome.win for outcome in pair.outcomes if outcome.win is not None}
+    return list(found.values())
 
 
 def _votes(pairs: Sequence[ComparedPair], pair: ComparedPair, people: Collection[str]) -> Sequence[Outcome]:

@@ -26,14 +26,17 @@ from pipeline.evaluation.metric_names import (
 )
 from pipeline.evaluation.paired_tests import UNTESTED, Chance, exact_test
 from pipeline.evaluation.samples import GenerationSample, LikelihoodSample, ScoredSample
+from pipeline.pages.numbers import WINS
 from pipeline.statistics.intervals import (
     Estimate,
+    bounded_mean,
     mean_interval,
     paired_difference,
     paired_proportion_difference,
     paired_ratio_difference,
     proportion_interval,
     ratio_interval,
+    unit_mean,
 )
 from pipeline.statistics.selection import influences
 
@@ -58,6 +61,8 @@ class Measure:
             return self._bounded(ratio_interval(values, self.denominator, clusters, confidence), 0.0)
         if self.unit == "share":
             return proportion_interval([value == 1 for value in values], clusters, confidence)
+        if self.unit == WINS:
+            return unit_mean(values, clusters, confidence)
         return mean_interval(values, clusters, confidence)
 
     def difference(self, policy: str, baseline: str, clusters: Sequence[Hashable], confidence: float) -> Estimate:
@@ -68,6 +73,8 @@ class Measure:
         if self.unit == "share":
             passed, others_passed = [value == 1 for value in values], [value == 1 for value in others]
             return paired_proportion_difference(passed, others_passed, clusters, confidence)
+        if self.unit == WINS:
+            return bounded_mean(np.subtract(values, others), clusters, confidence)
         return paired_difference(values, others, clusters, confidence)
 
     def chance(self, policy: str, baseline: str, clusters: Sequence[str]) -> Chance:

@@ -8,12 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.pages.numbers import WIN_RATE, estimate_text, is_decided, metric_text, neutral, verdict
+from pipeline.pages.numbers import WIN_RATE, WINS, estimate_text, is_decided, metric_text, neutral, verdict
 from pipeline.pages.svg import Scale, colour, element, line, picture, scale_around, text, tick_step, tick_text
 from pipeline.pages.text import typographic
 
 AXIS = 58  # below a panel: ticks, the name of the axis, and which direction is better
-AXIS_NAMES = {"share": "percentage points", WIN_RATE: "per cent of pairs won"}
+AXIS_NAMES = {"share": "percentage points", WINS: "percentage points", WIN_RATE: "per cent of pairs won"}
 MAX_POINTS = 400  # of a curve; longer ones are averaged in buckets
 
 

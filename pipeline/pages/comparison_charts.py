@@ -20,7 +20,7 @@ from pipeline.pages.charts import (
     row_texts,
     verdict_class,
 )
-from pipeline.pages.numbers import compact, is_decided, metric_text, setting_text
+from pipeline.pages.numbers import WINS, compact, is_decided, metric_text, setting_text
 from pipeline.pages.svg import Scale, element, line, picture, scale_around, text
 
 MAX_ROWS = 30  # of a plot of differences
@@ -45,7 +45,7 @@ def difference_plot(rows: Sequence[Mapping[str, Any]], title: str, layout: Layou
         layout: Wide or narrow.
     """
     unit, higher_is_better = rows[0]["unit"], rows[0]["higher_is_better"]
-    factor = 100.0 if unit == "share" else 1.0
+    factor = 100.0 if unit in ("share", WINS) else 1.0
     limits = [(row["low"], row["estimate"], row["high"], *(row["corrected"] or ())) for row in rows]
     held = [value * factor for entry in limits for value in entry if value is not None]
     scale = scale_around(held, layout.start, layout.end, include=0.0)

@@ -8,6 +8,7 @@ from typing import Any
 
 MAX_DECIMALS = 6
 WIN_RATE = "win rate"  # a unit: a share that is one half where there is no difference
+WINS = "wins"  # a unit: a share of wins over one opponent, of which two policies may have different ones
 METRIC_WORDS = {
     "all_checks": "items that pass all checks",
     "finished": "finished completions",
@@ -196,7 +197,7 @@ def _is_difference(entry: Mapping[str, Any]) -> bool:
 
 def _scale(entry: Mapping[str, Any]) -> tuple[float, str]:
     """Shares are written in per cent and their differences in points; other units stand in the metric's name."""
-    if entry["unit"] in ("share", WIN_RATE):
+    if entry["unit"] in ("share", WIN_RATE, WINS):
         return 100.0, " points" if _is_difference(entry) else " %"
     return 1.0, ""
 

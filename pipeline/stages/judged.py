@@ -9,7 +9,15 @@ from typing import Any
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.judges import JudgeConfig
 from pipeline.evaluation.joining import PolicySamples
-from pipeline.evaluation.judged import JudgedPolicies, SealedCard, compared_pairs, judge_entries, win_rates
+from pipeline.evaluation.judged import (
+    JudgedPolicies,
+    JudgedWins,
+    SealedCard,
+    compared_pairs,
+    judge_entries,
+    win_rates,
+    wins_by_item,
+)
 from pipeline.evaluation.rankings import policy_rankings
 from pipeline.evaluation.ratings import RatedPolicy, rating_entries
 from pipeline.evaluation.verdicts import VERDICTS_FILE, read_verdicts
@@ -17,8 +25,10 @@ from pipeline.stages.scorecard import CARD_FILE
 from pipeline.tracking.job import StageJob
 
 
-def read_judges(job: StageJob, samples: Sequence[PolicySamples]) -> dict[str, list[dict[str, Any]]]:
-    """Return the `win_rates`, `rankings`, `judges` and ratings of a report; nothing where no judge was asked."""
+def read_judges(
+    job: StageJob, samples: Sequence[PolicySamples]
+) -> tuple[dict[str, list[dict[str, Any]]], list[JudgedWins]]:
+    """Return the `win_rates`, `rankings`, `judges` and ratings of a report, and wins by item; empty without judges."""
     judges: Mapping[str, JudgeConfig] = job.params.get("judges", {})
     evaluate = job.section(EvaluateConfig)
     judged = [
@@ -46,9 +56,10 @@ def read_judges(job: StageJob, samples: Sequence[PolicySamples]) -> dict[str, li
         for entry, artifact in zip(job.params.get("ratings", []), job.inputs.get("ratings", []), strict=True)
     ]
     pairs = compared_pairs(judged, samples, evaluate)
-    return {
+    sections = {
         "win_rates": win_rates(pairs, entries, evaluate),
         "rankings": policy_rankings(pairs, entries, evaluate),
         "judges": entries,
         "ratings": rating_entries(rated, job.params["suites"], evaluate),
     }
+    return sections, wins_by_item(pairs, judges, entries, samples, evaluate)

@@ -55,6 +55,7 @@ def write_report(job: StageJob) -> StageOutcome:
     evaluate = job.section(EvaluateConfig)
     found = _contamination(job, samples, suites, evaluate)
     measured = measure_suites(samples, suites, evaluate)
+    judged, wins = read_judges(job, samples)
     report = build_report(
         samples,
         suites,
@@ -64,11 +65,11 @@ def write_report(job: StageJob) -> StageOutcome:
         reward_models=audits,
         costs=read_variants(job.one("costs")),
         measured=measured,
-        **read_judges(job, samples),
+        **judged,
     )
     report_file = job.staging / REPORT_FILE
     report_file.write_text(to_json(report), encoding="utf-8", newline="\n")
-    (job.staging / ITEMS_FILE).write_text(items_json(measured), encoding="ascii", newline="\n")
+    (job.staging / ITEMS_FILE).write_text(items_json(measured, wins), encoding="ascii", newline="\n")
     variants = variant_rows(report["costs"], job.one("costs"), evaluate.costs.price_per_hour)
     page = report_page(report, variants=variants, **page_inputs(pairs, policies, suites, report, ancestors))
     (job.staging / PAGE_FILE).write_text(page, encoding="utf-8", newline="\n")

@@ -80,6 +80,8 @@ class Mirror:
         with self.record.open("rb") as file:
             file.seek(self._offset)
             lines = complete_lines(file.read())
+        if not self._read_texts():
+            return
         for line in lines:
             self._offset += len(line)
             row = decode_row(json.loads(line))
@@ -88,6 +90,16 @@ class Mirror:
                 self.flush()
                 self._pending_step = step
             self._pending.update(row)
+
+    def _read_texts(self) -> bool:
+        """Read what the policy wrote, after the rows that it belongs to; False where both were moved in between."""
+        if self.written is None:
+            return True
+        if not self.written.exists():
+            return self.record.exists()  # nothing was written; else sealed and moved, and `finish` names the new place
+        if (num_bytes := self.written.stat().st_size) != self._written_bytes:
+            self._texts, self._written_bytes = list(Record(self.written).rows()), num_bytes
+        return True
 
     def flush(self) -> None:
         """Send the row that was held back until its step was over."""
@@ -102,10 +114,6 @@ class Mirror:
         """Return the table of what the policy wrote up to a step, where it has grown."""
         import wandb
 
-        if self.written is None or not self.written.exists():
-            return {}
-        if (num_bytes := self.written.stat().st_size) != self._written_bytes:
-            self._texts, self._written_bytes = list(Record(self.written).rows()), num_bytes
         rows = [row for row in self._texts if row["step"] <= step]
         if len(rows) == self._num_shown:
             return {}

@@ -102,3 +102,11 @@ def test_every_job_of_a_sweep_runs_and_the_sweep_fails_if_one_does(tmp_path: Pat
     assert done.returncode == 2
     assert "1 of 2 jobs failed" in done.stderr
     assert "curate.validation_fraction=1.5" in done.stderr
+
+
+def test_an_error_that_repeats_what_was_typed_shows_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    secret = "sk-" + "canary0123456789canary"
+    assert run(["train", "+experiment=sft", f"nonsense.key={secret}"]) == 2
+    told = capsys.readouterr().err
+    assert "nonsense" in told
+    assert secret not in told

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pipeline.comparison.selecting import choose
 from pipeline.comparison.writing import csv_text, terminal_lines
 from pipeline.config.evaluation import CheckConfig
 from pipeline.errors import ArtifactError, ConfigError
+from pipeline.evaluation.judged import JudgedWins
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +187,41 @@ def test_runs_of_different_stages_go_by_their_policies(outputs: Path) -> None:
     assert several[2]["label"] == "ppo"
     assert all(re.match(r"dpo, .*learning_rate=", entry["label"]) for entry in several[:2])
     assert len({entry["label"] for entry in several}) == 3
+
+
+def judged(policy: str, wins: Sequence[float | None], *, completions: str = "samples-sft") -> JudgedWins:
+    names = [f"item-{number:04}" for number in range(40)]
+    return JudgedWins(
+        suite="form", judge="panel", qualified=False, against={"judge": "j", "completions": completions},
+        wins={"sft": dict.fromkeys(names, 0.5),
+              policy: {name: win for name, win in zip(names, wins, strict=True) if win is not None}},
+    )  # fmt: skip
+
+
+def test_what_judges_say_is_compared_where_they_compared_with_the_same(outputs: Path) -> None:
+    said = {
+        "first": judged("dpo", [1.0] * 24 + [0.0] * 16),
+        "second": judged("dpo", [1.0] * 34 + [0.0] * 5 + [None]),
+        "other": judged("dpo", [1.0] * 40, completions="samples-base"),
+    }
+    for number, (name, wins) in enumerate(said.items()):
+        samples = [*samples_of("sft", 0.5), *samples_of("dpo", 0.6, seed=number)]
+        write_run(outputs, name, samples, config={"seed": number}, judged=[wins])
+    comparison = compare(outputs, "first", "second", "other")
+    rows = [row for row in comparison["metrics"] if row["metric"] == "win_rate/panel"]
+    absolute = {row["policy"]: row["estimate"] for row in rows if row["baseline"] is None}
+    # The item without a verdict is left out for both: 24 and 34 of 39.
+    assert absolute == {"1": pytest.approx(24 / 39), "2": pytest.approx(34 / 39)}
+    (difference,) = [row for row in rows if row["baseline"] is not None]
+    assert difference["estimate"] == pytest.approx(10 / 39)
+    assert difference["low"] < difference["estimate"] < difference["high"]
+    assert (difference["n"], difference["clusters"]) == (39, 20)
+    notes = comparison["notes"]
+    assert "form/win_rate/panel: the judge has not qualified" in notes
+    assert any(note.startswith("3 has no part in form/win_rate/panel: another judge") for note in notes)
+    ranked = build_comparison(choose(["first", "second"], outputs), by="form/win_rate/panel")
+    assert ranked["ranking"]["order"] == ["2", "1"]
+    assert "+25.64 points" in "\n".join(terminal_lines(ranked))
 
 
 def test_a_whole_grid_has_effects_by_item_and_a_search_has_importance(made: Path) -> None:

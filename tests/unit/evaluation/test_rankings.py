@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from help_desk import EVALUATE, generated
+from help_desk import EVALUATE, generated, of
 
-from pipeline.evaluation.judged import ComparedPair, win_rates
+from pipeline.config.judges import JudgeConfig
+from pipeline.evaluation.judged import ComparedPair, win_rates, wins_by_item
 from pipeline.evaluation.outcomes import Outcome
 from pipeline.evaluation.rankings import policy_rankings
 from pipeline.evaluation.win_rates import corrected_win_rate, win_rate_with_votes
@@ -66,6 +67,23 @@ def test_votes_on_some_pairs_and_a_judge_on_all_say_what_people_would() -> None:
     assert win_rates([said], [judge(None), PEOPLE], EVALUATE)[0]["with_votes"] is None
     for wins in ([None] * 100, [1.0] * 100):
         assert win_rates([said, voted(wins)], [judge(None), PEOPLE], EVALUATE)[0]["with_votes"] is None
+
+
+def test_wins_are_kept_by_item_against_the_baseline_alone() -> None:
+    pairs = [pair("new", "base", [1.0, None, 0.5]), pair("newer", "base", [0.0, 1.0, 1.0]),
+             pair("newer", "new", [1.0, 1.0, 1.0])]  # fmt: skip
+    samples = [
+        of(policy, "form", [generated(f"i00{k}", SHORT) for k in range(3)]) for policy in ("base", "new", "newer")
+    ]
+    configs = {"llm": JudgeConfig(name="llm", kind="local")}
+    (found,) = wins_by_item(pairs, configs, [judge(0.9)], samples, EVALUATE)
+    assert found.wins == {
+        "base": {"i000": 0.5, "i001": 0.5, "i002": 0.5}, "new": {"i000": 1.0, "i002": 0.5},
+        "newer": {"i000": 0.0, "i001": 1.0, "i002": 1.0},
+    }  # fmt: skip
+    assert (found.qualified, found.against["completions"]) == (True, samples[0].artifact)
+    other = wins_by_item(pairs, {"llm": replace(configs["llm"], seed=1)}, [judge(0.9)], samples, EVALUATE)[0]
+    assert other.against["judge"] != found.against["judge"]
 
 
 def test_completions_that_say_the_same_stay_ties_beside_votes() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.tracking.mirror_process import Mirror
 from pipeline.tracking.record import Record, decode_row
 
 
@@ -77,3 +78,22 @@ def test_going_back_needs_a_cut(tmp_path: Path) -> None:
     record.append({"loss": 1.0}, 4)
     with pytest.raises(ValueError, match="must not name `step`"):
         record.append({"step": 1}, 5)
+
+
+def test_a_row_waits_for_the_texts_that_were_moved_before_they_were_read(tmp_path: Path) -> None:
+    """When a stage is sealed its record and what the policy wrote move, perhaps between two looks of the mirror."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    record, written = Record(folder / "metrics.jsonl"), Record(folder / "written.jsonl")
+    mirror = Mirror.__new__(Mirror)  # without a client
+    mirror.record, mirror.written, mirror._written_bytes, mirror._texts = record.path, written.path, 0, []
+    record.append({"loss": 1.0}, 1)
+    assert mirror._read_texts()  # nothing was written
+    written.append({"completion": "x"}, 2)
+    record.append({"loss": 1.0}, 2)
+    assert mirror._read_texts()
+    assert [row["completion"] for row in mirror._texts] == ["x"]
+    folder.rename(tmp_path / "sealed")
+    assert not mirror._read_texts()
+    mirror.record, mirror.written = tmp_path / "sealed" / "metrics.jsonl", tmp_path / "sealed" / "written.jsonl"
+    assert mirror._read_texts()
