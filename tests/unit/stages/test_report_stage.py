@@ -141,11 +141,13 @@ def test_a_policy_that_was_rolled_back_shows_its_own_monitor_beside_samples_of_t
     rows = [{"step": k, "monitor_kl": k, "monitor_score": k, "monitor_gold": -k} for k in (0, 1, 2)]
     seen = {"measurements": rows, "fired": None, "chosen_step": 0, "reason": "best gold score", "gates": gates}
     rolled = seal(store, "ppo", ArtifactKind.policy, "ppo", {"monitor.json": json.dumps(seen)}, [tuned], "policy")
-    pairs = [*job.params["samples"], *({**pair, "policy": "ppo"} for pair in job.params["samples"])]
-    inputs = {**job.inputs, "samples": job.inputs["samples"] * 2, "policies": [tuned, rolled]}
-    params = {**job.params, "samples": [pair for pair in pairs if pair["policy"] != "base"], "sealed": ["tuned", "ppo"]}
-    kept = [place for place, pair in enumerate(pairs) if pair["policy"] != "base"]
-    inputs["samples"] = [inputs["samples"][place] for place in kept]
+    places = [place for place, pair in enumerate(job.params["samples"]) if pair["policy"] == "tuned"]
+    pairs = [job.params["samples"][place] for place in places]
+    inputs = {
+        **job.inputs, "samples": 2 * [job.inputs["samples"][place] for place in places], "policies": [tuned, rolled],
+    }  # fmt: skip
+    shared = [*pairs, *({**pair, "policy": "ppo"} for pair in pairs)]
+    params = {**job.params, "samples": shared, "sealed": ["tuned", "ppo"]}
     evaluate = replace(EVALUATE, baseline="tuned", gates={})
     write_report(replace(job, inputs=inputs, params=params, sections={EvaluateConfig: evaluate}))
     page = (job.staging / "report.html").read_text(encoding="utf-8")
