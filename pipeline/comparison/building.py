@@ -116,7 +116,7 @@ def _candidate(
     """
     short = short_names(list(parameters))
     num_likes, differing = varying[entry.policy]
-    named = [(key, setting_text(parameters[key][entry.key])) for key in differing if entry.key in parameters[key]]
+    named = [(key, _told(parameters[key][entry.key])) for key in differing if entry.key in parameters[key]]
     name = entry.run.name.removeprefix(entry.run.name[:5] if YEAR.match(entry.run.name) else "")
     several = any(len(run.report["policies"]) > 1 for run in runs if run.report)
     if len(varying) > 1:  # of different stages: what made them says more than where their settings part
@@ -129,6 +129,11 @@ def _candidate(
         "label": ", ".join([*own, *(f"{short[key]}={value}" for key, value in named[:LABEL_KEYS])]),
         "short": ", ".join([*own, *(value for _, value in named[:LABEL_KEYS])]),
     }  # fmt: skip
+
+
+def _told(value: Any) -> str:
+    """Write a value short, for a label; a searched number has more digits than tell it from others."""
+    return f"{value:.3g}" if isinstance(value, float) else setting_text(value)
 
 
 def _parameters(runs: Sequence[RunRecord], found: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
