@@ -115,7 +115,11 @@ def open_executor(engine: Engine, num_workers: int | None, num_bytes: int) -> It
 
 @contextmanager
 def _ray(num_workers: int | None) -> Iterator[OnRay]:
-    """Connect to the cluster that RAY_ADDRESS names, or start one here."""
+    """Connect to the cluster that RAY_ADDRESS names, or start one here.
+
+    Raises:
+        ConfigError: Ray is not installed, does not answer, or does not start.
+    """
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -123,7 +127,14 @@ def _ray(num_workers: int | None) -> Iterator[OnRay]:
     started_here = not ray.is_initialized()
     if started_here:
         own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": num_workers, "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="ERROR", **own)
+        try:
+            ray.init(log_to_driver=False, logging_level="ERROR", **own)
+        except Exception as error:  # Ray raises this very class where a node of its own does not come up in time
+            where = "no cluster answers under RAY_ADDRESS" if not own else "it does not start on this machine"
+            said = " ".join(str(error).split())
+            raise ConfigError(
+                f"curate.engine=ray: {where} ({said}). Mend that, or leave curate.engine at local."
+            ) from error
     try:
         yield OnRay(ray)
     finally:
