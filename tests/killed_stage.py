@@ -60,7 +60,7 @@ def start_server(script: str, folder: Path) -> Iterator[Server]:
     yield Server(process, folder)
     assert process.stdin is not None
     process.stdin.close()
-    process.wait(timeout=30)
+    process.wait(timeout=600)  # a process full of libraries may take long to end on a busy machine
     process.stdout.close()
 
 
