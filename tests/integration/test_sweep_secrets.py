@@ -86,10 +86,11 @@ def test_a_sweep_that_is_given_a_secret_does_not_start(tmp_path: Path, words: tu
 
 def test_a_secret_in_a_file_of_the_user_is_named_by_its_key_alone(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    own = project.folder / "configs" / "experiment" / "leaky.yaml"
+    own = project.folder / "own" / "experiment" / "leaky.yaml"
     own.parent.mkdir(parents=True)
     own.write_text(LEAKY.format(secret=GIVEN["config"]))
-    said = project.sweep("+experiment=leaky", "seed=1,2", status=2)
+    command = [*sweep_command(project.folder)[:5], "--config-dir", "own", "+experiment=leaky", "seed=1,2"]
+    said = project.call(*command, status=2)
     assert "tracking.project: it looks like an API key" in said
     own.unlink()
     left = files_below(tmp_path / "project")
