@@ -52,6 +52,8 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         lines += [f"win rates ({report['confidence']:.0%} intervals)", *_aligned(_win_rates(report)), ""]
     if report["rankings"]:
         lines += [f"ratings, 1000 on average ({report['confidence']:.0%} intervals)", *_aligned(_rankings(report)), ""]
+    for card in report["reward_models"]:
+        lines += [f"audit of {card['artifact']}", *_aligned(_audit(card)), ""]
     if report["gates"]:
         lines += [*gate_lines(report["gates"]), ""]
     return [*lines, *_conclusion(report)]
@@ -107,6 +109,10 @@ def _rankings(report: Mapping[str, Any]) -> list[list[str]]:
         for entry in ranking["policies"]:
             rows.append([ranking["suite"], _judge(ranking), entry["policy"], rating_text(entry)])
     return rows
+
+
+def _audit(card: Mapping[str, Any]) -> list[list[str]]:
+    return [[gate["outcome"], gate["name"], gate["reason"]] for gate in card["gates"]]
 
 
 def _judge(entry: Mapping[str, Any]) -> str:

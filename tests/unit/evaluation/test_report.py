@@ -287,6 +287,21 @@ def test_the_summary_holds_every_metric_and_the_manifest_the_primary_ones() -> N
     )
 
 
+def test_the_summary_tells_the_audit_of_each_reward_model() -> None:
+    card = {"artifact": "reward-1-2", "gates": [
+        {"name": "accuracy", "outcome": "PASS", "reason": "held-out accuracy against 0.5: 0.78 on 225 items"},
+        {"name": "length_rule", "outcome": "INCONCLUSIVE", "reason": "0.07 (-0.01 to 0.13) on 225 items"},
+    ]}  # fmt: skip
+    lines = summary_lines({**report_of(), "reward_models": [card]})
+    start = lines.index("audit of reward-1-2")
+    assert lines[start + 1 : start + 4] == [
+        "  PASS          accuracy     held-out accuracy against 0.5: 0.78 on 225 items",
+        "  INCONCLUSIVE  length_rule  0.07 (-0.01 to 0.13) on 225 items",
+        "",
+    ]
+    assert not [line for line in summary_lines(report_of()) if line.startswith("audit of")]
+
+
 def test_a_written_report_is_read_back_and_another_file_is_not(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(to_json(report_of()), encoding="utf-8")
