@@ -11,7 +11,7 @@ from pipeline.comparison.differences import config_differences, lineage_differen
 from pipeline.comparison.effects import importance_of, level_effects
 from pipeline.comparison.expenses import expenses_of
 from pipeline.comparison.measuring import Metric, metrics_of, rows_of
-from pipeline.comparison.ranking import criterion, rank
+from pipeline.comparison.ranking import Criterion, criterion, rank
 from pipeline.comparison.records import RunRecord
 from pipeline.comparison.selecting import Chosen
 from pipeline.config.root import EVALUATE
@@ -19,6 +19,7 @@ from pipeline.errors import ArtifactError
 from pipeline.evaluation.report import round_floats
 from pipeline.pages.comparison_view import short_names
 from pipeline.pages.numbers import setting_text
+from pipeline.sweeps.record import TrialStatus
 
 FORMAT_VERSION = 1
 LISTED_RUNS = 5  # in an error
@@ -71,7 +72,9 @@ def build_comparison(
         "notes": list(dict.fromkeys(note for metric in metrics for note in metric.notes)),
         "ranking": ranking,
         "parameters": parameters,
-        "importance": importance_of(parameters, values),
+        "importance": importance_of(
+            parameters, values, _pruned(chosen, criteria), higher_is_better=criteria.higher_is_better
+        ),
         "effects": level_effects(parameters, ranked, criteria.metric, confidence) if criteria.metric else [],
         "config": config_differences(chosen.runs, compared),
         "lineage": lineage_differences(found, expenses.made_from),
@@ -153,6 +156,16 @@ def _parameters(runs: Sequence[RunRecord], found: Sequence[Candidate]) -> dict[s
     return {
         name: {entry.key: value for entry, value in zip(found, values, strict=True)} for name, values in plain.items()
     }
+
+
+def _pruned(chosen: Chosen, criteria: Criterion) -> list[dict[str, Any]]:
+    """Return the parameters of the trials that a pruner stopped for being behind in what is ranked by."""
+    followed = {sweep.name: sweep.objectives[0] for sweep in chosen.sweeps if sweep.objectives}
+    return [
+        run.parameters
+        for run in chosen.runs
+        if run.status == TrialStatus.pruned and run.sweep in followed and followed[run.sweep] == criteria.objective
+    ]
 
 
 def _suites(names: Sequence[str], metrics: Sequence[Metric], reference: Candidate) -> list[dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline.comparison.measuring import Metric
-from pipeline.pages.numbers import WINS
+from pipeline.pages.numbers import WINS, counted
 from pipeline.statistics.importance import MIN_TRIALS, importances
 from pipeline.statistics.intervals import Estimate, bounded_mean, paired_difference, paired_ratio_difference
 
@@ -16,24 +17,44 @@ MAX_LEVELS = 5
 Parameters = Mapping[str, Mapping[str, Any]]  # parameter -> candidate's key -> value
 
 
-def importance_of(parameters: Parameters, scores: Mapping[str, float]) -> dict[str, Any]:
-    """Return how much each parameter decides over the trials that have a score, or why nothing is claimed."""
-    keys = list(scores)
-    found = importances(
-        {name: [values.get(key) for key in keys] for name, values in parameters.items()}, [scores[key] for key in keys]
-    )
+def importance_of(
+    parameters: Parameters,
+    scores: Mapping[str, float],
+    pruned: Sequence[Mapping[str, Any]] = (),
+    *,
+    higher_is_better: bool = True,
+) -> dict[str, Any]:
+    """Return how much each parameter decides over the trials that have a score, or why nothing is claimed.
+
+    Args:
+        parameters: Of every candidate.
+        scores: Candidate's key -> what it is ranked by.
+        pruned: The parameters of trials that were stopped because they were behind by the same measure. Left out, they
+            would hide what made them bad; they count as equal to one another and worse than every trial with a score.
+        higher_is_better: Whether more of the score is better.
+    """
+    keys, count = list(scores), len(scores) + len(pruned)
+    settings = {
+        name: [*(values.get(key) for key in keys), *(trial.get(name) for trial in pruned)]
+        for name, values in parameters.items()
+    }
+    worst = -math.inf if higher_is_better else math.inf  # only ranks are looked at
+    found = importances(settings, [*scores.values(), *[worst] * len(pruned)])
     if found:
         entries = [
             {"parameter": entry.name, "share": entry.share, "p": entry.p, "p_holm": entry.p_holm,
              "groups": entry.groups, "trend": entry.trend}
             for entry in found
         ]  # fmt: skip
-        return {"trials": len(keys), "entries": entries, "reason": None}
-    few = len(keys) < MIN_TRIALS
-    reason = (
-        f"{len(keys)} trials, and at least {MIN_TRIALS} are needed" if few else "no parameter varies in a useful way"
-    )
-    return {"trials": len(keys), "entries": [], "reason": reason}
+        return {"trials": _trials(count, len(pruned)), "entries": entries, "reason": None}
+    few = f"{_trials(count, len(pruned))}, and at least {MIN_TRIALS} are needed"
+    reason = few if count < MIN_TRIALS else "no parameter varies in a useful way"
+    return {"trials": _trials(count, len(pruned)), "entries": [], "reason": reason}
+
+
+def _trials(count: int, pruned: int) -> str:
+    aside = f" ({pruned:,} of them pruned, which count as worse than the rest)" if pruned else ""
+    return f"{counted(count, 'trial')}{aside}"
 
 
 def level_effects(

@@ -54,7 +54,7 @@ def _importance_lines(comparison: Comparison) -> list[str]:
         f"{entry['parameter']} {entry['share']:.0%}{'' if entry['p_holm'] <= 0.05 else ' (may be chance)'}"
         for entry in importance["entries"]
     )
-    return [f"Share of the order that one parameter alone explains, {importance['trials']} trials: {told}."]
+    return [f"Share of the order that one parameter alone explains, {importance['trials']}: {told}."]
 
 
 def _table(comparison: Comparison) -> list[str]:

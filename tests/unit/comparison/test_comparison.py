@@ -17,6 +17,7 @@ from compared_runs import SUITES, make_grid, samples_of, write_run
 from help_desk import FORM
 
 from pipeline.comparison.building import build_comparison
+from pipeline.comparison.effects import importance_of
 from pipeline.comparison.selecting import choose
 from pipeline.comparison.writing import csv_text, terminal_lines
 from pipeline.config.evaluation import CheckConfig
@@ -232,10 +233,31 @@ def test_a_whole_grid_has_effects_by_item_and_a_search_has_importance(made: Path
     means = [comparison["ranking"]["values"][str(number)] for number in range(1, 9)]
     assert found["estimate"] == pytest.approx(sum(means[4:]) / 4 - sum(means[:4]) / 4)
     assert found["low"] < found["estimate"] < found["high"]
-    assert comparison["importance"]["trials"] == 8
+    assert comparison["importance"]["trials"] == "9 trials (1 of them pruned, which count as worse than the rest)"
+    by_another = compare(made, "sweep", by="fit/bits_per_byte")  # which the pruner did not follow
+    assert by_another["importance"]["trials"] == "8 trials"
     few = compare(made, "sweep-0", "sweep-1", "sweep-2")
-    assert few["importance"] == {"trials": 3, "entries": [], "reason": "3 trials, and at least 8 are needed"}
+    assert few["importance"] == {"trials": "3 trials", "entries": [], "reason": "3 trials, and at least 8 are needed"}
     assert [entry["parameter"] for entry in few["effects"]] == ["dpo.optimizer.learning_rate"] * 2
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_trials_that_were_pruned_are_worse_than_all_others(higher_is_better: bool) -> None:
+    """Those that ended are those of a high rate: what a rate does shows only beside the pruned ones."""
+    sign = 1 if higher_is_better else -1
+    parameters = {
+        "rate": dict(zip("abcd", (4, 5, 6, 7), strict=True)),
+        "rank": dict(zip("abcd", (1, 2, 1, 2), strict=True)),
+    }
+    scores = dict(zip("abcd", (sign * value for value in (10, 11, 13, 12)), strict=True))
+    pruned = [{"rate": rate, "rank": rate % 2 + 1} for rate in range(4)]
+    found = importance_of(parameters, scores, pruned, higher_is_better=higher_is_better)
+    entries = {entry["parameter"]: entry for entry in found["entries"]}
+    assert entries["rate"]["share"] > 0.6
+    assert entries["rate"]["p_holm"] < 0.1
+    assert entries["rank"]["share"] == 0.0
+    assert entries["rate"]["trend"] * sign > 0.8
+    assert importance_of(parameters, scores)["entries"] == []
 
 
 def test_an_objective_that_is_no_metric_ranks_without_intervals(made: Path, tmp_path: Path) -> None:
