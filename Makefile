@@ -39,7 +39,7 @@ check: .venv/test-ready  ## lint, types and the quick unit tests, about a minute
 
 # The parts of `check`, two at a time. Each half of the tests is one process: to collect takes as long in every worker
 # as in one, and only the second half has to import torch.
-LEARNING := evaluation labels losses models ppo runtime stages
+LEARNING := commands evaluation labels losses models ppo runtime stages
 PYTEST := OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -m "not slow and not integration"
 
 lint:
@@ -48,10 +48,10 @@ lint:
 	$(BIN)/mypy
 
 unit:
-	$(PYTEST) tests/unit tests/test_architecture.py $(LEARNING:%=--ignore=tests/unit/%)
+	$(PYTEST) tests/unit $(LEARNING:%=--ignore=tests/unit/%)
 
 unit-learning:
-	$(PYTEST) $(LEARNING:%=tests/unit/%)
+	$(PYTEST) tests/test_architecture.py $(LEARNING:%=tests/unit/%)
 
 test: .venv/test-ready  ## the whole suite but the slow proofs
 	$(RUN) $(BIN)/python -m pytest
