@@ -50,6 +50,10 @@ class MirroredRun:
     artifact_digest: str | None = None  # of the output, as W&B computes it
     delivered: bool = False
 
+    def forget_alerts(self) -> None:
+        """Let all alerts be told again: whether a server that failed heard of them nobody knows."""
+        self.num_alerted = 0
+
     def file(self, outputs: Path) -> Path:
         """Return where this description is kept."""
         return outputs / self.run_folder / "wandb" / f"{self.run_id}{SPEC_SUFFIX}"

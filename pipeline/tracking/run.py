@@ -194,6 +194,7 @@ class Run:
             answer = process.wait("finish", online=True, num_bytes=num_bytes)
         except MirrorFailed as failed:
             self._session.fall_back(str(failed))
+            run.forget_alerts()
             return False
         self._session.settle(run, answer)
         self.notice(f"W&B: {self.name} is at {answer['url']}")
@@ -218,5 +219,5 @@ class Run:
         """Hear, without waiting, whether the mirror's process has failed."""
         if self._mirrored and self._is_open and not self._session.hear():
             self._is_open = False
-            self._mirrored.num_alerted = 0  # whether the server heard of them nobody knows: better twice than never
+            self._mirrored.forget_alerts()
             self._open_mirror()  # from the record, and so with every row
