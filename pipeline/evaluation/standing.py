@@ -37,7 +37,7 @@ def standing(asked: Sequence[tuple[JoinedSuite, Measure]], confidence: float) ->
     decided = {lead["policy"] for lead in sure}
     possible = set.intersection(*(set(lead["may_be_best"]) for lead in leads))
     leaders = list(dict.fromkeys(lead["policy"] for lead in leads))
-    if sure and len(leaders) == 1:
+    if len(sure) == len(leads) and len(leaders) == 1:
         verdict, text = BEST, f"{leaders[0]} is the best of {number} policies"
     elif not possible:
         verdict, text = MIXED, f"no policy of {number} can be the best on every metric"

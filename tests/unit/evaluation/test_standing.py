@@ -91,6 +91,14 @@ def test_what_the_items_do_not_decide_is_not_named() -> None:
     )["standing"]  # fmt: skip
     assert (partly["verdict"], partly["policy"]) == ("undecided", None)
     assert partly["text"] == "ppo is the best of 3 policies on 1 of 2 metrics, and may be the best on the others"
+    # Ahead on both, and the items decide one of them: that is not the best on every metric.
+    ahead = report_of(
+        passing("base", set()), passing("dpo", set(range(40))), passing("ppo", set(range(3, 42))),
+        likely("base", 3.0), likely("dpo", 1.0), likely("ppo", 2.0),
+    )["standing"]  # fmt: skip
+    assert [lead["may_be_best"] for lead in ahead["leads"]] == [["dpo", "ppo"], ["dpo"]]
+    assert (ahead["verdict"], ahead["policy"]) == ("undecided", None)
+    assert ahead["text"] == "dpo is the best of 3 policies on 1 of 2 metrics, and may be the best on the others"
     either = report_of(*close_on("form", "ppo"), *close_on("fit", "base"))["standing"]
     assert [lead["may_be_best"] for lead in either["leads"]] == [["dpo", "ppo"], ["dpo", "base"]]
     assert either["text"] == "dpo leads 3 policies, but on each metric another one may be better"
