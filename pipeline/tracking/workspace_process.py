@@ -9,12 +9,8 @@ from typing import Any
 
 from pipeline.tracking.workspace import SweepView
 
-COURSES = (
-    "loss",
-    "validation_loss",
-    "reward",
-    "kl",
-)  # that most stages which train have; a plot without rows is hidden
+# What most stages that train have; a plot without rows is hidden.
+COURSES = ("loss", "validation_loss", "reward", "kl")
 
 
 def workspace(view: SweepView, entity: str) -> Any:
