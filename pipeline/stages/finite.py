@@ -27,7 +27,7 @@ class StepMeter:
     rows: list[str] = field(default_factory=list)  # ids
     processed: int = 0  # tokens without padding
     supervised: int = 0
-    extras: dict[str, list[Tensor]] = field(default_factory=dict)  # further measures, one value per row, by name
+    extras: dict[str, list[Tensor]] = field(default_factory=dict)  # by name, a value for each row that has one
     seconds: float = 0.0
     _started: float = 0.0
 
@@ -45,7 +45,7 @@ class StepMeter:
         supervised: int,
         extras: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Note one microbatch; each of the extras has one value per row."""
+        """Note one microbatch; each of the extras has a value for each row that it can be told of."""
         self.losses.append(loss.detach())
         for name, values in (extras or {}).items():
             self.extras.setdefault(name, []).append(values.detach())
@@ -58,8 +58,9 @@ class StepMeter:
         self.seconds = time.perf_counter() - self._started
 
     def means(self) -> dict[str, float]:
-        """Return the mean of each of the extras over the step's rows."""
-        return {name: float(torch.cat(values).float().mean()) for name, values in self.extras.items()}
+        """Return the mean of each of the extras over the step's rows that have it; one that none has is left out."""
+        joined = {name: torch.cat(values).float() for name, values in self.extras.items()}
+        return {name: float(values.mean()) for name, values in joined.items() if values.numel()}
 
 
 class FiniteUpdates(TrainerCallback):  # type: ignore[misc]  # untyped upstream

@@ -72,12 +72,13 @@ class Objective:
             tie=tie if self.config.soft_labels else None,
         )
 
-    def measures(self, pairs: Pairs) -> dict[str, Tensor]:
-        """Return what is logged beside the loss, ``[B]`` each.
+    def measures(self, pairs: Pairs, confidence: Tensor) -> dict[str, Tensor]:
+        """Return what is logged beside the loss, a value for each pair that has one.
 
         ``reward_*`` is the implicit reward: ``beta`` times the log-ratio to the reference (per token for the losses
         that average over tokens; without a reference, ``beta`` times the mean log-probability), with the ``beta`` of
-        the first term that compares completions. ``reward_accuracy`` counts an equal reward as half. ``reference_kl``
+        the first term that compares completions. ``reward_accuracy`` counts an equal reward as half; a pair that
+        nobody decided (``confidence`` one half) has none. ``reference_kl``
         estimates ``KL(reference || policy)`` in nats per completion from the mean of ``-log_ratio``, which is exact in
         expectation for completions that the reference wrote; others shift it.
         """
@@ -86,7 +87,7 @@ class Objective:
             "reward_chosen": chosen,
             "reward_rejected": rejected,
             "reward_margin": chosen - rejected,
-            "reward_accuracy": (torch.sign(chosen - rejected) + 1) / 2,
+            "reward_accuracy": (torch.sign(chosen - rejected)[confidence > 0.5] + 1) / 2,
             "logprob_chosen": pairs.chosen,
             "logprob_rejected": pairs.rejected,
             "length_chosen": pairs.chosen_lengths.float(),
@@ -112,7 +113,7 @@ class Objective:
 def validate(
     model: torch.nn.Module, objective: Objective, pairs: Sequence[Pair], reference: Tensor | None, batch_size: int
 ) -> dict[str, float]:
-    """Measure the loss and everything beside it on validation pairs; a pair that nobody decided has no accuracy."""
+    """Measure the loss and everything beside it on validation pairs."""
     sides = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     scores = score(model, sides, 2 * batch_size)
     sums = torch.tensor([row.nats for row in scores], dtype=torch.float64)
@@ -120,8 +121,7 @@ def validate(
     confidence = torch.tensor([pair.confidence for pair in pairs], dtype=torch.float64)
     tie = torch.tensor([pair.tie or 0.0 for pair in pairs], dtype=torch.float64)
     measured = {"loss": objective.losses(scored, confidence, tie).mean().item()}
-    for name, values in objective.measures(scored).items():
-        counted = values[confidence > 0.5] if name == "reward_accuracy" else values
-        if counted.numel():
-            measured[name] = counted.double().mean().item()
+    for name, values in objective.measures(scored, confidence).items():
+        if values.numel():
+            measured[name] = values.double().mean().item()
     return measured

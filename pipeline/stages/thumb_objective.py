@@ -38,17 +38,24 @@ class ThumbObjective:
         )
 
     def measures(
-        self, log_ratio: Tensor, sums: Tensor, lengths: Tensor, label: Tensor, drift: float | None
+        self,
+        log_ratio: Tensor,
+        sums: Tensor,
+        lengths: Tensor,
+        label: Tensor,
+        confidence: Tensor,
+        drift: float | None,
     ) -> dict[str, Tensor]:
         """Return what is logged beside the loss, a value for each row that has one.
 
         ``reward_*`` is ``beta`` times the log-ratio to the reference. ``label_accuracy`` counts a good completion above
-        the baseline and a bad one below it, at the baseline half. ``drift`` estimates in nats per completion how far
-        the policy has moved on completions that answer other prompts; the baseline is what of it is above 0.
+        the baseline and a bad one below it, at the baseline half; one that nobody decided (``confidence`` one half) not
+        at all. ``drift`` estimates in nats per completion how far the policy has moved on completions that answer
+        other prompts; the baseline is what of it is above 0.
         """
         baseline = max(drift or 0.0, 0.0)
         side = torch.where(label, 1.0, -1.0)
-        measures = {"label_accuracy": (torch.sign((log_ratio - baseline) * side) + 1) / 2}
+        measures = {"label_accuracy": (torch.sign((log_ratio - baseline) * side)[confidence > 0.5] + 1) / 2}
         if drift is not None:
             measures["drift"] = torch.full_like(log_ratio, drift)
         for name, rows in (("good", label), ("bad", ~label)):
@@ -75,7 +82,7 @@ def validate(
     lengths = torch.tensor([thumb.own.num_supervised for thumb in thumbs])
     log_ratio = own - reference[:, 0].double()
     measured = {"loss": objective.losses(log_ratio, label, confidence, drift).mean().item()}
-    for name, values in objective.measures(log_ratio, own, lengths, label, drift).items():
+    for name, values in objective.measures(log_ratio, own, lengths, label, confidence, drift).items():
         if values.numel():
             measured[name] = values.double().mean().item()
     return measured
