@@ -16,6 +16,7 @@ from pipeline.artifacts.hashing import FileHashes, canonical_json, sha256_json
 from pipeline.artifacts.locks import exclusive_lock
 from pipeline.artifacts.temporary import discard, remove, sweep, temporary_path
 from pipeline.artifacts.vetting import read_json, vet_folder, weight_files
+from pipeline.config.paths import find_file
 from pipeline.config.shared import ModelConfig, ModelSource, RuntimeConfig
 from pipeline.errors import ConfigError, ModelError
 
@@ -239,10 +240,17 @@ def _tokenizer_digest(folder: Path, hashes: FileHashes) -> str:
     )
 
 
+def declared_stop_ids(folder: Path) -> list[int]:
+    """Return the tokens that the model says end its text, such as two kinds of end; none where it says nothing."""
+    path = folder / "generation_config.json"
+    declared = read_json(path).get("eos_token_id") if path.exists() else None
+    return [declared] if isinstance(declared, int) else list(declared or [])
+
+
 def _chat_template(folder: Path, model: ModelConfig) -> str:
     """Return the template's text, by the rules by which the tokenizer's loader chooses one."""
     if model.chat_template is not None:
-        path = Path(model.chat_template).expanduser()
+        path = find_file(model.chat_template)
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

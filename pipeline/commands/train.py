@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,14 @@ class Prepared:
     cache: Path
 
 
+def _files_read(loaded: Composed) -> dict[str, Any]:
+    """Return what the files of `configs/` hold that the run names: it is recorded as the configuration itself is."""
+    named: dict[str, Mapping[str, Any]] = {
+        "suite": loaded.suites, "judge": loaded.judges, "endpoint": loaded.endpoints, "table": loaded.tables,
+    }  # fmt: skip
+    return {kind: {name: asdict(found) for name, found in files.items()} for kind, files in named.items()}
+
+
 def prepare(composed: DictConfig, search_path: list[Path], arguments: list[str]) -> Prepared:
     """Check everything that can be checked without a model and raise one report of what is wrong.
 
@@ -49,7 +57,7 @@ def prepare(composed: DictConfig, search_path: list[Path], arguments: list[str])
     """
     loaded = load(composed, search_path)
     config, problems = loaded.config, list(loaded.problems)
-    problems.extend(find_secrets(loaded.resolved, arguments))
+    problems.extend(find_secrets({**loaded.resolved, "configs": _files_read(loaded)}, arguments))
     try:
         plugins = load_plugins(config.plugins)
     except ConfigError as error:

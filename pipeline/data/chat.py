@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 from transformers import PreTrainedTokenizerFast
 
+from pipeline.artifacts.base_model import declared_stop_ids
 from pipeline.config.shared import ModelConfig
 from pipeline.data.rows import Message
 from pipeline.data.template import find_end_of_turn, render, require_system_turns, template_notices
@@ -55,7 +56,7 @@ class Chat:
     system_prompt: str | None
     end_of_turn: str  # what the template writes directly after a reply, up to and including a control token
     end_of_turn_ids: tuple[int, ...]
-    stop_ids: tuple[int, ...]  # generation ends at any of them: the last end-of-turn token, and eos
+    stop_ids: tuple[int, ...]  # generation ends at any: the last end-of-turn token, eos, and what the model declares
     control_ids: frozenset[int]  # tokens that only the template may write
     notices: tuple[str, ...] = ()  # what the user should know about this template
     _literal: re.Pattern[str] = field(repr=False)  # finds the text of control tokens
@@ -164,14 +165,15 @@ def load_chat(folder: Path, model: ModelConfig) -> Chat:
         ) from error
     end_ids = tokenizer.backend_tokenizer.encode(end_of_turn, add_special_tokens=False).ids
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-    control_ids = frozenset({*special, end_ids[-1], int(tokenizer.eos_token_id)})
+    stop_ids = dict.fromkeys([end_ids[-1], int(tokenizer.eos_token_id), *declared_stop_ids(folder)])
+    control_ids = frozenset({*special, *stop_ids})
     texts = sorted((tokenizer.convert_ids_to_tokens(token) for token in control_ids), key=len, reverse=True)
     return Chat(
         tokenizer=tokenizer,
         system_prompt=model.system_prompt,
         end_of_turn=end_of_turn,
         end_of_turn_ids=tuple(end_ids),
-        stop_ids=tuple(dict.fromkeys([end_ids[-1], int(tokenizer.eos_token_id)])),
+        stop_ids=tuple(stop_ids),
         control_ids=control_ids,
         notices=tuple(notices),
         _literal=re.compile("|".join([*(re.escape(text) for text in texts), _PLACEHOLDER.pattern])),

@@ -52,7 +52,8 @@ def source_names(data: DataConfig) -> list[str]:
 def source_digests(data: DataConfig, hashes: FileHashes) -> dict[str, str]:
     """Return what each source contains, by its place in the configuration.
 
-    Files count by the sha256 of their bytes; data sets of the hub by id, subset, split and revision.
+    Files count by the sha256 of their bytes, a labeling interface beside its export too; data sets of the hub by id,
+    subset, split and revision.
 
     Raises:
         DataError: A file is missing.
@@ -71,7 +72,16 @@ def source_digests(data: DataConfig, hashes: FileHashes) -> dict[str, str]:
             digests[key] += f":{source.subset or ''}:{source.hub_split}"
         else:
             digests[key] = hashes.sha256(source_path(source, key))
+        if source.labeling_config is not None:  # it decides which side of a pair a vote is for
+            digests[f"{key}.labeling_config"] = hashes.sha256(_interface_path(source.labeling_config, key))
     return digests
+
+
+def _interface_path(path: str, key: str) -> Path:
+    found = find_file(path)
+    if not found.is_file():
+        raise DataError(f"{key}.labeling_config: there is no file {found}. Export it from the project's settings.")
+    return found
 
 
 def read_source(source: SourceConfig, key: str) -> Iterator[Record]:

@@ -12,7 +12,7 @@ from pipeline.evaluation.measures import measure
 from pipeline.evaluation.samples import GenerationSample, Sample
 from pipeline.statistics.intervals import Estimate, proportion_interval
 
-VARIANTS_FILE = "variants.json"
+VARIANTS_FILE, TIMES_FILE = "variants.json", "times.json"
 
 
 def compare_variants(rows: Mapping[str, Sequence[Sample]], suite: SuiteConfig, confidence: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.graph.chain import Wiring
 from pipeline.graph.nodes import Node
 from pipeline.graph.policies import EvaluatedPolicy
+from pipeline.runtime.environment import cpu_name
 
 
 def costs_node(
@@ -42,7 +44,7 @@ def costs_node(
         node for node in samples if (node.params["suite"].name, node.params["policy_name"]) == (suite_name, policy_name)
     )
     suite = replace(suites[str(suite_name)], limit=costs.items)
-    variants = [vars(variant) for variant in costs.variants]
+    variants, runtime = [vars(variant) for variant in costs.variants], wiring.config.runtime
     return replace(
         like,
         name="costs",
@@ -61,5 +63,8 @@ def costs_node(
             "suite_name": suite_name,
             "confidence": wiring.config.evaluate.confidence,
             "costs": {"items": costs.items, "variants": variants},
+            # Times, and whether a variant runs at all, depend on where it runs.
+            "machine": {"cpu": cpu_name(), "cpu_count": os.cpu_count()},
+            "runtime": {"device": runtime.device, "num_threads": runtime.num_threads},
         },
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.artifacts.manifest import ArtifactKind
@@ -11,8 +11,8 @@ from pipeline.config.gates import gate_problems, waiver_problems
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import find_file
 from pipeline.config.root import EVALUATE, Config
-from pipeline.config.shared import ModelConfig
-from pipeline.evaluation.metric_names import metric_names
+from pipeline.config.suggestions import near_miss
+from pipeline.evaluation.metric_names import COMPLETION_TOKENS, metric_names
 from pipeline.graph.chain import Wiring
 from pipeline.graph.costing import costs_node
 from pipeline.graph.judging import Judging
@@ -38,7 +38,7 @@ def evaluation_nodes(
     samples = [
         _benchmark_node(stages["benchmark"], policy, suite)
         if suite.kind is SuiteKind.lm_eval
-        else _samples_node(stages["samples"], policy, suite, dataset, config.model)
+        else _samples_node(stages["samples"], policy, suite, dataset)
         for suite in limited.values()
         for policy in policies.values()
     ]
@@ -95,7 +95,25 @@ def _problems(config: Config, policies: Mapping[str, EvaluatedPolicy], suites: M
     for name, gate in config.evaluate.gates.items():
         problems.extend(gate_problems(name, gate, config.evaluate.baseline, list(policies), known))
     problems.extend(waiver_problems(config.evaluate.waivers, list(config.evaluate.gates)))
+    for number, objective in enumerate(config.objective):
+        key = f"objective[{number}].metric={objective.metric}"
+        problems.extend(_objective_problems(key, objective.metric, list(policies), known))
     return problems
+
+
+def _objective_problems(
+    key: str, metric: str, policies: Sequence[str], suites: Mapping[str, Sequence[str] | None]
+) -> Iterator[str]:
+    """Yield what is wrong with an objective that a suite measures: the run would find it out at its end."""
+    suite, _, asked = metric.partition("/")
+    if not (metrics := suites.get(suite)):
+        return
+    names = [*metrics, COMPLETION_TOKENS]
+    if asked not in names and asked not in {f"{name}/{policy}" for name in names for policy in policies}:
+        yield (
+            f"{key}: {suite} has no such metric.{near_miss(asked, names)} Metrics: {', '.join(names)}; "
+            f"METRIC/POLICY is that of one policy ({', '.join(policies)})."
+        )
 
 
 def _costs(node: Node | None) -> dict[str, tuple[Source, ...]]:
@@ -110,9 +128,7 @@ def _reward_models(wiring: Wiring) -> dict[str, tuple[Source, ...]]:
     return {"reward_models": tuple(Source(label=stage, node=stage) for stage in found)} if found else {}
 
 
-def _samples_node(
-    spec: StageSpec, policy: EvaluatedPolicy, suite: SuiteConfig, dataset: tuple[Source, ...], model: ModelConfig
-) -> Node:
+def _samples_node(spec: StageSpec, policy: EvaluatedPolicy, suite: SuiteConfig, dataset: tuple[Source, ...]) -> Node:
     drawn: dict[str, object] = {"kind": suite.kind, "table": suite.table, "limit": suite.limit}
     parts: tuple[str, ...] = (f"{suite.table}/{suite.split}",)
     files: dict[str, str] = {}
@@ -135,12 +151,12 @@ def _samples_node(
             "suite": suite,
             "policy_name": policy.name,
             "is_foreign": policy.model is not None,
-            **policy.identity(model),
+            **policy.identity(),
         },
         # Names, descriptions and checks do not move what a policy writes, so changing them samples nothing again.
         identity={
             "suite": {**drawn, "sampling": suite.sampling, "batch_size": suite.batch_size},
-            **policy.identity(model),
+            **policy.identity(),
         },
         model=policy.model,
         adapter=policy.adapter,

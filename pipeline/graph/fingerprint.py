@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.adapter_folder import adapter_identity, vet_adapter
 from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.base_model import declared_stop_ids
 from pipeline.artifacts.hashing import FileHashes, sha256_json, sha256_text
 from pipeline.checks.rewards import files_read
 from pipeline.config.data import CurateConfig, DataConfig, TableName
@@ -22,7 +23,7 @@ from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.paths import find_file
 from pipeline.config.plugins import is_from_plugin
 from pipeline.config.root import Config
-from pipeline.config.shared import ModelConfig
+from pipeline.config.shared import ModelConfig, ModelSource
 from pipeline.data.filters import registry as filters
 from pipeline.data.sources import source_digests, source_names
 from pipeline.errors import ArtifactError, ConfigError
@@ -144,6 +145,9 @@ def _flatten(table: dict[str, Any], prefix: str, value: Any) -> None:
 
 def _base_identity(base: BaseModel, model: ModelConfig) -> dict[str, Any]:
     configured = {f"model.{k}": v for k, v in result_config(model).items() if k not in LOCATION_FIELDS}
+    # The embedded model's files are made here and declare nothing of their own.
+    if model.source is not ModelSource.embedded and (stop_ids := declared_stop_ids(base.folder)):
+        configured["base stop ids"] = stop_ids
     return {
         **configured,
         "base weights": base.digest,
@@ -173,6 +177,8 @@ def _sources_read(data: DataConfig, tables: Collection[TableName], hashes: FileH
     names = [name for name, source in zip(source_names(data), data.sources, strict=True) if source.table in tables]
     for index, name in enumerate(names):
         del flat[f"data.sources.{index}.path"]
+        if read.sources[index].labeling_config is not None:
+            del flat[f"data.sources.{index}.labeling_config"]
         flat[f"data.sources.{index}.name"] = name
     return {**flat, **{f"{key} content": digest for key, digest in source_digests(read, hashes).items()}}
 

@@ -61,14 +61,18 @@ def _training_value(artifact: Artifact, metric: str) -> float:
 
 
 def _report_value(report: Mapping[str, Any], metric: str) -> tuple[str, float]:
-    suite, _, rest = metric.partition("/")
-    name, _, policy = rest.partition("/")
-    policy = policy or report["policies"][-1]
+    suite, newest = metric.partition("/")[0], report["policies"][-1]
+    entries = {f"{suite}/{entry['metric']}/{entry['policy']}": entry for entry in _of_suite(report, suite)}
+    name = metric if metric in entries else f"{metric}/{newest}"  # a metric's own name may have slashes
+    if name not in entries or entries[name]["estimate"] is None:
+        raise ConfigError(f"objective: the report has no `{name}`. It has: {', '.join(sorted(entries))}.")
+    return name, float(entries[name]["estimate"])
+
+
+def _of_suite(report: Mapping[str, Any], suite: str) -> list[Mapping[str, Any]]:
+    """Return the metrics of a suite, last those that count where there are several of one name and policy.
+
+    A win rate is always against somebody, here the first; every other metric also stands for itself.
+    """
     entries = [entry for entry in report["metrics"] if entry["suite"] == suite]
-    found = [entry for entry in entries if entry["metric"] == name and entry["policy"] == policy]
-    # A win rate is always against somebody; every other metric also stands for itself.
-    found = [entry for entry in found if entry["baseline"] is None] or found
-    if not found or found[0]["estimate"] is None:
-        known = sorted({f"{suite}/{entry['metric']}/{entry['policy']}" for entry in entries})
-        raise ConfigError(f"objective: the report has no `{suite}/{name}/{policy}`. It has: {', '.join(known)}.")
-    return f"{suite}/{name}/{policy}", float(found[0]["estimate"])
+    return sorted(reversed(entries), key=lambda entry: entry["baseline"] is None)

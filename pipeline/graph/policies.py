@@ -35,11 +35,9 @@ class EvaluatedPolicy:
     model: ModelConfig | None = None  # another causal language model
     endpoint: EndpointConfig | None = None  # a model behind HTTP
 
-    def identity(self, config: ModelConfig) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """Return what of the policy enters a fingerprint beside its inputs, its base and its adapter."""
-        if self.endpoint is None:
-            return {}
-        return {"endpoint": self.endpoint, "system_prompt": config.system_prompt}
+        return {} if self.endpoint is None else {"endpoint": self.endpoint}
 
 
 def evaluated_policies(wiring: Wiring) -> dict[str, EvaluatedPolicy]:
@@ -99,10 +97,13 @@ def short_name(label: str) -> str:
 
 
 def _foreign(model: ModelConfig, name: str, revision: str | None) -> ModelConfig:
-    """Return how another model is loaded: with its own tokenizer and template, in the run's number format."""
+    """Return how another model is loaded: with its own tokenizer and template, in the run's number format.
+
+    The system prompt is the run's own model's: it may say who that is.
+    """
     return replace(
-        model, source=ModelSource.hub, id=name, revision=revision, chat_template=None, context_length=None,
-        quantization=Quantization.none,
+        model, source=ModelSource.hub, id=name, revision=revision, chat_template=None, system_prompt=None,
+        context_length=None, quantization=Quantization.none,
     )  # fmt: skip
 
 

@@ -12,16 +12,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from pipeline.artifacts.artifact import COSTS_FILE
 from pipeline.artifacts.base_model import PROJECT_ROOT
 from pipeline.artifacts.durable import write_durably
-from pipeline.artifacts.hashing import sha256_file
+from pipeline.artifacts.hashing import sha256_file, sha256_json
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.costs import CostsConfig, VariantConfig
 from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.shared import ModelConfig
 from pipeline.data.encode import load_chat
 from pipeline.errors import ModelError
-from pipeline.evaluation.variants import VARIANTS_FILE, compare_variants, summarise_times
+from pipeline.evaluation.variants import TIMES_FILE, VARIANTS_FILE, compare_variants, summarise_times
 from pipeline.models.cost_probe import probe_job
 from pipeline.models.loading import ADAPTER_FOLDER
 from pipeline.runtime.signals import StopRequest
@@ -104,12 +105,13 @@ def _seal(
         for variant in variants
         if measured[variant.name]["error"] is None
     ]
+    # Times are what this stage is for: measured again they are another result, and the page is made anew.
+    write_durably(job.staging / TIMES_FILE, json.dumps(times, indent=1, sort_keys=True) + "\n")
     total = sum(float(measured[entry["name"]]["seconds"]) for entry in times)
-    written = {"wall_seconds": round(total, 3), "variants": times}
-    write_durably(job.staging / "costs.json", json.dumps(written, indent=1, sort_keys=True) + "\n")
+    write_durably(job.staging / COSTS_FILE, json.dumps({"wall_seconds": round(total, 3)}) + "\n")
     failed = sum(entry["error"] is not None for entry in described)
     return StageOutcome(
-        parts={"costs": sha256_file(job.staging / VARIANTS_FILE)},
+        parts={"costs": sha256_json([sha256_file(job.staging / name) for name in (VARIANTS_FILE, TIMES_FILE)])},
         metrics={"items": len(items), "variants": len(variants), "failed": failed},
     )
 

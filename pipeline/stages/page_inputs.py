@@ -10,7 +10,7 @@ from pipeline.artifacts.ancestry import TRAINED, ancestry, read_costs, read_rows
 from pipeline.artifacts.artifact import Artifact
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.evaluation.metric_names import COMPLETION_TOKENS
-from pipeline.evaluation.variants import VARIANTS_FILE, cost_per_1000
+from pipeline.evaluation.variants import TIMES_FILE, VARIANTS_FILE, cost_per_1000
 from pipeline.pages.report_inputs import FittedLaw, LineageEntry, PolicyCosts, PolicyMonitor, StageCosts, StageCurves
 from pipeline.ppo.monitor import MONITOR_FILE
 from pipeline.statistics.overoptimization import fit_overoptimization
@@ -89,7 +89,8 @@ def variant_rows(
     """Return one row per way to run the policy: what it changes, what it takes, and what a thousand answers cost."""
     if content is None or artifact is None:
         return []
-    times = {entry["name"]: entry for entry in read_costs(artifact)["variants"]}
+    measured = json.loads(artifact.file(TIMES_FILE).read_text(encoding="utf-8"))
+    times = {entry["name"]: entry for entry in measured}
     rows = []
     for entry in content["variants"]:
         taken = times.get(entry["name"])

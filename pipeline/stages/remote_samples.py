@@ -13,7 +13,7 @@ from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.evaluation import SuiteConfig
 from pipeline.data.chat_client import ChatClient, answer_cache
 from pipeline.data.chat_replies import ChatReply, ChatRequest
-from pipeline.data.rows import Demonstration, Message, Prompt
+from pipeline.data.rows import Demonstration, Prompt
 from pipeline.errors import EndpointError
 from pipeline.stages.items import Item, Result, fixed_batches, load_items, run_batches, stage_samples
 from pipeline.tracking.job import StageJob
@@ -32,7 +32,7 @@ def sample_endpoint(job: StageJob) -> StageOutcome:
 
         def measure(batch: Sequence[Item], end_if_asked: Callable[[], None]) -> list[Result]:
             nonlocal refused
-            requests = [_request(item.row, suite, job.params["system_prompt"]) for item in batch]
+            requests = [_request(item.row, suite) for item in batch]
             replies = client.complete_all(requests, lambda place, reply: end_if_asked())
             _require_answers(endpoint, replies)
             refused += sum(reply.status == "refused" for reply in replies)
@@ -60,14 +60,11 @@ def sample_endpoint(job: StageJob) -> StageOutcome:
     )  # fmt: skip
 
 
-def _request(row: Prompt | Demonstration, suite: SuiteConfig, system_prompt: str | None) -> ChatRequest:
+def _request(row: Prompt | Demonstration, suite: SuiteConfig) -> ChatRequest:
     """Ask with the sampling of the suite; ``top_k`` is no part of the protocol and is left to the server."""
-    messages = list(row.prompt)
-    if system_prompt is not None and messages[0]["role"] != "system":
-        messages = [Message(role="system", content=system_prompt), *messages]
     sampling = suite.sampling
     return ChatRequest(
-        messages=messages,
+        messages=list(row.prompt),
         max_tokens=sampling.max_new_tokens,
         temperature=sampling.temperature,
         top_p=sampling.top_p,

@@ -133,4 +133,10 @@ def _kept(key: str, answer: Answer) -> dict[str, Any]:
 
 
 def _answer(kept: dict[str, Any]) -> Answer:
-    return Answer(score=kept["score"], status=Status(kept["status"]), detail=kept["detail"], tokens=int(kept["tokens"]))
+    return Answer(
+        score=kept["score"],
+        status=Status(kept["status"]),
+        detail=kept["detail"],
+        tokens=int(kept["tokens"]),
+        cost=float(kept["cost"]),
+    )

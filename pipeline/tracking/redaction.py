@@ -41,7 +41,10 @@ SECRET_VALUES: tuple[tuple[str, re.Pattern[str]], ...] = (
     # Git commits look the same, so 40 hex digits behind a word for a commit are let through.
     ("a W&B API key", re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")),
 )
-COMMIT_BEFORE = re.compile(r"(?:commit|revision|snapshots|sha1?|git|rev)\W{0,4}$", re.IGNORECASE)
+COMMIT_BEFORE = re.compile(
+    r"(?:commit|revision|snapshots|sha1?|git|rev)\W{0,4}$|hub:[\w.-]+(?:/[\w.-]+)?@$", re.IGNORECASE
+)
+LOOK_BEHIND = 220  # characters: a name of the hub has at most 96 on each side of its slash
 MIN_ENVIRONMENT_SECRET = 8  # characters; shorter values would redact ordinary words
 
 
@@ -59,7 +62,8 @@ def is_secret_name(name: str) -> bool:
 def _secret_spans(text: str) -> Iterator[tuple[str, int, int]]:
     for reason, pattern in SECRET_VALUES:
         for match in pattern.finditer(text):
-            if reason == "a W&B API key" and COMMIT_BEFORE.search(text[max(0, match.start() - 16) : match.start()]):
+            before = text[max(0, match.start() - LOOK_BEHIND) : match.start()]
+            if reason == "a W&B API key" and COMMIT_BEFORE.search(before):
                 continue
             yield reason, match.start(), match.end()
 

@@ -33,7 +33,7 @@ def test_costs_are_measured_and_shown(home: Path, capsys: pytest.CaptureFixture[
         assert 0 <= variants[name]["changed_answers"]["estimate"] <= 1
     # Merging adds the same product in another order: greedy answers of so small a model stay the same.
     assert variants["merged"]["changed_answers"]["estimate"] == 0
-    times = json.loads((costs_artifact() / "costs.json").read_text())["variants"]
+    times = json.loads((costs_artifact() / "times.json").read_text())
     assert [entry["name"] for entry in times] == list(variants)
     for entry in times:
         assert 0 < entry["first_token_seconds"] <= entry["latency_p50"] <= entry["latency_p95"]

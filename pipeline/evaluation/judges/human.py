@@ -30,7 +30,7 @@ PAIRS_FILE, TASKS_FILE, INTERFACE_FILE = "pairs.jsonl", "tasks.json", "labeling.
 
 @register_judge("human")
 def human(
-    *, votes: Path | None = None, importer: str = "auto", labeling_config: str | None = None, people: bool = True
+    *, votes: Path | None = None, importer: str = "auto", labeling_config: Path | None = None, people: bool = True
 ) -> Judge:
     """People compare two completions; the mean of their votes is the score.
 
@@ -56,14 +56,15 @@ def human(
     return Judge(open=opened, announce=write_tasks, order_sensitive=False, is_people=people, answers_anything=False)
 
 
-def read_votes(path: Path, importer: str, labeling_config: str | None, context: JudgeContext) -> Collected:
+def read_votes(path: Path, importer: str, labeling_config: Path | None, context: JudgeContext) -> Collected:
     """Read an export as `ingest` does, and say what became of its records.
 
     Raises:
         ConfigError: There is no such importer.
         DataError: It cannot be read.
     """
-    source = SourceConfig(table=TableName.exports, path=str(path), importer=importer, labeling_config=labeling_config)
+    interface = None if labeling_config is None else str(labeling_config)
+    source = SourceConfig(table=TableName.exports, path=str(path), importer=importer, labeling_config=interface)
     notice = context.job.run.notice
 
     def account(account: ExportAccount) -> None:
