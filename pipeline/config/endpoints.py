@@ -30,5 +30,5 @@ class EndpointConfig:
     max_concurrency: int = option(4, ge=1, affects_results=False)  # requests under way at a time
     input_price: float = option(0.0, ge=0, affects_results=False)  # per million tokens of prompts, in any currency
     output_price: float = option(0.0, ge=0, affects_results=False)  # per million tokens of completions
-    # What one attempt of a stage may spend; null is no cap. What a cached answer once cost is not counted again.
+    # What one command may spend on the model, all stages together; null is no cap. Cached answers cost nothing again.
     max_cost: float | None = option(None, gt=0, affects_results=False)

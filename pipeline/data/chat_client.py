@@ -19,7 +19,7 @@ from pipeline.artifacts.hashing import sha256_json
 from pipeline.config.endpoints import EndpointConfig
 from pipeline.data.chat_replies import ChatReply, ChatRequest, parse_reply
 from pipeline.data.endpoint_address import check_address, find_key, is_loopback
-from pipeline.data.spending import Charge, Pace, Spending
+from pipeline.data.spending import Charge, Pace, Spending, budget_of
 from pipeline.errors import EndpointError
 
 CACHE_VERSION = 1  # raised when a reply is read differently
@@ -70,7 +70,7 @@ class ChatClient:
         self._key = find_key(endpoint.api_key_env)
         self._stopped = threading.Event()
         self._sleep = self._stopped.wait if sleep is None else sleep
-        self.spending = Spending(endpoint=endpoint)
+        self.spending = Spending(endpoint=endpoint, budget=budget_of(self.url, endpoint.model))
         between = 60.0 / endpoint.requests_per_minute if endpoint.requests_per_minute else 0.0
         self._pace = Pace(seconds_between=between, sleep=self._sleep, clock=clock)
         seconds = endpoint.timeout_seconds

@@ -15,6 +15,23 @@ Charge = Callable[[ChatReply | None], None]
 
 
 @dataclass(kw_only=True)
+class Budget:
+    """What one model has cost and may still cost, over all clients of this process."""
+
+    spent: float = 0.0  # in the currency of the prices
+    reserved: float = 0.0  # that requests under way may cost
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_budgets: dict[tuple[str, str], Budget] = {}
+
+
+def budget_of(url: str, model: str) -> Budget:
+    """Return the budget that all clients of a model share: a run makes one for each pair of policies and each suite."""
+    return _budgets.setdefault((url, model), Budget())
+
+
+@dataclass(kw_only=True)
 class Spending:
     """What the requests of one client took so far; safe to use from several threads."""
 
@@ -25,7 +42,7 @@ class Spending:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0  # in the currency of the prices
-    _reserved: float = 0.0  # that requests under way may cost
+    budget: Budget = field(default_factory=Budget)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def price(self, prompt_tokens: int, completion_tokens: int) -> float:
@@ -45,7 +62,8 @@ class Spending:
         """
         with self._lock:
             if attempt:
-                self._require(0.0)
+                with self.budget.lock:
+                    self._require(0.0)
             self.requests += 1
             self.retries += attempt > 0
 
@@ -56,32 +74,36 @@ class Spending:
         Raises:
             EndpointError: It could go beyond `max_cost`.
         """
-        with self._lock:
+        with self._lock, self.budget.lock:
             self._require(worst)
-            self._reserved += worst
+            self.budget.reserved += worst
 
         def charge(reply: ChatReply | None) -> None:
             """Add the cost of an answer; of one that was lost or does not say what it took, the most it can be."""
-            with self._lock:
+            with self._lock, self.budget.lock:
                 if reply is None or reply.prompt_tokens is None or reply.completion_tokens is None:
-                    self.cost += worst
+                    self._spend(worst)
                     return
                 self.prompt_tokens += reply.prompt_tokens
                 self.completion_tokens += reply.completion_tokens
-                self.cost += self.price(reply.prompt_tokens, reply.completion_tokens)
+                self._spend(self.price(reply.prompt_tokens, reply.completion_tokens))
 
         try:
             yield charge
         finally:
-            with self._lock:
-                self._reserved -= worst
+            with self.budget.lock:
+                self.budget.reserved -= worst
+
+    def _spend(self, amount: float) -> None:
+        self.cost += amount
+        self.budget.spent += amount
 
     def _require(self, worst: float) -> None:
-        cap = self.endpoint.max_cost
-        if cap is not None and self.cost + self._reserved + worst > cap:
+        cap, spent, reserved = self.endpoint.max_cost, self.budget.spent, self.budget.reserved
+        if cap is not None and spent + reserved + worst > cap:
             raise EndpointError(
-                f"{self.endpoint.base_url}: {self.cost:.4g} is spent, what comes next could cost "
-                f"{self._reserved + worst:.4g} more, and `max_cost` is {cap:g}. Answers so far are kept: raise "
+                f"{self.endpoint.base_url}: {spent:.4g} is spent, what comes next could cost "
+                f"{reserved + worst:.4g} more, and `max_cost` is {cap:g}. Answers so far are kept: raise "
                 "`max_cost` and run the same command again."
             )
 

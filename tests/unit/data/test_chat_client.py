@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from chat_server import ChatServer, Scripted, completion, serve_chat
 
 from pipeline.config.endpoints import EndpointConfig
+from pipeline.data import spending
 from pipeline.data.chat_client import ChatClient
 from pipeline.data.chat_replies import ChatRequest, parse_reply
 from pipeline.data.endpoint_address import check_address
@@ -182,7 +184,7 @@ def test_the_pace_is_kept(server: ChatServer) -> None:
     assert server.times[-1] - server.times[0] > 0.25, gaps  # three gaps of 0.1 s, less what threads take to start
 
 
-def test_the_cap_holds_in_the_worst_case(server: ChatServer, tmp_path: Path) -> None:
+def test_the_cap_holds_in_the_worst_case(server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A prompt of 6 bytes is at most 22 tokens: 22 x 10 + 8 x 100 = 1,020 millionths at most; each answer then takes
     # 10 x 10 + 2 x 100 = 300. With a cap of 2,000 the third still fits (600 + 1,020), the fifth no longer (1,200).
     server.rule = lambda body: completion("two words")
@@ -193,12 +195,18 @@ def test_the_cap_holds_in_the_worst_case(server: ChatServer, tmp_path: Path) -> 
         assert len(server.asked) == 4
         assert client.spending.cost == pytest.approx(1200e-6)
         assert (client.spending.prompt_tokens, client.spending.completion_tokens) == (40, 8)
-    with (
-        ChatClient(config, tmp_path) as client,
-        pytest.raises(EndpointError, match="max_cost"),
-    ):  # what is kept costs nothing, so the next attempt gets further
+    # Another stage of the same command has a client of its own and the same purse: of the 800 left, 720 may be spent.
+    small = replace(ask("Hello9"), max_tokens=5)
+    with ChatClient(config, tmp_path) as client:
+        with pytest.raises(EndpointError, match="0.0012 is spent"):
+            client.complete(ask("Hello9"))
+        assert client.complete(small).status == "ok"
+        assert client.spending.cost == pytest.approx(300e-6)
+    assert len(server.asked) == 5
+    monkeypatch.setattr(spending, "_budgets", {})  # a command later; what is kept costs nothing, so it gets further
+    with ChatClient(config, tmp_path) as client, pytest.raises(EndpointError, match="max_cost"):
         client.complete_all([ask(f"Hello{n}") for n in range(9)])
-    assert len(server.asked) == 8
+    assert len(server.asked) == 9
 
 
 def test_answers_that_were_lost_count_as_if_they_were_billed(server: ChatServer) -> None:
