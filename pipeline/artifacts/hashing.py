@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.durable import write_durably
 from pipeline.artifacts.temporary import sweep
+from pipeline.errors import StorageError
 
 BLOCK_BYTES = 1 << 20
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -65,9 +67,10 @@ class FileHashes:
         digest = sha256_file(path)
         if time.time() - status.st_mtime > SETTLED_SECONDS:
             known[str(path)] = [*stamp, digest]
-            self._cache_file.parent.mkdir(parents=True, exist_ok=True)
-            sweep(self._cache_file.parent)
-            write_durably(self._cache_file, json.dumps(known, indent=1, sort_keys=True))
+            with suppress(OSError, StorageError):  # a folder that cannot be written costs time, not the run
+                self._cache_file.parent.mkdir(parents=True, exist_ok=True)
+                sweep(self._cache_file.parent)
+                write_durably(self._cache_file, json.dumps(known, indent=1, sort_keys=True))
         return digest
 
     def _load(self) -> dict[str, list[Any]]:

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import socket
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,7 @@ class Maker(NamedTuple):
 
 def temporary_path(parent: Path) -> Path:
     """Return an unused path in ``parent`` that names this process as its maker. Nothing is created."""
-    host, boot = _this_machine()
+    host, boot = this_machine()
     return parent / f"{PREFIX}{host}-{boot}-{os.getpid()}-{next(_numbers)}"
 
 
@@ -43,9 +44,9 @@ def is_left_behind(name: str) -> bool:
     A process of another host cannot be asked, so its files are never swept from here.
     """
     maker = maker_of(name)
-    if maker is None or maker.host != _this_machine()[0]:
+    if maker is None or maker.host != this_machine()[0]:
         return False
-    return maker.boot != _this_machine()[1] or not _is_alive(maker.pid)
+    return maker.boot != this_machine()[1] or not _is_alive(maker.pid)
 
 
 def discard(path: Path) -> None:
@@ -69,7 +70,8 @@ def sweep(folder: Path) -> list[Path]:
         return []
     swept = [path for path in sorted(folder.iterdir()) if is_left_behind(path.name)]
     for path in swept:
-        remove(path)
+        with suppress(FileNotFoundError):  # another process sweeps the same folder
+            remove(path)
     return swept
 
 
@@ -84,7 +86,7 @@ def _is_alive(pid: int) -> bool:
 
 
 @cache
-def _this_machine() -> tuple[str, str]:
+def this_machine() -> tuple[str, str]:
     """Digests of the host (with its process number space, which differs per container) and of the boot."""
     space, boot = "", ""
     try:

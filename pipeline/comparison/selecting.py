@@ -13,7 +13,7 @@ from pipeline.comparison.records import RunRecord, read_run
 from pipeline.comparison.sweeps import trials_of
 from pipeline.config.suggestions import near_miss
 from pipeline.errors import ConfigError
-from pipeline.graph.lineage import run_folders
+from pipeline.graph.lineage import run_folders, run_folders_below
 from pipeline.sweeps.record import RECORD, SweepRecord, read_sweep
 
 REMOTE = "wandb:"
@@ -68,11 +68,10 @@ def _add_folder(chosen: Chosen, folder: Path) -> None:
         chosen.add(trials_of(sweep))
     elif _is_run(folder):
         chosen.add([read_run(folder)])
-    elif not any(folder.rglob("config.yaml")) and (offline := sorted(path.parent for path in folder.rglob("*.wandb"))):
+    elif not run_folders_below(folder) and (offline := sorted(path.parent for path in folder.rglob("*.wandb"))):
         chosen.add(offline_runs(offline))
     else:
-        below = sorted({path.parent for path in [*folder.rglob("artifacts.json"), *folder.rglob("config.yaml")]})
-        chosen.add([read_run(path) for path in below])
+        chosen.add([read_run(path) for path in run_folders_below(folder)])
 
 
 def _folders(word: str, outputs: Path) -> tuple[list[Path], str | None]:

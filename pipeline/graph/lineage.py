@@ -12,6 +12,7 @@ from pipeline.artifacts.store import Store
 from pipeline.artifacts.temporary import discard, maker_of
 from pipeline.errors import ArtifactError, LockError
 from pipeline.graph.run_folder import linked_ids
+from pipeline.tracking.mirrored import CLIENT_FOLDER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,13 @@ def run_folders(store: Store) -> list[Path]:
     root = store.outputs / "runs"
     if not root.is_dir():
         return []
-    return sorted({path.parent for path in [*root.rglob("artifacts.json"), *root.rglob("config.yaml")]})
+    return run_folders_below(root)
+
+
+def run_folders_below(root: Path) -> list[Path]:
+    """Return the folders of invocations below a folder, by name; those of W&B's client look alike and are none."""
+    found = {path.parent for name in ("artifacts.json", "config.yaml") for path in root.rglob(name)}
+    return sorted(path for path in found if CLIENT_FOLDER not in path.relative_to(root).parts)
 
 
 def work_folders(store: Store) -> list[Path]:

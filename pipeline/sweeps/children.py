@@ -99,11 +99,11 @@ def child_command(launch: Sequence[str], command: str, flags: Sequence[str], ove
 def child_environment(
     sweep: str, run_folder: str, decided: Mapping[str, str], *, slot: int = 0, slots: int = 1
 ) -> dict[str, str]:
-    """Return the environment of one trial: ours, who it is, and its share of the GPUs that we were given by number."""
+    """Return the environment of one trial: ours, who it is, and its GPU of those that we were given by number."""
     environment = {**os.environ, **decided, SWEEP: sweep, RUN_FOLDER: run_folder}
     devices = [device for device in os.environ.get(DEVICES, "").split(",") if device]
-    if slots > 1 and len(devices) >= slots:
-        environment[DEVICES] = ",".join(devices[slot::slots])
+    if slots > 1 and devices:
+        environment[DEVICES] = devices[slot % len(devices)]  # a stage trains on one
     return environment
 
 

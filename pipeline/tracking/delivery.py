@@ -6,20 +6,23 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.locks import exclusive_lock
+from pipeline.artifacts.temporary import this_machine
 from pipeline.errors import TrackingError
 from pipeline.tracking.mirror import UPLOAD_BYTES_PER_SECOND, MirrorFailed, MirrorProcess, client_environment
-from pipeline.tracking.mirrored import SPEC_SUFFIX, MirroredRun
+from pipeline.tracking.mirrored import CLIENT_FOLDER, SPEC_SUFFIX, MirroredRun
 from pipeline.tracking.record import Record
 from pipeline.tracking.redaction import Redactor
 from pipeline.tracking.server import find_account, probe
 
 UPLOAD_SECONDS = 120.0  # per run, beside what its bytes take
+SILENT_SECONDS = 3600.0  # without a row, after which a run of another machine is taken for dead
 SERVER_SECONDS = 10.0  # for the first answer; more patient than training, which must not wait
 
 
@@ -55,12 +58,12 @@ def sync(outputs: Path, *, say: Callable[[str], None] = print, seconds: float = 
         return []
     done, problems = [], []
     with exclusive_lock(runs_folder / "sync.lock", wait=True, notice=say):
-        runs = [MirroredRun.load(path) for path in runs_folder.glob(f"*/wandb/*{SPEC_SUFFIX}")]
-        if any(_is_pending(run) for run in runs):
+        runs = [MirroredRun.load(path) for path in runs_folder.glob(f"*/{CLIENT_FOLDER}/*{SPEC_SUFFIX}")]
+        if not all(run.delivered or _is_running(run, outputs) for run in runs):
             _require_server()
         with _Courier(outputs, seconds) as courier:
             for run in sorted(runs, key=lambda run: run.started):  # producers before their consumers
-                if not _is_pending(run):
+                if run.delivered or _is_running(run, outputs):
                     state = "delivered before" if run.delivered else "still running"
                     done.append(Delivery(run_id=run.run_id, name=run.name, run_folder=run.run_folder, state=state))
                     continue
@@ -79,8 +82,13 @@ def sync(outputs: Path, *, say: Callable[[str], None] = print, seconds: float = 
     return done
 
 
-def _is_pending(run: MirroredRun) -> bool:
-    return not run.delivered and not (run.exit_code is None and _is_alive(run.pid))
+def _is_running(run: MirroredRun, outputs: Path) -> bool:
+    """Whether a run goes on. Processes of another machine cannot be asked, so their record is looked at."""
+    if run.exit_code is not None or run.machine == this_machine()[0]:
+        return run.exit_code is None and _is_alive(run.pid)
+    record = outputs / run.record
+    touched = record.stat().st_mtime if record.exists() else run.started
+    return time.time() - touched < SILENT_SECONDS
 
 
 def _is_alive(pid: int) -> bool:
@@ -125,7 +133,7 @@ class _Courier:
         Raises:
             MirrorFailed: It did not arrive in full.
         """
-        outputs, folder = self._outputs, self._outputs / run.run_folder / "wandb"
+        outputs, folder = self._outputs, self._outputs / run.run_folder / CLIENT_FOLDER
         if run.exit_code is None:
             run.exit_code = 1  # its process died
         num_bytes = run.output["bytes"] if run.output and run.upload_artifacts else 0

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.artifact import Artifact
 
 SPEC_SUFFIX = ".run.json"
+CLIENT_FOLDER = "wandb"  # in a run folder: what W&B's client writes, and these descriptions
 
 
 @dataclass(kw_only=True)
@@ -37,6 +38,7 @@ class MirroredRun:
     pid: int
     started: float  # seconds since 1970; producers are delivered before their consumers
     mode: str  # "online" or "offline"
+    machine: str = ""  # that the process runs on, as `this_machine` names it
     written: str | None = None  # written.jsonl, likewise
     registry: str | None = None  # where artifacts that passed are linked to
     registered: list[dict[str, Any]] = field(default_factory=list)  # these, described by `describe`
@@ -56,7 +58,7 @@ class MirroredRun:
 
     def file(self, outputs: Path) -> Path:
         """Return where this description is kept."""
-        return outputs / self.run_folder / "wandb" / f"{self.run_id}{SPEC_SUFFIX}"
+        return outputs / self.run_folder / CLIENT_FOLDER / f"{self.run_id}{SPEC_SUFFIX}"
 
     def save(self, outputs: Path) -> None:
         """Write the description, so that a crash leaves the old one or the new one."""

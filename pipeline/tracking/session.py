@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.artifacts.temporary import this_machine
 from pipeline.config.shared import TrackingConfig, TrackingMode
 from pipeline.runtime.environment import SOURCE_ROOT, environment, source_difference
 from pipeline.tracking.mirror import MirrorFailed, MirrorProcess
-from pipeline.tracking.mirrored import MirroredRun, describe_inputs, relative
+from pipeline.tracking.mirrored import CLIENT_FOLDER, MirroredRun, describe_inputs, relative
 from pipeline.tracking.redaction import RedactionFilter, Redactor
 from pipeline.tracking.run import Run
 from pipeline.tracking.server import Decision, decide, find_account
@@ -70,7 +71,7 @@ class TrackingSession:
     @property
     def wandb_folder(self) -> Path:
         """Where everything that concerns W&B lies."""
-        return self.run_folder / "wandb"
+        return self.run_folder / CLIENT_FOLDER
 
     @property
     def is_online(self) -> bool:
@@ -151,7 +152,7 @@ class TrackingSession:
             run_folder=relative(self.run_folder, self.outputs), record=relative(work.metrics, self.outputs),
             written=relative(work.written, self.outputs), registry=self.config.registry,
             source_diff=self._source_diff,
-            pid=os.getpid(), started=time.time(), mode=str(self.decision),
+            pid=os.getpid(), machine=this_machine()[0], started=time.time(), mode=str(self.decision),
         )  # fmt: skip
 
     def _invocation(self) -> dict[str, Any]:

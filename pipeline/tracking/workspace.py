@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError, TrackingError
 from pipeline.tracking.mirror import client_environment
-from pipeline.tracking.mirrored import SPEC_SUFFIX, MirroredRun
+from pipeline.tracking.mirrored import CLIENT_FOLDER, SPEC_SUFFIX, MirroredRun
 from pipeline.tracking.redaction import Redactor
 from pipeline.tracking.server import find_account, probe
 
@@ -50,7 +50,7 @@ def sweep_view(
         TrackingError: None of the trials is mirrored.
     """
     for folder in folders:
-        for path in sorted((folder / "wandb").glob(f"*{SPEC_SUFFIX}")):
+        for path in sorted((folder / CLIENT_FOLDER).glob(f"*{SPEC_SUFFIX}")):
             run = MirroredRun.load(path)
             told = [{"name": metric_key(entry["name"]), "direction": entry["direction"]} for entry in objectives]
             return SweepView(
