@@ -101,7 +101,8 @@ def _ours(variant: str, base: Any, model: Any, runtime: Any, chat: Any, prompts:
 
     def score(rollout: Rollout) -> Scores:
         pairs = zip(rollout.prompts, rollout.completions, strict=True)
-        return Scores(total=reward.score([[*p.ids, *c.ids] for p, c in pairs]).mean.double(), by_name={})
+        learned = reward.score([[*p.ids, *c.ids] for p, c in pairs]).mean
+        return Scores(total=learned.double(), by_name={"reward_model": learned})
 
     loop = Loop(
         config=config, models=models, learner=Learner(models, config),

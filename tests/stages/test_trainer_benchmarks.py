@@ -55,3 +55,18 @@ def test_the_losses_of_every_step_are_trls_and_another_loss_is_seen(
     wrong = module.summarise(measured)
     assert wrong["losses"][module.SAME_BATCHES[0]][0] == pytest.approx(own[0], abs=1e-5), "log 2 whatever is wrong"
     assert wrong["max_loss_difference"] > LIMIT
+
+
+@pytest.mark.parametrize("variant", ["ours", "ours_value_adapter"])
+def test_an_episode_of_ppo_is_measured_whole(
+    variant: str, benchmarks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL's side needs an installation of its own, and is measured with the real model alone."""
+    module, model = benchmarks("benchmarks.ppo"), make_tiny_model(tmp_path / "model")
+    monkeypatch.setattr(module, "NEW_TOKENS", 4)
+    measured = module.measure(variant, argparse.Namespace(model=model, rows=16, batch_size=8))
+    assert (measured.processed, measured.unit) == (16, "episodes")
+    assert 0 < measured.notes["completion_tokens"] <= 4
+    phases = [int(measured.notes[phase].rstrip("%")) for phase in ("rollout", "scoring", "update")]
+    assert all(share > 0 for share in phases)
+    assert sum(phases) == pytest.approx(100, abs=3), "all of an episode is one of these"
