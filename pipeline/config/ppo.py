@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from omegaconf import MISSING
 
 from pipeline.config.fields import option
-from pipeline.config.shared import LoRAConfig, OptimizerConfig, Schedule
+from pipeline.config.shared import DType, LoRAConfig, ModelConfig, OptimizerConfig, Schedule
 
 REWARD_MODEL = "reward_model"  # the name, among rewards, of the learned one that `inputs` wires
 
@@ -126,8 +126,11 @@ def longest_prompt(section: SamplingLimits, context_length: int) -> int:
     return min(section.max_prompt_length, context_length - section.max_new_tokens)
 
 
-def ppo_problems(ppo: PPOConfig, context: int | None) -> Iterator[str]:
-    """Yield what contradicts in the section; ``context`` is the model's length where it is configured."""
+def ppo_problems(ppo: PPOConfig, model: ModelConfig) -> Iterator[str]:
+    """Yield what contradicts in the section, or what it asks of the model."""
+    context = model.context_length
+    if model.dtype is DType.float16:
+        yield "model.dtype=float16: gradients would vanish in it, because ppo does not scale losses. Use bfloat16."
     for size, part in (("rollout_size", "minibatch_size"), ("minibatch_size", "microbatch_size")):
         whole, share = getattr(ppo, size), getattr(ppo, part)
         if whole % share:

@@ -135,7 +135,7 @@ def _stage_problems(config: Config) -> Iterator[str]:
     if {REWARD, GOLD} & set(config.stages):
         yield from reward_problems(config.reward, gold=GOLD in config.stages)
     if "ppo" in config.stages:
-        yield from ppo_problems(config.ppo, config.model.context_length)
+        yield from ppo_problems(config.ppo, config.model)
     if "grpo" in config.stages:
         yield from grpo_problems(config.grpo, config.model.context_length)
 

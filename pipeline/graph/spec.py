@@ -73,7 +73,7 @@ PANEL_MEMBERS = Consumes(role="members", kind=ArtifactKind.verdicts, parts=("ver
 
 REWARD_SPEC = StageSpec(
     name="reward",
-    version=2,
+    version=3,
     kind=ArtifactKind.reward_model,
     entry="pipeline.stages.reward:train_reward",
     sections=(RewardConfig,),
@@ -104,7 +104,7 @@ PPO_SPEC = StageSpec(
 GRPO_SPEC = replace(
     PPO_SPEC,
     name="grpo",
-    version=2,
+    version=3,
     entry="pipeline.stages.grpo:train_grpo",
     sections=(GRPOConfig,),
     consumes=tuple(consumed for consumed in PPO_SPEC.consumes if consumed.role != "gold"),
@@ -193,7 +193,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="kto",
-            version=1,
+            version=2,
             kind=ArtifactKind.policy,
             entry="pipeline.stages.kto:train_kto",
             sections=(KTOConfig,),
@@ -262,7 +262,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="costs",
-            version=2,
+            version=3,
             kind=ArtifactKind.samples,
             entry="pipeline.stages.costs:measure_costs",
             consumes=(curated(()), ANY_POLICY),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 ROOM = 64  # positions that are set aside at a time; growing by one would copy everything at every step
 
@@ -73,7 +73,9 @@ def can_be_joined(cache: DynamicCache) -> bool:
 def select(cache: DynamicCache, index: Tensor, start: int) -> None:
     """Keep some rows, without the first ``start`` positions (0 unless `can_be_joined`)."""
     for layer in cache.layers:
-        if not isinstance(layer, GrowingLayer):
+        if isinstance(layer, LinearAttentionCacheLayerMixin):
+            layer.reorder_cache(index)  # the one way to choose rows of a running state
+        elif not isinstance(layer, GrowingLayer):
             layer.batch_select_indices(index)
         elif layer.is_initialized:
             length = layer.get_seq_length() - start

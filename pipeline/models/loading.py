@@ -76,16 +76,22 @@ def load_base(base: BaseModel, model: ModelConfig, runtime: RuntimeConfig, dtype
         )
         extra["device_map"] = {"": device}
     logging.disable_progress_bar()
-    loaded, report = AutoModelForCausalLM.from_pretrained(
-        str(base.folder),
-        dtype=getattr(torch, dtype.value),
-        attn_implementation=model.attention.value,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-        **extra,
-    )
+    try:
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            str(base.folder),
+            dtype=getattr(torch, dtype.value),
+            attn_implementation=model.attention.value,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **extra,
+        )
+    except (ValueError, ImportError) as error:  # an architecture, or a kind of attention, that is not to be had
+        raise ModelError(
+            f"{base.name} cannot be loaded with model.attention={model.attention.value}: {error} "
+            "Try model.attention=eager, which every architecture has."
+        ) from error
     faults = {key: sorted(map(str, values))[:5] for key, values in report.items() if values}
     if faults:
         raise ModelError(
@@ -149,6 +155,15 @@ def add_lora(model: PreTrainedModel, config: LoRAConfig, seed: int) -> PeftModel
         policy = cast(PeftModel, get_peft_model(model, lora, adapter_name=POLICY, autocast_adapter_dtype=True))
     _require_float32(policy)
     return policy
+
+
+@contextmanager
+def weights_as_they_are(model: nn.Module) -> Iterator[None]:
+    """Build a trainer of TRL without letting it touch what is trained: above a 4-bit base it would round it to bf16."""
+    kept = {parameter: parameter.data for parameter in model.parameters() if parameter.requires_grad}
+    yield
+    for parameter, data in kept.items():
+        parameter.data = data
 
 
 def load_policy(model: PreTrainedModel, policy: Artifact, *, trainable: bool = False) -> PeftModel:

@@ -15,6 +15,7 @@ from pipeline.models.head import OutputHead, backbone, output_head, underlying_m
 
 # 128 rows of a 49,152-word vocabulary are 25 MB in fp32: large enough for a fast matrix product, small enough that
 # the buffer is reused instead of touching fresh memory for every position of the batch.
+LOW_PRECISION = (torch.bfloat16, torch.float16)
 DEFAULT_CHUNK_SIZE = 128
 
 
@@ -181,7 +182,7 @@ def compute_context(model: nn.Module) -> Iterator[None]:
     switched off. With an fp32 base nothing is cast at all.
     """
     weight = output_head(model).weight
-    if weight.dtype not in (torch.bfloat16, torch.float16):
+    if weight.dtype not in LOW_PRECISION:
         yield
         return
     with contextlib.ExitStack() as stack:
@@ -191,6 +192,19 @@ def compute_context(model: nn.Module) -> Iterator[None]:
 
             stack.enter_context(disable_input_dtype_casting(model))
         yield
+
+
+def recompute_as_computed(model: nn.Module) -> None:
+    """Let a forward pass that is repeated for the backward pass draw the same dropout as the first.
+
+    torch repeats it under the autocast of the first, but outside of `compute_context`: PEFT would then cast what enters
+    an adapter, and the mask would be drawn for another number format. So the cast is switched off for good.
+    """
+    drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    if drops and output_head(model).weight.dtype in LOW_PRECISION:
+        for module in model.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                module.cast_input_dtype_enabled = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,22 @@ from pipeline.models.head import backbone, underlying_model
 from pipeline.models.logprobs import compute_context
 from pipeline.models.lower_layers import LowerLayers
 
+FULL_ATTENTION = "full_attention"  # of `layer_types` in a configuration
 SHARED, CHOSEN, REJECTED, PADDING = 0, 1, 2, 3  # segments of a row
 
 
 def can_pack(model: nn.Module) -> bool:
-    """Whether the attention implementation takes a mask of its own; fused kernels know only whole rows."""
-    return underlying_model(model).config._attn_implementation in {"sdpa", "eager", MATRIX_ATTENTION}
+    """Whether a mask of its own says all of what a token of this model sees.
+
+    Fused kernels of attention know only whole rows, layers with a window add a rule of their own, and a layer with a
+    running state has no mask at all: it would carry one side into the other.
+    """
+    causal = underlying_model(model)
+    config = causal.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    is_full = kinds == {FULL_ATTENTION} if kinds else getattr(config, "sliding_window", None) is None
+    takes_mask = causal.config._attn_implementation in {"sdpa", "eager", MATRIX_ATTENTION}
+    return takes_mask and is_full and not getattr(causal, "_is_stateful", False)
 
 
 def packed_states(

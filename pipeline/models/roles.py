@@ -105,18 +105,29 @@ def add_role(model: PeftModel, adapter: str, like: str, seed: int) -> None:
 
 
 def copy_role(model: PeftModel, source: str, target: str) -> None:
-    """Give one adapter the weights of another of the same shape.
+    """Give one adapter the weights of another of the same shape and scaling.
 
     Raises:
-        ModelError: Their shapes differ.
+        ModelError: They differ in one of these.
     """
     theirs = {_without(name, source): parameter for name, parameter in role_parameters(model, source).items()}
     ours = {_without(name, target): parameter for name, parameter in role_parameters(model, target).items()}
     if {name: value.shape for name, value in theirs.items()} != {name: value.shape for name, value in ours.items()}:
         raise ModelError(f"The adapters {source!r} and {target!r} differ in shape, so one cannot start from the other.")
+    if _scalings(model, source) != _scalings(model, target):
+        raise ModelError(
+            f"The adapters {source!r} and {target!r} differ in what their weights are multiplied by (alpha or rsLoRA), "
+            "so one cannot start from the other. Train the reward model with the policy's `lora` settings."
+        )
     with torch.no_grad():
         for name, parameter in ours.items():
             parameter.copy_(theirs[name])
+
+
+def _scalings(model: PeftModel, adapter: str) -> dict[str, float]:
+    """Return what each layer multiplies an adapter's product by."""
+    layers = ((name, getattr(module, "scaling", {})) for name, module in model.named_modules())
+    return {name: scaling[adapter] for name, scaling in layers if isinstance(scaling, dict) and adapter in scaling}
 
 
 def switch_dropout_off(model: nn.Module) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.data.encode import Encoded
 from pipeline.models.logprobs import supervised_logprobs
+from pipeline.runtime.precision import float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,10 @@ def score(model: nn.Module, rows: Sequence[Encoded], batch_size: int, *, tempera
             numbers = order[start : start + batch_size]
             ids, attention_mask, completion_mask = _right_padded([rows[number] for number in numbers], device)
             scored = supervised_logprobs(model, ids, attention_mask, completion_mask, temperature=temperature)
-            sums = torch.zeros(len(numbers), dtype=torch.float64, device=device).index_add_(
-                0, scored.row, scored.logprobs.double()
-            )
-            for number, nats in zip(numbers, sums.tolist(), strict=True):
-                scores[number] = RowScore(nats, rows[number].num_supervised)
+            nats = float64(scored.logprobs)
+            sums = nats.new_zeros(len(numbers)).index_add_(0, scored.row.to(nats.device), nats)
+            for number, total in zip(numbers, sums.tolist(), strict=True):
+                scores[number] = RowScore(total, rows[number].num_supervised)
     finally:
         model.train(was_training)
     return [scores[number] for number in range(len(rows))]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pipeline.ppo.processes import sum_over_processes
 from pipeline.ppo.rewards import require_right_padded
+from pipeline.runtime.precision import float64
 
 EPSILON = 1e-8
 
@@ -46,12 +47,13 @@ def whiten(advantages: Tensor) -> Tensor:
     Args:
         advantages: ``[N]``, the real tokens of this process. With fewer than two tokens in all nothing is changed.
     """
-    sums = torch.stack([advantages.double().sum(), advantages.new_tensor(advantages.numel(), dtype=torch.float64)])
+    wide = float64(advantages)
+    sums = torch.stack([wide.sum(), wide.new_tensor(wide.numel())])
     total, count = sum_over_processes(sums).tolist()
     if count < 2:
         return advantages
     mean = total / count
-    squares = sum_over_processes(((advantages.double() - mean) ** 2).sum())
+    squares = sum_over_processes(((wide - mean) ** 2).sum())
     deviation = (squares.item() / count) ** 0.5
-    whitened: Tensor = ((advantages.double() - mean) / (deviation + EPSILON)).to(advantages.dtype)
+    whitened: Tensor = ((wide - mean) / (deviation + EPSILON)).to(advantages)
     return whitened

@@ -18,6 +18,7 @@ from pipeline.ppo.roles import ActorCritic
 from pipeline.ppo.rollout import PromptItem, Rollout, Sampler
 from pipeline.ppo.update import Learner, UpdateRecord, update
 from pipeline.ppo.watch import told_apart
+from pipeline.runtime.precision import float64
 
 Row = dict[str, float | int]
 
@@ -82,7 +83,8 @@ class Loop:
 
 def _over_processes(kl: Tensor) -> tuple[float, int]:
     """Return mean and number of completions over all processes, which must all follow the same coefficient."""
-    sums = torch.stack([kl.double().sum(), kl.new_tensor(len(kl), dtype=torch.float64)])
+    summed = float64(kl).sum()
+    sums = torch.stack([summed, summed.new_tensor(len(kl))])
     total, count = sum_over_processes(sums).tolist()
     return total / count, int(count)
 

@@ -15,6 +15,7 @@ from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.dpo import DPOConfig, WatchConfig
 from pipeline.config.preference import uses_reference
 from pipeline.data.pairs import Pair
+from pipeline.models.loading import weights_as_they_are
 from pipeline.models.roles import switch_dropout_off
 from pipeline.stages.arguments import TRL_REFERENCE, align_special_tokens, quiet_progress, switch_telemetry_off
 from pipeline.stages.batches import order_dataset
@@ -59,7 +60,7 @@ class DPOTrainer(trl.DPOTrainer):  # type: ignore[misc]  # untyped upstream
             rows=[row.id for row in rows],
             processed=sum(row.num_tokens for row in rows),
             supervised=sum(row.chosen.num_supervised + row.rejected.num_supervised for row in rows),
-            extras=self.objective.measures(pairs),
+            extras=self.objective.measures(pairs, inputs["confidence"]),
         )
         return loss
 
@@ -126,7 +127,7 @@ def make_trainer(
         group_by_length=config.group_by_length,
         max_steps=config.max_steps,
     )
-    with quiet_progress():
+    with quiet_progress(), weights_as_they_are(model):
         trainer = DPOTrainer(
             model=model,
             args=trl.DPOConfig(**arguments, max_length=None),

@@ -76,7 +76,7 @@ class GroupSampler:
         total = with_penalty_for_length(total, rollout.finish_reasons, self.config.missing_eos_penalty)
         self._measures = {
             "score": total,
-            **{f"reward_{name}": values.double().cpu() for name, values in scores.by_name.items()},
+            **{f"reward_{name}": values.cpu().double() for name, values in scores.by_name.items()},
             "completion_tokens": torch.tensor([float(one.num_tokens) for one in rollout.completions]),
             "finished_rate": torch.tensor([float(reason == "stop") for reason in rollout.finish_reasons]),
         }

@@ -16,7 +16,7 @@ from pipeline.config.grpo import GroupAlgorithm, GRPOConfig, training_config
 from pipeline.config.ppo import REWARD_MODEL
 from pipeline.config.shared import ModelConfig
 from pipeline.data.encode import Encoded, load_chat
-from pipeline.models.loading import ADAPTER_FOLDER
+from pipeline.models.loading import ADAPTER_FOLDER, weights_as_they_are
 from pipeline.models.roles import enter_role, load_role, switch_dropout_off
 from pipeline.models.scoring import score
 from pipeline.ppo.loop import Scores
@@ -113,7 +113,6 @@ def train_grpo(job: StageJob) -> StageOutcome:
     chat = load_chat(job.base.folder, job.section(ModelConfig))
     prompts = load_all_prompts(job, chat, config, section=SECTION, num_held_out=config.num_prompts)
     model = initial_policy(job, training.config, training.dtype)
-    switch_dropout_off(model)
     given = job.one("policy")
     reference = None if given is None else TRL_REFERENCE
     roles = {REWARD_MODEL: reads_reward_model(config.rewards)}
@@ -129,6 +128,7 @@ def train_grpo(job: StageJob) -> StageOutcome:
         trainer = make_trainer(model, rollouts, arguments, meter)
         if given is not None:
             load_role(model, TRL_REFERENCE, given.path / ADAPTER_FOLDER)
+        switch_dropout_off(model)  # of the reference as well, and of what TRL has made
         for adapter in model.peft_config.values():  # sealed ones name their base without a path: see initial_policy
             adapter.base_model_name_or_path = str(job.base.folder)
         return trainer
@@ -185,11 +185,12 @@ def make_trainer(
         "processing_class": rollouts.chat.tokenizer,
     }
     trainer: GRPOTrainer | RLOOTrainer
-    if config.algorithm is GroupAlgorithm.grpo:
-        scaled = "group" if config.scale_scores else "none"
-        trainer = GRPOTrainer(args=trl.GRPOConfig(**shared, loss_type="dapo", scale_rewards=scaled), **given)
-    else:
-        trainer = RLOOTrainer(args=trl.RLOOConfig(**shared, normalize_advantages=config.scale_scores), **given)
+    with weights_as_they_are(model):
+        if config.algorithm is GroupAlgorithm.grpo:
+            scaled = "group" if config.scale_scores else "none"
+            trainer = GRPOTrainer(args=trl.GRPOConfig(**shared, loss_type="dapo", scale_rewards=scaled), **given)
+        else:
+            trainer = RLOOTrainer(args=trl.RLOOConfig(**shared, normalize_advantages=config.scale_scores), **given)
     if TRL_REFERENCE in model.peft_config:
         model.delete_adapter(TRL_REFERENCE)
     trainer.meter, trainer.rollouts = meter, rollouts

@@ -15,6 +15,7 @@ from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.dpo import WatchConfig
 from pipeline.config.kto import KTOConfig, ThumbLoss
 from pipeline.data.thumbs import Thumb
+from pipeline.models.loading import weights_as_they_are
 from pipeline.models.roles import switch_dropout_off
 from pipeline.models.scoring import score
 from pipeline.stages.arguments import TRL_REFERENCE, align_special_tokens, quiet_progress, switch_telemetry_off
@@ -98,7 +99,7 @@ class KTOTrainer(trl.KTOTrainer):  # type: ignore[misc]  # untyped upstream
             rows=[row.id for row in rows],
             processed=sum(len(row.own.input_ids) if drift is None else row.num_tokens for row in rows),
             supervised=sum(row.own.num_supervised for row in rows),
-            extras=self.objective.measures(log_ratio, sums, lengths, label, drift),
+            extras=self.objective.measures(log_ratio, sums, lengths, label, inputs["confidence"], drift),
         )
         return loss
 
@@ -178,7 +179,7 @@ def make_trainer(
         group_by_length=config.group_by_length,
         max_steps=config.max_steps,
     )
-    with quiet_progress():
+    with quiet_progress(), weights_as_they_are(model):
         trainer = KTOTrainer(
             model=model,
             # With this loss TRL makes no unrelated completions of its own and takes microbatches of one row. Which

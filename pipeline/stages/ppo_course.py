@@ -136,7 +136,8 @@ class PPOCourse:
         }
         save(folder, self.loop.learner, step, facts)
         chosen, _ = self.monitor.chosen_step(rollback=config.monitor.rollback, last_step=step)
-        folder.rotate(config.keep_checkpoints, {chosen})
+        # The budget may be left before the next measurement; the last policy inside it is then the one to seal.
+        folder.rotate(config.keep_checkpoints, {chosen, *(m.step for m in self.monitor.inside[-1:])})
 
     def _resume(self, checkpoint: Checkpoint) -> int:
         facts = checkpoint.facts

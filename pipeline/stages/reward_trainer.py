@@ -21,6 +21,7 @@ from pipeline.losses.reward import (
     rao_kupper_loss,
     smoothed,
 )
+from pipeline.models.loading import weights_as_they_are
 from pipeline.models.lower_layers import LowerLayers
 from pipeline.models.packing import can_pack
 from pipeline.models.reward import ScoreHead, last_scores, packed_scores
@@ -70,7 +71,8 @@ class RewardTrainer(trl.RewardTrainer):  # type: ignore[misc]  # untyped upstrea
             processed=sum(pair.num_tokens for pair in pairs),
             supervised=sum(pair.chosen.num_supervised + pair.rejected.num_supervised for pair in pairs),
             extras={
-                "accuracy": (difference.sign() + 1) / 2,  # equal scores are half right
+                # Equal scores are half right; a pair that nobody decided has no right side.
+                "accuracy": (difference.sign()[inputs["confidence"] > 0.5] + 1) / 2,
                 "score_difference": difference,
                 "score": (chosen + rejected) / 2,
             },
@@ -141,13 +143,14 @@ def make_trainer(
         packed=can_pack(model),
     )
     collator = PackedCollator if can_pack(model) else PairCollator
-    trainer = RewardTrainer(
-        model=model,
-        args=trl.RewardConfig(**arguments, max_length=None),
-        data_collator=collator(rows.train, rows.chat.pad_id),
-        train_dataset=order_dataset(order),
-        processing_class=rows.chat.tokenizer,
-    )
+    with weights_as_they_are(model):
+        trainer = RewardTrainer(
+            model=model,
+            args=trl.RewardConfig(**arguments, max_length=None),
+            data_collator=collator(rows.train, rows.chat.pad_id),
+            train_dataset=order_dataset(order),
+            processing_class=rows.chat.tokenizer,
+        )
     trainer.model_accepts_loss_kwargs = True  # so that it counts the pairs of a step, whatever the model's signature
     trainer.meter, trainer.settings, trainer.lower = meter, config, lower
     trainer.mean_weight = max(sum(2 * pair.confidence - 1 for pair in rows.train) / len(rows.train), 1e-6)
@@ -173,5 +176,5 @@ def pair_scores(model: PeftModel, pairs: Sequence[Pair], batch_size: int, lower:
         numbers = order[start : start + batch_size]
         batch = collator([{"row": number} for number in numbers])
         moved = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
-        scores[:, numbers] = batch_scores(model, head.score, moved, lower).view(2, -1).double().cpu()
+        scores[:, numbers] = batch_scores(model, head.score, moved, lower).view(2, -1).cpu().double()
     return scores

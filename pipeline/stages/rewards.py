@@ -50,7 +50,7 @@ def make_scorer(entries: Sequence[NamedReward], *, learned: Learned | None, wher
         by_name = {name: function(rollout) for name, _, function in built}
         total = torch.zeros(len(rollout.prompts), dtype=torch.float64)
         for name, weight, _ in built:
-            total = total + weight * by_name[name].double().cpu()
+            total = total + weight * by_name[name].cpu().double()
         return Scores(total=total, by_name=by_name)
 
     return score

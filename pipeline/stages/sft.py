@@ -19,6 +19,7 @@ from pipeline.data.rows import Demonstration
 from pipeline.data.tables import part_name, read_table
 from pipeline.errors import DataError
 from pipeline.losses.sft import sft_loss
+from pipeline.models.loading import weights_as_they_are
 from pipeline.models.logprobs import supervised_logprobs
 from pipeline.models.scoring import score
 from pipeline.stages.arguments import align_special_tokens, switch_telemetry_off
@@ -150,13 +151,14 @@ def make_trainer(
         group_by_length=config.group_by_length,
         max_steps=config.max_steps,
     )
-    trainer = SFTTrainer(
-        model=model,
-        args=trl.SFTConfig(**arguments, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),
-        data_collator=CompletionCollator(rows.train, rows.chat.pad_id),
-        train_dataset=order_dataset(order),
-        processing_class=rows.chat.tokenizer,
-    )
+    with weights_as_they_are(model):
+        trainer = SFTTrainer(
+            model=model,
+            args=trl.SFTConfig(**arguments, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),
+            data_collator=CompletionCollator(rows.train, rows.chat.pad_id),
+            train_dataset=order_dataset(order),
+            processing_class=rows.chat.tokenizer,
+        )
     trainer.model_accepts_loss_kwargs = True  # so that it counts supervised tokens, whatever the model's signature
     trainer.meter = meter
     return trainer

@@ -19,6 +19,7 @@ from pipeline.config.shared import DType, ModelConfig
 from pipeline.config.stages import TrainingConfig
 from pipeline.errors import CheckpointError
 from pipeline.models.loading import adapter_digest, save_adapter
+from pipeline.models.logprobs import recompute_as_computed
 from pipeline.runtime.allocator import keep_memory
 from pipeline.runtime.device import choose_device, probe_dtype
 from pipeline.runtime.seeds import seed_everything
@@ -136,7 +137,10 @@ def train(
         )
         meter = StepMeter()
         own = [make_watcher(meter, attempt.course) for make_watcher in watchers]
-        run_trainer(make_trainer(arguments, meter), training, milestones, meter, measure, own)
+        trainer = make_trainer(arguments, meter)
+        if config.activation_checkpointing:
+            recompute_as_computed(trainer.model)
+        run_trainer(trainer, training, milestones, meter, measure, own)
     return milestones
 
 
