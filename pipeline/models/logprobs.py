@@ -200,10 +200,12 @@ def recompute_as_computed(model: nn.Module) -> None:
     torch repeats it under the autocast of the first, but outside of `compute_context`: PEFT would then cast what enters
     an adapter, and the mask would be drawn for another number format. So the cast is switched off for good.
     """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
     if drops and output_head(model).weight.dtype in LOW_PRECISION:
         for module in model.modules():
-            if hasattr(module, "cast_input_dtype_enabled"):
+            if isinstance(module, BaseTunerLayer):
                 module.cast_input_dtype_enabled = False
 
 
