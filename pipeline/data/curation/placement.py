@@ -17,12 +17,12 @@ import numpy as np
 from pipeline.config.data import CurateConfig, TableName
 from pipeline.data.curation.duplicates import NONE, Known
 from pipeline.data.curation.executors import Executor
+from pipeline.data.curation.folds import find_folds
 from pipeline.data.curation.leaks import shared_runs, whole_prompts
 from pipeline.data.curation.near import rows_where
 from pipeline.data.curation.plan import SPLITS, TABLES, Source
 from pipeline.data.curation.spill import Spill
 
-NUM_FOLDS = 5
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 
@@ -79,7 +79,11 @@ class Placing:
         self._prompt_of = array("i", known.prompts.of_row.tobytes())
         self._content_of = array("i", known.contents.of_row.tobytes())
         self._id_of = array("i", known.ids.of_row.tobytes())
-        self._hash_of = array("Q", np.ascontiguousarray(spill.numbers["place"][:, 0]).tobytes())
+        # The hash decides where nothing else does, so that new rows never move old ones.
+        place = spill.numbers["place"][:, 0] / 2.0**64
+        ends = np.array([config.test_fraction, config.test_fraction + config.validation_fraction])
+        splits = np.array([TEST, VALIDATION, TRAIN], np.int8)[np.searchsorted(ends, place, "right")]
+        self._split_by_hash = array("b", splits.tobytes())
         self.placed = Placed(
             fate=_filled("b", size),
             split=_filled("b", size),
@@ -93,9 +97,11 @@ class Placing:
         self._row_of_id = _filled("q", len(known.ids.first))
         self._num_protected = 0  # rows, which are the first ones
         self._shares_runs: dict[int, int] = {}  # row -> the protected row with whose prompt it shares a run of words
+        self._is_alone = np.zeros(size, bool)  # no row is like it; known once the protected rows are placed
 
     def place_all(self, sources: list[Source]) -> Placed:
         """Place every row of every source, in their order."""
+        fates = np.frombuffer(self.placed.fate, np.int8)  # as they are at any time
         for source in sources:
             if source.protected:
                 self._place_source(source)
@@ -105,27 +111,39 @@ class Placing:
                     if shard.source.number == source.number
                 )
         decontamination = self._config.decontamination
-        protected = self._first_rows(lambda row: self.placed.fate[row] in (Fate.kept, Fate.guard))
+        protected = self._first_rows(np.isin(fates, (Fate.kept, Fate.guard)))
         if decontamination.enabled and decontamination.ngram is not None and len(protected):
             hits = shared_runs(self._spill, protected, decontamination.ngram, self._executor)
             hits += whole_prompts(self._spill, protected, self._executor, max_words=decontamination.ngram - 1)
             for row, prompt in hits:
                 self._shares_runs[row] = min(prompt, self._shares_runs.get(row, prompt))
+        self._is_alone = self._find_alone()
         for source in sources:
             if not source.protected:
                 self._place_source(source)
         if decontamination.enabled and decontamination.ngram is not None:
-            self._part_test_prompts(sources)
-        self._set_folds(sources)
+            self._part_test_prompts()
+        numbers = [source.number for source in sources if source.config.table is TableName.comparisons]
+        comparisons = rows_where(self._spill, numbers)
+        self.placed.folds = find_folds(self._spill, self._known, comparisons[fates[comparisons] == Fate.kept])
         return self.placed
 
     def _first_rows(self, wanted: Any) -> Any:
         """Return the first wanted row of every prompt, ascending."""
-        found: dict[int, int] = {}
-        for row, prompt in enumerate(self._prompt_of):
-            if wanted(row):
-                found.setdefault(prompt, row)
-        return np.array(sorted(found.values()), np.int64)
+        rows = np.flatnonzero(wanted)
+        _, first = np.unique(self._known.prompts.of_row[rows], return_index=True)
+        return rows[np.sort(first)]
+
+    def _find_alone(self) -> Any:
+        """Return which rows share prompt, content and id with no other, are near to none and hold no protected run."""
+        known = self._known
+        prompt, content = known.prompts.of_row, known.contents.of_row
+        near_contents = np.concatenate([np.diff(near.starts) for _, near in known.near_contents.values()])
+        is_alone = (np.diff(known.near_prompts.starts)[prompt] == 0) & (near_contents[content] == 0)
+        for groups in (prompt, content, known.ids.of_row):
+            is_alone &= np.bincount(groups)[groups] == 1
+        is_alone[list(self._shares_runs)] = False
+        return is_alone
 
     def _place_source(self, source: Source) -> None:
         """Place the rows of one source, up to its limit."""
@@ -133,7 +151,8 @@ class Placing:
         for shard in self._spill.shards:
             if shard.source.number != source.number:
                 continue
-            for row in self._spill.rows_of(shard.number):
+            rows = self._spill.rows_of(shard.number)
+            for row in rows if limit else self._place_alone(rows):
                 if source.number in self.placed.cuts:
                     self.placed.fate[row] = Fate.over_limit
                     continue
@@ -145,6 +164,15 @@ class Placing:
                     accepted += 1
                     if accepted == limit:
                         self.placed.cuts[source.number] = (shard.number, int(self._spill.numbers["ordinal"][row]))
+
+    def _place_alone(self, rows: range) -> list[int]:
+        """Place those of the rows that are alone, which nothing but their hash decides, and return the others."""
+        is_alone = self._is_alone[rows.start : rows.stop]
+        alone = rows.start + np.flatnonzero(is_alone)
+        np.frombuffer(self.placed.fate, np.int8)[alone] = Fate.kept
+        np.frombuffer(self.placed.split, np.int8)[alone] = np.frombuffer(self._split_by_hash, np.int8)[alone]
+        others: list[int] = (rows.start + np.flatnonzero(~is_alone)).tolist()
+        return others
 
     def _place(self, row: int, source: Source) -> None:
         """Decide the fate of one row."""
@@ -191,19 +219,12 @@ class Placing:
             other = next(other for other, _ in neighbours if self._split_of_prompt[other] != NONE)
             self._remove(row, Fate.bridges_splits, int(self._known.prompts.first[other]))
             return NONE
-        split = splits.pop() if splits else self._split_by_hash(row)
+        split = splits.pop() if splits else self._split_by_hash[row]
         if split != TEST and self._config.decontamination.enabled and (leak := self._leak(row, prompt, neighbours)):
             self._remove(row, Fate.leak, leak[1])
             self.placed.rule[row] = leak[0]
             return NONE
         return split
-
-    def _split_by_hash(self, row: int) -> int:
-        """Return the split that the prompt's hash says, so that new rows never move old ones."""
-        place = self._hash_of[row] / 2**64
-        if place < self._config.test_fraction:
-            return TEST
-        return VALIDATION if place < self._config.test_fraction + self._config.validation_fraction else TRAIN
 
     def _leak(self, row: int, prompt: int, neighbours: list[tuple[int, float]]) -> tuple[LeakRule, int] | None:
         """Return how and which protected prompt a row holds."""
@@ -227,18 +248,14 @@ class Placing:
     def _remove(self, row: int, fate: Fate, of: int) -> None:
         self.placed.fate[row], self.placed.of[row] = fate, of
 
-    def _part_test_prompts(self, sources: list[Source]) -> None:
+    def _part_test_prompts(self) -> None:
         """Remove rows that hold a prompt of the test split: the row, or the test row where its table comes later."""
-        placed = self.placed
-        protected = {source.number for source in sources if source.protected}
-        shards = self._spill.shards
+        placed, shards = self.placed, self._spill.shards
         table_of = [TABLES.index(shard.source.config.table) for shard in shards]
         shard_of = self._spill.numbers["shard"]
-
-        def is_test(row: int) -> bool:
-            own = placed.fate[row] == Fate.kept and placed.split[row] == TEST
-            return own and shards[shard_of[row]].source.number not in protected
-
+        fates, splits = (np.frombuffer(values, np.int8) for values in (placed.fate, placed.split))
+        is_protected = np.array([shard.source.protected for shard in shards])[shard_of]
+        is_test = (fates == Fate.kept) & (splits == TEST) & ~is_protected
         prompts = self._first_rows(is_test)
         if not len(prompts):
             return
@@ -251,36 +268,14 @@ class Placing:
             else:
                 contaminated.setdefault(self._prompt_of[prompt], row)
         if contaminated:
-            for row in range(len(shard_of)):
-                if is_test(row) and (holder := contaminated.get(self._prompt_of[row])) is not None:
+            for row in np.flatnonzero(is_test).tolist():
+                if (holder := contaminated.get(self._prompt_of[row])) is not None:
                     self._remove_leak(row, holder)
 
     def _remove_leak(self, row: int, of: int) -> None:
         if self.placed.fate[row] == Fate.kept:
             self._remove(row, Fate.leak, of)
             self.placed.rule[row], self.placed.split[row] = LeakRule.whole, NONE
-
-    def _set_folds(self, sources: list[Source]) -> None:
-        """Give comparisons their folds: by the hash of the first of all prompts that are near to each other."""
-        placed, spill, groups = self.placed, self._spill, self._prompt_of
-        placed.folds = _filled("b", len(groups))
-        rows = rows_where(spill, [source.number for source in sources if source.config.table is TableName.comparisons])
-        kept = [row for row in rows.tolist() if placed.fate[row] == Fate.kept]
-        root: dict[int, int] = {groups[row]: groups[row] for row in kept}
-
-        def find(group: int) -> int:
-            while root[group] != group:
-                root[group] = group = root[root[group]]
-            return group
-
-        for group in sorted(root):
-            for other, _ in self._known.near_prompts.of(group):
-                if other in root:
-                    low, high = sorted((find(group), find(other)))
-                    root[high] = low
-        first = {groups[row]: row for row in reversed(kept)}
-        for row in kept:
-            placed.folds[row] = int(spill.numbers["place"][first[find(groups[row])], 1]) % NUM_FOLDS
 
 
 def _filled(code: str, size: int) -> array[int]:

@@ -5,10 +5,27 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
-from curating import COMPARISONS, DEMONSTRATIONS, PROMPTS, SPLITS, Bench, changed, pair, place, prompt_in, text, versus
+from curating import (
+    COMPARISONS,
+    DEMONSTRATIONS,
+    PROMPTS,
+    SPLITS,
+    Bench,
+    changed,
+    digests,
+    everything,
+    pair,
+    place,
+    prompt_in,
+    text,
+    told,
+    versus,
+)
 
 from pipeline.config.data import NearDuplicatesConfig, SourceSplit
+from pipeline.data.curation.placement import Placing
 from pipeline.data.rows import Comparison, Demonstration
 from pipeline.data.tables import write_table
 
@@ -151,6 +168,23 @@ def test_labels_are_further_sources(bench: Bench, tmp_path: Path) -> None:
     assert vote.fold in range(5)
     assert made.fates() == {"leaked": "leak"}
     assert made.counts["licences"] == {"MIT": 3, "none": 1}
+
+
+def test_rows_that_are_alone_are_placed_as_if_one_by_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"test_fraction": 0.2, "validation_fraction": 0.2}
+    at_once = bench.curate(*everything(bench), **config)
+    found = []
+    find_alone = Placing._find_alone
+
+    def find_none(placing: Placing) -> np.ndarray:
+        found.append(find_alone(placing))
+        return np.zeros_like(found[0])
+
+    monkeypatch.setattr(Placing, "_find_alone", find_none)
+    bench.bad = []
+    one_by_one = bench.curate(*everything(bench), **config)
+    assert (told(one_by_one), digests(one_by_one)) == (told(at_once), digests(at_once))
+    assert 100 < found[0].sum() < len(found[0]) - 100  # else the case would show nothing
 
 
 def test_protected_rows_are_kept_as_they_were_published(bench: Bench) -> None:
