@@ -77,7 +77,7 @@ def number_words(texts: Sequence[str]) -> tuple[Words, Indices]:
     encoded = pa.LargeStringArray.from_buffers(len(ends), offsets, pa.py_buffer(content)).dictionary_encode()
     vocabulary = encoded.dictionary.to_pylist()
     numbers = np.fromiter(map(_known.__getitem__, vocabulary), np.uint32, len(vocabulary))
-    places = encoded.indices.to_numpy()
+    places = np.from_dlpack(encoded.indices)  # not `to_numpy`, which imports pandas in every worker
     if " " in vocabulary:  # where two spaces stand together
         places = places[places != vocabulary.index(" ")]
     is_end = places == places[-1]
