@@ -99,17 +99,19 @@ def curate_sources(
                 sources
             )
             times, mixing = mix_sources(spill, placed, data, config.seed)
-            accounting.tell(placed)
             as_prompts, taken = _take_prompts(data, spill, placed)
-            tables, parts = _write(spill, placed, times, as_prompts, staging, executor)
+            # Other processes write the rows that stay while this one tells of those that do not.
+            written = executor.map(write_shard, _write_tasks(spill, placed, times, as_prompts))
+            accounting.tell(placed)
+            counts = accounting.counts(placed, times)
+            shown = examples(spill, config, placed)
+            tables, parts = _collect(written, staging)
             _require_rows(sources, tables)
-            counts = {
-                **accounting.counts(placed, times),
+            counts |= {
                 "tables": {table.value: sizes for table, sizes in tables.items()},
                 "prompts_from_demonstrations": taken,
                 "mixing": mixing,
             }
-            shown = examples(spill, config, placed)
     finally:
         remove(folder)
     notices = [f"{source.name}: {source.mapping.describe()}" for source in sources if source.mapping is not None]
@@ -168,12 +170,12 @@ def _take_prompts(data: DataConfig, spill: Spill, placed: Placed) -> tuple[Any, 
     return chosen, counts
 
 
-def _write(
-    spill: Spill, placed: Placed, times: Any, as_prompts: Any, staging: Path, executor: Executor
+def _collect(
+    written: Iterator[dict[tuple[TableName, str], Path]], staging: Path
 ) -> tuple[dict[TableName, dict[str, int]], dict[str, str]]:
-    """Run the last pass, and return the number of rows and the digest of each table's split."""
+    """Join what the last pass wrote, and return the number of rows and the digest of each table's split."""
     files = {(table, split): TableFile(staging, table, split) for table in TABLES for split in SPLITS}
-    for paths in executor.map(write_shard, _write_tasks(spill, placed, times, as_prompts)):
+    for paths in written:
         for key, path in paths.items():
             files[key].add(path)
     digests = {key: file.close() for key, file in files.items()}

@@ -23,7 +23,7 @@ class Executor(Protocol):
     """Runs one function over many tasks. Functions are those of modules; tasks and results are plain data."""
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yield the results in the order of the tasks."""
+        """Return the results in the order of the tasks; where others than this process work, they begin at once."""
         ...
 
 
@@ -31,7 +31,7 @@ class Inline:
     """Runs tasks one after the other in this process."""
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yield the results in the order of the tasks."""
+        """Return the results in the order of the tasks, each of which runs when its result is asked for."""
         return map(function, tasks)
 
 
@@ -43,18 +43,17 @@ class Processes:
         self._pool = pool
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yield the results in the order of the tasks.
+        """Begin with the tasks, and return the results in their order.
 
         Raises:
             DataError: A process died.
         """
-        try:
-            yield from self._pool.map(function, tasks)
-        except BrokenProcessPool as error:
-            raise DataError(
-                "A worker process of `curate` was killed, most often because memory ran out. "
-                "Lower curate.num_workers, then run the same command again."
-            ) from error
+        with _deaths_told():
+            return self._yield(self._pool.map(function, tasks))
+
+    def _yield(self, results: Iterator[Result]) -> Iterator[Result]:
+        with _deaths_told():
+            yield from results
 
 
 class OnRay:
@@ -63,22 +62,48 @@ class OnRay:
     def __init__(self, ray: Any) -> None:
         """Take over the library, which is connected."""
         self._ray = ray
+        self._pending: set[Any] = set()
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yield the results in the order of the tasks.
+        """Begin with the tasks, and return the results in their order.
 
         Raises:
             DataError: A worker died. What a task itself raises is raised here as it is.
         """
         remote = self._ray.remote(function)
-        pending = [remote.remote(task) for task in tasks]
+        references = [remote.remote(task) for task in tasks]
+        self._pending.update(references)
+        return self._yield(references)
+
+    def stop(self) -> None:
+        """Cancel what nobody waits for any more, and return when nothing runs."""
+        pending = list(self._pending)
+        for reference in pending:
+            self._ray.cancel(reference)
+        if pending:
+            self._ray.wait(pending, num_returns=len(pending))
+
+    def _yield(self, references: list[Any]) -> Iterator[Any]:
         try:
-            for reference in pending:
-                yield self._ray.get(reference)
+            for reference in references:
+                result = self._ray.get(reference)
+                self._pending.discard(reference)
+                yield result
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None
         except self._ray.exceptions.RayError as error:
             raise DataError(f"Ray lost a task of `curate`: {error}. Run the same command again.") from error
+
+
+@contextmanager
+def _deaths_told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A worker process of `curate` was killed, most often because memory ran out. "
+            "Lower curate.num_workers, then run the same command again."
+        ) from error
 
 
 @contextmanager
@@ -135,8 +160,10 @@ def _ray(num_workers: int | None) -> Iterator[OnRay]:
             raise ConfigError(
                 f"curate.engine=ray: {where} ({said}). Mend that, or leave curate.engine at local."
             ) from error
+    executor = OnRay(ray)
     try:
-        yield OnRay(ray)
+        yield executor
     finally:
+        executor.stop()
         if started_here:
             ray.shutdown()
