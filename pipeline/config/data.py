@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from omegaconf import MISSING
-
-from pipeline.config.fields import option
+from pipeline.config.fields import MISSING, option
 
 
 class TableName(StrEnum):

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
-from pipeline.config.fields import option
+from pipeline.config.fields import MISSING, option
 
 HTTP = "http:"  # before the name of an endpoint, where a policy is named
 

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from omegaconf import MISSING
-
 from pipeline.config.costs import CostsConfig
 from pipeline.config.data import SourceConfig, SourceSplit, TableName
-from pipeline.config.fields import option
+from pipeline.config.fields import MISSING, option
 from pipeline.config.gates import GateConfig, WaiverConfig
 from pipeline.config.judges import QualificationConfig
 

@@ -7,6 +7,8 @@ from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import field
 from typing import Any
 
+MISSING: Any = "???"  # OmegaConf's sign for a value that must be given; its own constant would import all of it
+
 
 def option(
     default: Any = NO_DEFAULT,

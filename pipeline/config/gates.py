@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from omegaconf import MISSING
-
-from pipeline.config.fields import option
+from pipeline.config.fields import MISSING, option
 from pipeline.config.suggestions import near_miss
 
 UNSCORED_SHARE, CONTAMINATED_ITEMS, JUDGE_QUALIFIED = "unscored_share", "contaminated_items", "judge_qualified/"

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from omegaconf import MISSING
-
 from pipeline.config.endpoints import EndpointConfig
-from pipeline.config.fields import option
+from pipeline.config.fields import MISSING, option
 from pipeline.config.shared import ModelConfig
 
 QUESTION = (

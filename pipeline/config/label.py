@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omegaconf import MISSING
-
-from pipeline.config.fields import option
+from pipeline.config.fields import MISSING, option
 
 
 @dataclass(kw_only=True)

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from omegaconf import MISSING
-
-from pipeline.config.fields import option
+from pipeline.config.fields import MISSING, option
 from pipeline.config.shared import DType, LoRAConfig, ModelConfig, OptimizerConfig, Schedule
 
 REWARD_MODEL = "reward_model"  # the name, among rewards, of the learned one that `inputs` wires

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from omegaconf import MISSING
-
-from pipeline.config.fields import option
+from pipeline.config.fields import MISSING, option
 
 
 class ModelSource(StrEnum):

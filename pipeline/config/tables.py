@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config.fields import option
+from pipeline.config.fields import MISSING, option
 from pipeline.config.suggestions import explain_unknown_key
 from pipeline.config.validation import out_of_bounds
 from pipeline.errors import ConfigError
