@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.config.data import CurateConfig, TableName
 from pipeline.data.curation.executors import Executor
-from pipeline.data.curation.near import Groups, Neighbours, find_neighbours, group_rows, none_near, rows_where
+from pipeline.data.curation.near import Groups, Neighbours, Search, group_rows, rows_where
 from pipeline.data.curation.plan import FIELDS, TABLES, Source
 from pipeline.data.curation.spill import Spill
 
@@ -32,21 +32,17 @@ def look_for_duplicates(spill: Spill, sources: list[Source], config: CurateConfi
     numbers, near = spill.numbers, config.near_duplicates
     everything = np.arange(len(numbers), dtype=np.int64)
     prompts = group_rows(numbers["prompt"], everything, len(numbers))
+    search = Search("prompts", spill, prompts, "prompts", near, executor)
     contents = np.full(len(numbers), NONE, np.int32)
     ids = np.full(len(numbers), NONE, np.int32)
     first_contents: list[Any] = []
-    near_contents: dict[TableName, tuple[int, Neighbours]] = {}
+    searches: dict[TableName, tuple[int, Search]] = {}
     num_contents = num_ids = 0
     for table in TABLES:
         rows = rows_where(spill, [source.number for source in sources if source.config.table is table])
         found = group_rows(numbers["content"][rows], rows, len(numbers))
+        searches[table] = num_contents, Search(f"contents.{table.value}", spill, found, "contents", near, executor)
         contents[rows] = found.of_row[rows] + num_contents
-        near_contents[table] = (
-            num_contents,
-            find_neighbours(spill, found, "contents", len(FIELDS[table]), near, executor)
-            if near.enabled
-            else none_near(len(found.first)),
-        )
         by_id = group_rows(numbers["id"][rows], rows, len(numbers))
         ids[rows] = by_id.of_row[rows] + num_ids
         num_contents += len(found.first)
@@ -54,10 +50,8 @@ def look_for_duplicates(spill: Spill, sources: list[Source], config: CurateConfi
         first_contents.append(found.first)
     return Known(
         prompts=prompts,
-        near_prompts=find_neighbours(spill, prompts, "prompts", 1, near, executor)
-        if near.enabled
-        else none_near(len(prompts.first)),
+        near_prompts=search.neighbours(1),
         contents=Groups(of_row=contents, first=np.concatenate(first_contents)),
-        near_contents=near_contents,
+        near_contents={table: (first, own.neighbours(len(FIELDS[table]))) for table, (first, own) in searches.items()},
         ids=Groups(of_row=ids, first=np.zeros(num_ids, np.int64)),
     )

@@ -54,6 +54,7 @@ class Neighbours:
 @dataclass(frozen=True, kw_only=True)
 class _BandTask:
     folder: Path
+    first: Path  # the file of the groups' first rows
     kind: str
     number: int
     num_rows: int
@@ -62,6 +63,8 @@ class _BandTask:
 @dataclass(frozen=True, kw_only=True)
 class _CompareTask:
     folder: Path
+    first: Path
+    pairs: Path
     begin: int
     end: int
     num_fields: int
@@ -90,48 +93,53 @@ def group_rows(keys: npt.NDArray[np.uint64], rows: Indices, num_rows: int) -> Gr
     return Groups(of_row=of_row, first=rows[first])
 
 
-def find_neighbours(
-    spill: Spill, groups: Groups, kind: str, num_fields: int, config: NearDuplicatesConfig, executor: Executor
-) -> Neighbours:
-    """Find the groups whose texts are near to each other.
+class Search:
+    """Looks for the groups whose texts are near to each other. It begins when it is made, and ends when it is asked."""
 
-    Args:
-        spill: All rows.
-        groups: The first row of each stands for it.
-        kind: Which bands to go by, `prompts` or `contents`.
-        num_fields: How many fields must be near, the prompt first.
-        config: From which similarity on.
-        executor: Where the work is done.
-    """
-    num_groups = len(groups.first)
-    groups.first.tofile(spill.folder / "first")
-    tasks = [
-        _BandTask(folder=spill.folder, kind=kind, number=number, num_rows=len(spill.numbers))
-        for number in range(spill.num_bands if num_groups > 1 else 0)
-    ]
-    candidates = np.zeros(0, np.int64)
-    for found in executor.map(_candidates, tasks):
-        candidates = np.union1d(candidates, found)
-    pairs = np.stack(np.divmod(candidates, max(num_groups, 1)), axis=1)
-    pairs.tofile(spill.folder / "pairs")
-    compared = list(
-        executor.map(
-            _compare,
-            [
-                _CompareTask(
-                    folder=spill.folder,
-                    begin=begin,
-                    end=min(begin + CHUNK_PAIRS, len(pairs)),
-                    num_fields=num_fields,
-                    ngram=config.ngram,
-                )
-                for begin in range(0, len(pairs), CHUNK_PAIRS)
-            ],
-        )
-    )
-    similarity = np.concatenate([np.zeros(0, np.float32), *compared])
-    near = similarity >= np.float32(config.threshold)
-    return _both_ways(pairs[near], similarity[near], num_groups)
+    def __init__(
+        self, name: str, spill: Spill, groups: Groups, kind: str, config: NearDuplicatesConfig, executor: Executor
+    ) -> None:
+        """Begin with the candidates.
+
+        Args:
+            name: Of the search's own files.
+            spill: All rows.
+            groups: The first row of each stands for it.
+            kind: Which bands to go by, `prompts` or `contents`.
+            config: From which similarity on.
+            executor: Where the work is done.
+        """
+        self._num_groups, self._config, self._executor = len(groups.first), config, executor
+        self._folder = spill.folder
+        self._first, self._pairs = self._folder / f"{name}.first", self._folder / f"{name}.pairs"
+        groups.first.tofile(self._first)
+        tasks = [
+            _BandTask(folder=spill.folder, first=self._first, kind=kind, number=number, num_rows=len(spill.numbers))
+            for number in range(spill.num_bands if self._num_groups > 1 else 0)
+        ]
+        self._candidates = executor.map(_candidates, tasks)
+
+    def neighbours(self, num_fields: int) -> Neighbours:
+        """Compare the candidates.
+
+        Args:
+            num_fields: How many fields must be near, the prompt first.
+        """
+        candidates = np.zeros(0, np.int64)
+        for found in self._candidates:
+            candidates = np.union1d(candidates, found)
+        pairs = np.stack(np.divmod(candidates, max(self._num_groups, 1)), axis=1)
+        pairs.tofile(self._pairs)
+        tasks = [
+            _CompareTask(
+                folder=self._folder, first=self._first, pairs=self._pairs, begin=begin,
+                end=min(begin + CHUNK_PAIRS, len(pairs)), num_fields=num_fields, ngram=self._config.ngram,
+            )
+            for begin in range(0, len(pairs), CHUNK_PAIRS)
+        ]  # fmt: skip
+        similarity = np.concatenate([np.zeros(0, np.float32), *self._executor.map(_compare, tasks)])
+        near = similarity >= np.float32(self._config.threshold)
+        return _both_ways(pairs[near], similarity[near], self._num_groups)
 
 
 def _both_ways(pairs: Indices, similarity: npt.NDArray[np.float32], num_groups: int) -> Neighbours:
@@ -147,7 +155,7 @@ def _both_ways(pairs: Indices, similarity: npt.NDArray[np.float32], num_groups: 
 
 def _candidates(task: _BandTask) -> Indices:
     """Return the pairs of groups that agree in one band, as ``later * groups + earlier``."""
-    first = mapped(task.folder / "first", np.dtype(np.int64))
+    first = mapped(task.first, np.dtype(np.int64))
     values = np.asarray(band(task.folder, task.kind, task.number, task.num_rows))[first]
     return bucket_pairs(values)
 
@@ -175,8 +183,8 @@ def _compare(task: _CompareTask) -> npt.NDArray[np.float32]:
     """Return the similarity of pairs of groups: the lowest over the fields."""
     numbers = mapped(task.folder / "numbers", NUMBERS)
     words = mapped(task.folder / "words", np.dtype(np.uint32))
-    first = mapped(task.folder / "first", np.dtype(np.int64))
-    pairs = mapped(task.folder / "pairs", np.dtype(np.int64)).reshape(-1, 2)[task.begin : task.end]
+    first = mapped(task.first, np.dtype(np.int64))
+    pairs = mapped(task.pairs, np.dtype(np.int64)).reshape(-1, 2)[task.begin : task.end]
     entries = numbers[first[pairs]]
     size = np.cumsum(entries["lengths"][..., : task.num_fields].sum(axis=(1, 2), dtype=np.int64))
     result = np.empty(len(pairs), np.float32)
@@ -203,13 +211,6 @@ def field_grams(words: Any, entries: Any, field: int, ngram: int) -> Ragged:
     starts = entries["words"] + entries["lengths"][:, :field].sum(axis=1, dtype=np.int64)
     own = words[positions(starts, lengths)]
     return grams(own, np.cumsum(lengths) - lengths, lengths, ngram)
-
-
-def none_near(num_groups: int) -> Neighbours:
-    """Return what is known where nobody looks for near-duplicates."""
-    return Neighbours(
-        starts=array("q", bytes(8 * (num_groups + 1))), others=np.zeros(0, np.int32), similarity=np.zeros(0, np.float32)
-    )
 
 
 def rows_where(spill: Spill, chosen: Sequence[int]) -> Indices:
