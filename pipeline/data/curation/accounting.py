@@ -160,7 +160,7 @@ class Accounting:
 
     def _removal(self, row: int, fate: Fate, source: Source, placed: Placed) -> dict[str, Any]:
         entry = {
-            "id": self._spill.row(row)["id"],
+            "id": self._spill.id_of(row),
             "source": source.name,
             "path": source.config.path,
             "line": int(self._spill.numbers["line"][row]),
@@ -168,7 +168,7 @@ class Accounting:
             "why": WHY[fate],
         }
         if placed.of[row] >= 0:
-            entry["of"] = self._spill.row(placed.of[row])["id"]
+            entry["of"] = self._spill.id_of(placed.of[row])
         if fate is Fate.leak:
             entry["rule"] = LeakRule(placed.rule[row]).name
         if fate is Fate.near_duplicate:
@@ -208,7 +208,7 @@ class Accounting:
         described = {}
         for ordinal, record in enumerate(shard_records(self._spill.shards[shard])):
             if (row := found.get(ordinal)) is not None:
-                name = self._spill.row(row)["id"]
+                name = self._spill.id_of(row)
                 problem = BadRowError(Reason.id, f"the id {name!r} belongs to an earlier row with other content")
                 entry = describe_bad_row(source.name, source.config.path, record, problem)
                 described[row] = {**entry, "line": int(self._spill.numbers["line"][row])}

@@ -104,7 +104,7 @@ def _leak_example(spill: Spill, row: int, placed: Placed) -> dict[str, Any]:
         "id": values["id"],
         "source": values["source"],
         "rule": LeakRule(placed.rule[row]).name,
-        "evaluation_id": spill.row(placed.of[row])["id"],
+        "evaluation_id": spill.id_of(placed.of[row]),
         "text": shown_text(values),
     }
 
