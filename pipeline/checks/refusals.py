@@ -56,8 +56,9 @@ def refusal_opening(phrases: Path) -> Callable[[str], str | None]:
 
     def find(text: str) -> str | None:
         start = " ".join(text[:OPENING].casefold().replace(APOSTROPHE, "'").split()).lstrip("\"'*_# ")
-        apology = APOLOGY.match(start)
-        found = opening.match(start) or (opening.match(start, apology.end()) if apology else None)
+        found = opening.match(start)
+        if found is None and (apology := APOLOGY.match(start)) is not None and apology.end():
+            found = opening.match(start, apology.end())
         return found[0] if found else None
 
     return find

@@ -26,6 +26,7 @@ MAX_RATIO = 250  # bytes out for each byte in; text of people comes to 3 to 20, 
 RATIO_FROM = 64 << 20  # decompressed bytes below which the ratio is no danger
 MAX_MEMBERS = 1000  # of a zip archive
 MAX_DIRECTORY_BYTES = 1 << 20  # of a zip archive's list of members, which is read into memory
+BUFFER_BYTES = 1 << 17  # that are read at a time
 COMPRESSIONS = (".gz", ".zst")
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 BOM = b"\xef\xbb\xbf"
@@ -60,7 +61,7 @@ class Content:
             DataError: It cannot be opened, is damaged, is not what its name says, or holds too much.
         """
         try:
-            plain = self.path.open("rb")
+            plain = self.path.open("rb", BUFFER_BYTES)
         except OSError as error:
             raise DataError(f"E_FORMAT: {self.path} cannot be opened: {error.strerror}.") from error
         with plain:
@@ -135,7 +136,7 @@ class _Bounded(io.RawIOBase):
 @contextmanager
 def _buffered(stream: IO[bytes], compressed: IO[bytes], content: Content) -> Iterator[IO[bytes]]:
     """Bound a decompressed stream, and look at what it really holds."""
-    with stream, io.BufferedReader(_Bounded(stream, compressed, content), 1 << 17) as buffered:
+    with stream, io.BufferedReader(_Bounded(stream, compressed, content), BUFFER_BYTES) as buffered:
         _refuse_other(content, buffered.peek(512)[:512], "")
         yield buffered
 

@@ -21,6 +21,7 @@ from pipeline.data.rows import (
     check_conversation,
     check_id,
     check_prompt,
+    check_reply,
     check_text,
     content_key,
     is_blank,
@@ -73,7 +74,7 @@ def build_row(
     else:
         prompt, completion = turns[:num_prompt], turns[num_prompt:]
         check_prompt(prompt)
-        split_demonstration(turns)
+        check_reply(turns)
     return with_id(
         Demonstration(
             id=row_id,
@@ -204,8 +205,12 @@ def _conversation(fields: dict[str, Any], mapping: Mapping, source: SourceConfig
         return turns, len(turns)
     prompt = with_system(_optional(fields, mapping, "system"), _asked(fields, mapping))
     completion: list[Any] = []
+    texts = [_required(fields, mapping, "prompt")]
     if "completion" in mapping.columns:
-        completion = as_turns(_required(fields, mapping, "completion"), "assistant", "completion")
+        texts.append(_required(fields, mapping, "completion"))
+        completion = as_turns(texts[1], "assistant", "completion")
+    if all(isinstance(text, str) for text in texts) and not is_transcript(texts[0]):
+        return [*prompt, *completion], len(prompt)  # in order, and each was checked when it became a turn
     return check_conversation([*prompt, *completion]), len(prompt)
 
 

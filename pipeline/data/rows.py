@@ -175,12 +175,8 @@ def check_message(value: Any, where: str, *, may_be_blank: bool = False) -> Mess
     """Return one turn, checked for its own content but not for its place."""
     if not isinstance(value, dict):
         raise BadRowError(Reason.schema, f"{where} is {_kind(value)}, not an object with role and content")
-    for key in () if value.keys() == _TURN_KEYS else sorted(MEANINGFUL_KEYS & value.keys()):
-        if value[key] not in (None, [], {}, "") and not (key in WEIGHT_KEYS and value[key] == 1):
-            raise BadRowError(Reason.schema, f"{where} carries {key!r}, which training here would ignore")
-    for key in ("role", "content"):
-        if key not in value:
-            raise BadRowError(Reason.schema, f"{where} has no {key!r}")
+    if value.keys() != _TURN_KEYS:
+        _check_keys(value, where)
     role = value["role"]
     if role not in ROLES:
         check_text(role, f"{where}.role")
@@ -190,6 +186,16 @@ def check_message(value: Any, where: str, *, may_be_blank: bool = False) -> Mess
     if role != "system" and not may_be_blank and is_blank(content):
         raise BadRowError(Reason.empty, f"{where} ({role}) has no visible text")
     return {"role": role, "content": content}
+
+
+def _check_keys(turn: dict[Any, Any], where: str) -> None:
+    """Refuse a turn without role or content, and one with a key that changes what it means."""
+    for key in sorted(MEANINGFUL_KEYS & turn.keys()):
+        if turn[key] not in (None, [], {}, "") and not (key in WEIGHT_KEYS and turn[key] == 1):
+            raise BadRowError(Reason.schema, f"{where} carries {key!r}, which training here would ignore")
+    for key in ("role", "content"):
+        if key not in turn:
+            raise BadRowError(Reason.schema, f"{where} has no {key!r}")
 
 
 def check_conversation(values: Any, field: str = "messages", *, last_may_be_blank: bool = False) -> list[Message]:
@@ -227,10 +233,15 @@ def check_conversation(values: Any, field: str = "messages", *, last_may_be_blan
 
 def split_demonstration(messages: list[Message]) -> tuple[list[Message], list[Message]]:
     """Cut checked turns before the first assistant turn, into prompt and completion."""
-    if messages[-1]["role"] != "assistant":
-        raise BadRowError(Reason.role, f"the last turn is of {messages[-1]['role']}: there is no reply to learn")
+    check_reply(messages)
     first = next(index for index, message in enumerate(messages) if message["role"] == "assistant")
     return messages[:first], messages[first:]
+
+
+def check_reply(messages: list[Message]) -> None:
+    """Refuse checked turns that do not end with an assistant turn."""
+    if messages[-1]["role"] != "assistant":
+        raise BadRowError(Reason.role, f"the last turn is of {messages[-1]['role']}: there is no reply to learn")
 
 
 def check_prompt(messages: list[Message]) -> list[Message]:
@@ -244,17 +255,14 @@ def check_prompt(messages: list[Message]) -> list[Message]:
 def normalise(text: str) -> str:
     """Unicode NFC with every run of white space as one space: what counts as the same text."""
     text = unicodedata.normalize("NFC", text).replace("\n", " ")
-    if not text.isprintable():  # it may hold other white space than spaces
+    if "  " in text or not text.isprintable():  # in the latter case it may hold other white space than spaces
         return " ".join(text.split())
-    while "  " in text:
-        text = text.replace("  ", " ")
     return text.strip(" ")
 
 
 def prompt_key(messages: Sequence[Message]) -> str:
     """Normalised text of a prompt. The system turn is left out: the same question under two of them is one prompt."""
-    turns = [message for message in messages if message["role"] != "system"]
-    return "\n".join(normalise(message["content"]) for message in turns)
+    return "\n".join([normalise(message["content"]) for message in messages if message["role"] != "system"])
 
 
 def prompt_hash(messages: Sequence[Message], seed: int = 0) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from pipeline.data.rows import (
 from pipeline.data.sources import read_source
 from pipeline.data.tables import row_json
 
+BUFFER_BYTES = 1 << 17  # that are written at a time
 BATCH_ROWS = 4096  # whose words are in memory at a time
 ROW_TYPES: dict[TableName, type[Demonstration] | type[Comparison] | type[Unpaired]] = {
     TableName.demonstrations: Demonstration,
@@ -165,7 +167,7 @@ class _Writer:
         self._fields = FIELDS[task.shard.source.config.table]
         self._licences: dict[str | None, int] = {}
         self._written = 0
-        self._integers: list[tuple[int, ...]] = []  # one value for each of `_INTEGERS`
+        self._integers = array("q")  # for each row one value for each of `_INTEGERS`, and its fields' characters
         self._contents, self._places, self._ids = bytearray(), bytearray(), bytearray()  # digests, row after row
         self._texts: list[str] = []
 
@@ -176,7 +178,8 @@ class _Writer:
         with ExitStack() as stack:
             kinds = ["rows", "numbers", "words", "bad", "filtered", *KINDS]
             files: dict[str, IO[bytes]] = {
-                kind: stack.enter_context(shard_file(task.folder, task.shard.number, kind).open("wb")) for kind in kinds
+                kind: stack.enter_context(shard_file(task.folder, task.shard.number, kind).open("wb", BUFFER_BYTES))
+                for kind in kinds
             }
             writer = cls(task, result, files)
             yield writer
@@ -199,7 +202,7 @@ class _Writer:
         self._contents += bytes.fromhex(content_key(row))[:24]
         self._places += bytes.fromhex(key_hash(key, self._task.config.seed))[:16]
         self._ids += _short_hash(row.id.encode())
-        self._integers.append(
+        self._integers.extend(
             (
                 ordinal,
                 record.line,
@@ -215,7 +218,7 @@ class _Writer:
         )
         self._written += len(line) + 1
         self._result.num_rows += 1
-        if len(self._integers) == BATCH_ROWS:
+        if self._result.num_rows % BATCH_ROWS == 0:
             self._flush()
 
     def _origin(self, row: Row) -> int:
@@ -227,8 +230,8 @@ class _Writer:
         """Number the words of the batch, and write what follows from them."""
         if not self._integers:
             return
-        numbers = np.zeros(len(self._integers), NUMBERS)
-        columns = np.array(self._integers, np.int64)
+        columns = np.frombuffer(self._integers, np.int64).reshape(-1, len(_INTEGERS) + len(self._fields))
+        numbers = np.zeros(len(columns), NUMBERS)
         for place, name in enumerate(_INTEGERS):
             numbers[name] = columns[:, place]
         numbers["characters"][:, : len(self._fields)] = columns[:, len(_INTEGERS) :]
@@ -252,7 +255,7 @@ class _Writer:
         if self._minhash is not None:
             self._write_bands(self._minhash, grams(words, starts.ravel(), lengths, self._ngram), by_row.shape)
         self._result.num_words += len(words)
-        self._integers, self._texts = [], []
+        self._integers, self._texts = array("q"), []
         self._contents, self._places, self._ids = bytearray(), bytearray(), bytearray()
 
     def _write_bands(self, minhash: MinHash, runs: Ragged, shape: tuple[int, int]) -> None:
@@ -282,7 +285,7 @@ def _as_line(row: Row) -> tuple[bytes, int]:
 
 def _text(turns: list[Message]) -> str:
     """Return the turns' text; where nothing of it is a word it is still told apart from others."""
-    return "\n".join(turn["content"] for turn in turns)
+    return "\n".join([turn["content"] for turn in turns])
 
 
 def _short_hash(content: bytes) -> bytes:

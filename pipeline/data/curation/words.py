@@ -29,7 +29,9 @@ _SINGLE = re.compile(  # Thai, Lao, Burmese, Khmer, Japanese, Chinese; operators
 _PARTING = re.compile(r"[^\w\x00-\x7f\u00b1\u00d7\u00f7\u2200-\u22ff]")  # beyond ASCII
 # Of the signs that part words the commonest beyond ASCII. To replace them one by one is many times faster than what the
 # rest needs, and most texts hold no other.
-_TYPOGRAPHIC = "\u2019\u2018\u201c\u201d\u2013\u2014\u2026\u2022\u00a0\u20ac\u00a3\u00b0"
+_TYPOGRAPHIC = (
+    "\u2019\u2018\u201c\u201d\u2013\u2014\u2026\u2022\u00a0\u20ac\u00a3\u00b0\u00ab\u00bb\u00bf\u00a1\u00ae\u00a9"
+)
 _FOREIGN = re.compile("[^\x00-\x7f\xc0-\xd6\xd8-\xf6\xf8-\xff]")  # to ASCII and the accented letters of Western Europe
 _IN_WORDS = {code for code in range(128) if chr(code).isalnum() or chr(code) in f"_{OPERATORS}"}
 # Letters are small; ASCII signs that are not in words are spaces.

@@ -94,8 +94,7 @@ def _prompt_lines(task: WriteTask, content: mmap.mmap, numbers: Any, chosen: Any
 def _write_columns(path: Path, schema: pa.Schema) -> None:
     """Write rows of canonical JSON, one a line, as columns into a file beside theirs."""
     with path.open("rb") as file, pa.OSFile(str(_columns(path)), "wb") as out, pa.ipc.new_stream(out, schema) as stream:
-        while lines := file.readlines(BLOCK_BYTES):
-            content = b"".join(lines)
+        while content := file.read(BLOCK_BYTES) + file.readline():
             rows = pa_json.read_json(
                 pa.BufferReader(content),
                 read_options=pa_json.ReadOptions(block_size=len(content), use_threads=False),

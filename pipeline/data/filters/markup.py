@@ -42,7 +42,7 @@ def control_tokens(*, action: Literal["drop", "escape"] = "drop", tokens: list[s
     own = re.compile("|".join(map(re.escape, tokens))) if tokens else None
 
     def spans(text: str) -> Iterator[tuple[int, int]]:
-        for sign in _SIGNS if "<" in text or "INST]" in text else ():
+        for sign in _SIGNS if "<" in text or "[" in text else ():
             if sign in text:
                 yield from (match.span() for match in _CONTROL.finditer(text) if not _strikes_out(match))
                 break

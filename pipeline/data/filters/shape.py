@@ -82,7 +82,7 @@ def repetition(*, ngram: int = 5, max_share: float = 0.5, max_line_share: float 
                     share = (total - distinct) / total
                     return Drop("repeated_words", f"{share:.0%} of the runs of {ngram} words have occurred before")
             if "\n" in text:
-                lines = [line.strip() for line in text.splitlines() if line.strip()]
+                lines = [line for line in map(str.strip, text.splitlines()) if line]
                 repeats = len(lines) - len(set(lines))
                 if repeats > max_line_share * len(lines):
                     return Drop("repeated_lines", f"{repeats} of {len(lines)} lines have occurred before")
