@@ -75,6 +75,14 @@ def test_one_id_names_one_content(bench: Bench) -> None:
     assert curated.accounts[0].duplicates == 2
 
 
+def test_a_removed_row_is_named_whatever_its_id_and_texts_hold(bench: Bench) -> None:
+    names = ['say "so"', "back\\slash", '","id":"x', "ümläut", "plain"]
+    rows = [pair(f'Is "id":"{n}" a key, or ,"id": {n}?', f'{{"id":"{n}"}}', id=name) for n, name in enumerate(names)]
+    again = [{**row, "id": f"{row['id']} again"} for row in rows]
+    made = bench.curate(bench.source("a", [*rows, *again]), test_fraction=0.0, validation_fraction=0.0)
+    assert [(entry["id"], entry["of"]) for entry in made.removed] == [(f"{name} again", name) for name in names]
+
+
 def test_protected_prompts_are_not_trained_on(bench: Bench) -> None:
     demonstrations = bench.source("d", [pair(f"Q{n}", id=f"d{n}") for n in range(40)])
     protected = bench.source(

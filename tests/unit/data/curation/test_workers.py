@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,38 @@ def test_every_core_is_used_unless_told_otherwise() -> None:
     with executors.open_executor(Engine.local, 2, 1 << 40) as executor:
         assert isinstance(executor, executors.Processes)
         assert list(executor.map(abs, [-1, 2, -3])) == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_processes_begin_before_anybody_asks_for_results(tmp_path: Path) -> None:
+    with executors.open_executor(Engine.local, 2, 1 << 40) as executor:
+        results = executor.map(Path.mkdir, [tmp_path / "first", tmp_path / "second"])
+        end = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+        assert list(results) == [None, None]
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_told_of() -> None:
+    with (
+        pytest.raises(DataError, match="A worker process of `curate` was killed"),
+        executors.open_executor(Engine.local, 2, 1 << 40) as executor,
+    ):
+        list(executor.map(os._exit, [1, 1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_run_that_stops_while_rows_are_written_leaves_nothing(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    monkeypatch.setattr(plan, "SHARD_BYTES", 10_000)
+    monkeypatch.setattr(executors, "SMALL_BYTES", 0)
+    rows = [pair(f"Question {n}?", "x" * 50, id=f"r{n}") for n in range(400)] + ["{bad"] * 100
+    source = bench.source("a", rows, limit=10_000)  # of a source with a limit the bad rows are counted last
+    with pytest.raises(DataError, match="100 of 500 rows"):
+        bench.curate(source, num_workers=num_workers, max_quarantined_fraction=0.1)
+    assert len(bench.bad) == 100
+    assert [path for path in tmp_path.glob("work-*/*")] == [path for path in tmp_path.glob("made-*/**/*")] == []
