@@ -23,7 +23,7 @@ from pipeline.data.curation.words import Indices, Ragged, grams, positions, simi
 # A member of a band's bucket is compared with this many that came first and as many that came last before it. Those
 # before it are all that count, so that a later row never changes what is known of earlier ones.
 NUM_COMPARED = 16
-CHUNK_PAIRS = 1 << 12  # that one task compares
+CHUNK_PAIRS = 1 << 10  # that one task compares
 BATCH_WORDS = 1 << 20  # that are compared at a time
 
 
@@ -162,12 +162,17 @@ def _candidates(task: _BandTask) -> Indices:
 
 def bucket_pairs(values: npt.NDArray[Any]) -> Indices:
     """Return the pairs of places with equal values as ``later * len(values) + earlier``, at most 32 of each place."""
+    # Most values occur once. How often their lowest bits do leaves few of these to be sorted.
+    bits = min(len(values).bit_length() + 2, 22)
+    low = (values & np.uint32((1 << bits) - 1)).astype(np.int64)
+    places = np.flatnonzero(np.bincount(low)[low] > 1)
     # Sorting the values with their places in one number is several times faster than a stable sort.
-    sorted_keys = np.sort(values.astype(np.uint64) << np.uint64(32) | np.arange(len(values), dtype=np.uint64))
+    sorted_keys = np.sort(values[places].astype(np.uint64) << np.uint64(32) | places.astype(np.uint64))
     order = (sorted_keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
     ordered = sorted_keys >> np.uint64(32)
-    is_new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-    begins = np.maximum.accumulate(np.where(is_new, np.arange(len(values)), 0))
+    is_new = np.ones(len(places), bool)
+    is_new[1:] = ordered[1:] != ordered[:-1]
+    begins = np.maximum.accumulate(np.where(is_new, np.arange(len(places)), 0))
     later = np.flatnonzero(~is_new)
     found = [np.zeros(0, np.int64)]
     for step in range(NUM_COMPARED):

@@ -146,6 +146,8 @@ def test_pairs_of_equal_values_never_change_when_later_ones_come() -> None:
     few, many = pairs(values[:60]), pairs(values)
     assert {pair for pair in many if pair[0] < 60} == few
     assert max(sum(later == place for later, _ in many) for place in range(105)) == 32
+    assert pairs(np.array([3, 3 + (1 << 31), 3], np.uint32)) == {(2, 0)}  # only the highest bit differs
+    assert pairs(np.arange(9)) == set()
 
 
 def test_groups_are_numbered_by_their_first_rows() -> None:
