@@ -19,6 +19,7 @@ from pipeline.config.space import Axis, axes_and_rest, require_method, space_axe
 from pipeline.config.sweep import SweepConfig, SweepMethod
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.graph.run_folder import RunFolder
+from pipeline.graph.wiring import nodes_for
 from pipeline.sweeps.children import child_command
 from pipeline.sweeps.record import SweepRecord, TrialStatus, best_first, pareto_front, read_sweep, recorded_sweeps
 from pipeline.sweeps.running import Started, Sweep, watched_metric
@@ -96,7 +97,10 @@ def joined_axes(axes: list[Axis], fixed: Sequence[str], composed: Composed, argu
     space = {key: values for key, values in config.sweep.space.items() if key not in named}
     found, problems = space_axes(space, composed.resolved, {axis.name for axis in axes})
     problems += [f"sweep.space.{key}: {text}" for key in space if (text := unknown_key(key, Config))]
-    problems += [text for text in composed.problems if text.startswith(("objective", "sweep."))]
+    _, wired = nodes_for(
+        config, composed.suites, composed.tables, judges=composed.judges, endpoints=composed.endpoints
+    )  # of the first combination: what all of them are judged by does not change between them
+    problems += [text for text in [*composed.problems, *wired] if text.startswith(("objective", "sweep."))]
     problems += find_secrets(composed.resolved, list(arguments))
     if config.sweep.method is not SweepMethod.grid and not config.objective:
         problems.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,12 +40,17 @@ class Prepared:
     cache: Path
 
 
-def _files_read(loaded: Composed) -> dict[str, Any]:
-    """Return what the files of `configs/` hold that the run names: it is recorded as the configuration itself is."""
+def _secrets_in_files(loaded: Composed) -> Iterator[str]:
+    """Name the secrets in the files of `configs/` that the run names: they are recorded as the configuration is.
+
+    A file's own name is no part of the key: a suite may well be called `password_resets`.
+    """
     named: dict[str, Mapping[str, Any]] = {
         "suite": loaded.suites, "judge": loaded.judges, "endpoint": loaded.endpoints, "table": loaded.tables,
     }  # fmt: skip
-    return {kind: {name: asdict(found) for name, found in files.items()} for kind, files in named.items()}
+    for kind, files in named.items():
+        for name, found in files.items():
+            yield from (f"{kind} `{name}`: {secret}" for secret in find_secrets(asdict(found)))
 
 
 def prepare(composed: DictConfig, search_path: list[Path], arguments: list[str]) -> Prepared:
@@ -57,7 +62,8 @@ def prepare(composed: DictConfig, search_path: list[Path], arguments: list[str])
     """
     loaded = load(composed, search_path)
     config, problems = loaded.config, list(loaded.problems)
-    problems.extend(find_secrets({**loaded.resolved, "configs": _files_read(loaded)}, arguments))
+    problems.extend(find_secrets(loaded.resolved, arguments))
+    problems.extend(_secrets_in_files(loaded))
     try:
         plugins = load_plugins(config.plugins)
     except ConfigError as error:

@@ -38,3 +38,9 @@ def metric_names(suite: SuiteConfig, judges: Sequence[str]) -> list[str] | None:
     parts = [f"{name}{PARTS}" for name in checks]
     rated = [f"{criterion.name}/{judge}" for criterion in suite.rubric for judge in judges]
     return [*whole, *names, *parts, FINISHED, *(WIN_RATE + judge for judge in judges), *rated]
+
+
+def reported_names(suite: SuiteConfig, judges: Sequence[str]) -> list[str] | None:
+    """Return every metric of a suite, also those of which nobody can say whether more is better."""
+    names = metric_names(suite, judges)
+    return [*names, COMPLETION_TOKENS] if names and suite.kind is SuiteKind.generation else names

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
-from pipeline.config.gates import gate_problems, waiver_problems
+from pipeline.config.gates import WIN_RATE, gate_problems, waiver_problems
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import find_file
 from pipeline.config.root import EVALUATE, Config
 from pipeline.config.suggestions import near_miss
-from pipeline.evaluation.metric_names import COMPLETION_TOKENS, metric_names
+from pipeline.evaluation.metric_names import metric_names, reported_names
 from pipeline.graph.chain import Wiring
 from pipeline.graph.costing import costs_node
-from pipeline.graph.judging import Judging
+from pipeline.graph.judging import Judging, judges_asked
 from pipeline.graph.nodes import Node, Source, safe_name
 from pipeline.graph.policies import EvaluatedPolicy, evaluated_policies, likelihood_problems
 from pipeline.graph.spec import StageSpec
@@ -33,7 +33,7 @@ def evaluation_nodes(
     without = bool(own) and all(own)  # then no suite asks for a data set
     dataset = wiring.sources(EVALUATE, replace(consumed, optional=without))
     policies = evaluated_policies(wiring)
-    problems.extend(_problems(config, policies, suites))
+    problems.extend(_problems(config, policies, suites, judges))
     limited = {name: _limited(suite, config.evaluate.limit) for name, suite in suites.items()}
     samples = [
         _benchmark_node(stages["benchmark"], policy, suite)
@@ -81,7 +81,12 @@ def evaluation_nodes(
     return [*samples, *judging.nodes, *([costs] if costs else []), report]
 
 
-def _problems(config: Config, policies: Mapping[str, EvaluatedPolicy], suites: Mapping[str, SuiteConfig]) -> list[str]:
+def _problems(
+    config: Config,
+    policies: Mapping[str, EvaluatedPolicy],
+    suites: Mapping[str, SuiteConfig],
+    judges: Mapping[str, JudgeConfig],
+) -> list[str]:
     """Return a line for everything that `evaluate` asks for and that cannot be measured."""
     problems = likelihood_problems(policies, suites)
     if config.evaluate.baseline not in policies:
@@ -91,27 +96,32 @@ def _problems(config: Config, policies: Mapping[str, EvaluatedPolicy], suites: M
         )
     if not suites:
         problems.append("evaluate.suites: none is named. Write `evaluate.suites=[NAME]`, a file of configs/suite/.")
-    known = {name: metric_names(suite, [*suite.judges, *config.evaluate.judges]) for name, suite in suites.items()}
+    asked = {name: judges_asked(suite, config.evaluate, judges) for name, suite in suites.items()}
+    known = {name: metric_names(suite, asked[name]) for name, suite in suites.items()}
     for name, gate in config.evaluate.gates.items():
         problems.extend(gate_problems(name, gate, config.evaluate.baseline, list(policies), known))
     problems.extend(waiver_problems(config.evaluate.waivers, list(config.evaluate.gates)))
     for number, objective in enumerate(config.objective):
-        key = f"objective[{number}].metric={objective.metric}"
-        problems.extend(_objective_problems(key, objective.metric, list(policies), known))
+        place, _, metric = objective.metric.partition("/")
+        if place in suites and not (metric and place in config.stages):  # else it is a metric of training
+            key = f"objective[{number}].metric={objective.metric}"
+            names = reported_names(suites[place], asked[place])
+            problems.extend(_objective_problems(key, metric, names, list(policies), config.evaluate.baseline))
     return problems
 
 
 def _objective_problems(
-    key: str, metric: str, policies: Sequence[str], suites: Mapping[str, Sequence[str] | None]
+    key: str, metric: str, names: Sequence[str] | None, policies: Sequence[str], baseline: str
 ) -> Iterator[str]:
     """Yield what is wrong with an objective that a suite measures: the run would find it out at its end."""
-    suite, _, asked = metric.partition("/")
-    if not (metrics := suites.get(suite)):
+    if names is None:  # only running the suite can tell
         return
-    names = [*metrics, COMPLETION_TOKENS]
-    if asked not in names and asked not in {f"{name}/{policy}" for name in names for policy in policies}:
+    # The baseline has no win rate: against itself nobody is asked.
+    known = {f"{name}/{policy}" for name in names for policy in policies
+             if policy != baseline or not name.startswith(WIN_RATE)}  # fmt: skip
+    if metric not in known.union(names):
         yield (
-            f"{key}: {suite} has no such metric.{near_miss(asked, names)} Metrics: {', '.join(names)}; "
+            f"{key}: the suite has no such metric.{near_miss(metric, names)} Metrics: {', '.join(names)}; "
             f"METRIC/POLICY is that of one policy ({', '.join(policies)})."
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.manifest import ArtifactKind
-from pipeline.config.evaluation import SuiteConfig, SuiteKind
+from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig, VotePool
 from pipeline.config.paths import find_file
 from pipeline.config.root import EVALUATE
@@ -57,15 +57,13 @@ class Judging:
 
     def add_suite(self, suite: SuiteConfig, samples: Mapping[str, str]) -> None:
         """Add the nodes of the judges of a suite; ``samples`` are its nodes by policy."""
-        asked = list(dict.fromkeys([*suite.judges, *self.wiring.config.evaluate.judges]))
         if suite.kind is not SuiteKind.generation:
             if suite.judges:
                 self.wiring.problems.append(f"suite `{suite.name}`: judges compare completions, and it has none.")
             return
         baseline = self.wiring.config.evaluate.baseline
         policies = sorted(samples, key=lambda policy: policy != baseline)  # stable: the others keep their order
-        members = [name for judge in asked if judge in self.judges for name in self.judges[judge].members]
-        for name in dict.fromkeys([*(name for name in members if name not in asked), *asked]):
+        for name in judges_asked(suite, self.wiring.config.evaluate, self.judges):
             judge = self._judge(name)
             if judge is None or (judge.checks is None and not suite.checks and name not in suite.judges):
                 continue  # of the run's judges one that counts a suite's checks has nothing to count here
@@ -241,6 +239,13 @@ class Judging:
             )
             return ()
         return self.wiring.named(EVALUATE, ArtifactKind.reward_model, value, f"judge `{name}`")
+
+
+def judges_asked(suite: SuiteConfig, evaluate: EvaluateConfig, judges: Mapping[str, JudgeConfig]) -> list[str]:
+    """Return who judges a suite: the members of panels first, because panels count what they say, then who is named."""
+    named = [*suite.judges, *evaluate.judges]
+    members = (member for name in named if name in judges for member in judges[name].members)
+    return list(dict.fromkeys([*members, *named]))
 
 
 def identity_of(judge: JudgeConfig) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def _report_value(report: Mapping[str, Any], metric: str) -> tuple[str, float]:
     entries = {f"{suite}/{entry['metric']}/{entry['policy']}": entry for entry in _of_suite(report, suite)}
     name = metric if metric in entries else f"{metric}/{newest}"  # a metric's own name may have slashes
     if name not in entries or entries[name]["estimate"] is None:
-        raise ConfigError(f"objective: the report has no `{name}`. It has: {', '.join(sorted(entries))}.")
+        known = sorted(key for key, entry in entries.items() if entry["estimate"] is not None)
+        raise ConfigError(f"objective: the report has no value of `{name}`. It has: {', '.join(known)}.")
     return name, float(entries[name]["estimate"])
 
 

@@ -11,10 +11,12 @@ import pytest
 from judged_stages import STAGES, run_judged
 from simulated_judge import quality
 
-from pipeline.config.evaluation import CriterionConfig, SuiteKind
+from pipeline.config.evaluation import CheckConfig, CriterionConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig, VotePool
 from pipeline.config.root import Config
+from pipeline.config.sweep import ObjectiveConfig
 from pipeline.errors import PipelineError
+from pipeline.graph.objectives import objective_values
 from pipeline.graph.spec import STAGES as REAL
 from pipeline.graph.wiring import nodes_for
 
@@ -80,6 +82,38 @@ def test_a_rubric_is_rated_once_per_policy_and_reported_with_its_difference(tmp_
     assert found["base", None]["estimate"] == pytest.approx(means["base"])
     assert found["sft", "base"]["estimate"] == pytest.approx(means["sft"] - means["base"])
     assert (found["sft", "base"]["n"], found["sft", "base"]["unit"]) == (40, "rating")
+
+
+@pytest.mark.slow
+def test_every_metric_of_a_report_may_be_an_objective_and_is_found(tmp_path: Path) -> None:
+    suites = fake_stages.make_suites()
+    suites["answers"].rubric = [CriterionConfig(name="helpful", description="Does it help?")]
+    suites["answers"].checks = [CheckConfig(name="regex", params={"pattern": text}) for text in ("5", "quality [5-9]")]
+    suites["answers"].rewards = [CheckConfig(name="contains_share", params={"phrases": ["quality 7", "item"]})]
+    asked = config(tmp_path, "curate", "sft", "evaluate", judges=("panel",))
+    done, folder = run_judged(asked, JUDGES, [], suites)
+    report = json.loads((folder.path / "report.json").read_text())
+    rows = {(row["metric"], row["policy"], row["baseline"]): row["estimate"] for row in report["metrics"]}
+    names = {metric for metric, _, _ in rows}
+    assert {"regex_2", "contains_share", "win_rate/panel", "win_rate/rules", "helpful/second"} < names
+    own = {(name, policy): value for (name, policy, baseline), value in rows.items() if baseline is None}
+    own |= {(name, "sft"): rows[name, "sft", "base"] for name in names if name.startswith("win_rate/")}
+    assert len(own) == 2 * len(names) - 4  # nobody beats himself in the eyes of four judges
+    asked.objective = [ObjectiveConfig(metric=f"answers/{name}/{policy}") for name, policy in own]
+    asked.objective += [ObjectiveConfig(metric=f"answers/{name}") for name in names]
+    assert nodes_for(asked, suites, {}, STAGES, JUDGES)[1] == []
+    found = [entry["value"] for entry in objective_values(asked, {step.node.name: step.artifact for step in done})]
+    assert found == [*own.values(), *(own[name, "sft"] for name in names)]
+
+
+def test_a_panel_hears_its_members_also_where_it_is_named_before_them(tmp_path: Path) -> None:
+    for judges in (("panel",), ("panel", "planted"), ("rules", "panel", "planted")):
+        asked = config(tmp_path, "curate", "sft", "evaluate", judges=judges)
+        nodes, problems = nodes_for(asked, fake_stages.make_suites(), {}, STAGES, JUDGES)
+        assert problems == []
+        (panel,) = [node for node in nodes if node.name.startswith("verdicts-panel")]
+        heard = [source.label.partition("-")[0] for source in panel.inputs["members"]]
+        assert heard == ["planted", "rules", "rules", "second"]  # rules are asked once per policy
 
 
 @pytest.mark.slow
@@ -193,3 +227,21 @@ def test_a_suite_without_completions_has_nothing_to_judge(tmp_path: Path) -> Non
     suites["answers"].kind, suites["answers"].judges = SuiteKind.likelihood, ["planted"]
     _, problems = nodes_for(config(tmp_path, "curate", "evaluate"), suites, {}, STAGES, JUDGES)
     assert any("judges compare completions" in problem for problem in problems)
+
+
+def test_the_interface_of_peoples_votes_counts_by_its_content_as_the_votes_do(tmp_path: Path) -> None:
+    def judged(folder: str) -> tuple[dict[str, object], list[str]]:
+        (tmp_path / folder).mkdir()
+        files = {"votes": tmp_path / folder / "export.json", "labeling_config": tmp_path / folder / "interface.xml"}
+        for path in files.values():
+            path.write_text("[]")
+        people = JudgeConfig(name="people", kind="human", params={key: str(path) for key, path in files.items()})
+        asked = config(tmp_path, "curate", "sft", "evaluate", judges=("people",))
+        nodes, problems = nodes_for(asked, fake_stages.make_suites(), {}, STAGES, {"people": people})
+        assert problems == []
+        (node,) = [node for node in nodes if node.spec.name == "verdicts"]
+        return node.identity, [Path(path).name for path in node.files.values()]
+
+    first, files = judged("first")
+    assert files == ["export.json", "interface.xml"]
+    assert judged("second")[0] == first

@@ -8,16 +8,20 @@ from typing import Any
 
 import pytest
 
+from pipeline.__main__ import run
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Store
+from pipeline.config.evaluation import CheckConfig, CriterionConfig, SuiteConfig, SuiteKind
+from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import Config
 from pipeline.config.sweep import Direction, ObjectiveConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluation.summary import FORMAT_VERSION
 from pipeline.graph.objectives import objective_values
 from pipeline.graph.run_folder import RunFolder, read_objective, record_of
+from pipeline.graph.wiring import nodes_for
 from pipeline.tracking.record import Record
 
 ROWS = [
@@ -47,14 +51,16 @@ def _append(path: Path, step: int, row: dict[str, float]) -> None:
         file.write(json.dumps({"step": step, **row}) + "\n")
 
 
-def entry(metric: str, policy: str, estimate: float, baseline: str | None = None) -> dict[str, Any]:
+def entry(metric: str, policy: str, estimate: float | None, baseline: str | None = None) -> dict[str, Any]:
     return {"suite": "style", "metric": metric, "policy": policy, "baseline": baseline, "estimate": estimate}
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> dict[str, Artifact]:
     metrics = [entry("all", "base", 0.1), entry("all", "dpo", 0.7), entry("all", "dpo", 0.6, "base"),
-               entry("win_rate", "dpo", 0.55, "base")]  # fmt: skip
+               entry("win_rate/rules", "dpo", 0.55, "base"), entry("helpful/judge", "dpo", 0.5, "base"),
+               entry("helpful/judge", "base", 3.0), entry("helpful/judge", "dpo", 3.5),
+               entry("win_rate/base", "dpo", None, "base")]  # fmt: skip
     report = {"format_version": FORMAT_VERSION, "policies": ["base", "dpo"], "metrics": metrics}
     return {
         "sft": seal(tmp_path, "sft", ArtifactKind.policy, {"policy_step": 10, "steps": 20}),
@@ -85,13 +91,34 @@ def test_what_the_manifest_states_comes_first_and_the_last_stage_is_the_default(
 def test_a_metric_of_the_report_is_the_newest_policys_or_that_of_a_named_one(made: dict[str, Artifact]) -> None:
     assert value_of("style/all", made) == {"name": "style/all/dpo", "direction": "minimize", "value": 0.7}
     assert value_of("style/all/base", made)["value"] == 0.1
-    assert value_of("style/win_rate", made)["value"] == 0.55  # known against a baseline only
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "value"),
+    [
+        ("win_rate/rules", "win_rate/rules/dpo", 0.55),  # known against a baseline only
+        ("win_rate/rules/dpo", "win_rate/rules/dpo", 0.55),
+        ("helpful/judge", "helpful/judge/dpo", 3.5),
+        ("helpful/judge/base", "helpful/judge/base", 3.0),
+    ],
+)
+def test_a_metric_that_judges_make_is_found_by_its_name_with_a_slash(
+    made: dict[str, Artifact], metric: str, name: str, value: float
+) -> None:
+    expected = {"name": f"style/{name}", "direction": "maximize", "value": value}
+    assert value_of(f"style/{metric}", made, Direction.maximize) == expected
+
+
+def test_a_metric_without_an_estimate_has_no_value_and_is_not_offered(made: dict[str, Artifact]) -> None:
+    with pytest.raises(ConfigError, match=r"no value of `style/win_rate/base/dpo`\. It has: style/all/base") as caught:
+        value_of("style/win_rate/base", made)
+    assert str(caught.value).count("win_rate/base") == 1
 
 
 @pytest.mark.parametrize(
     ("metric", "known"),
     [("sft/validation_los", "loss, policy_step, steps, validation_loss"), ("style/al", "style/all/base"),
-     ("reward/accuracy", "no metric|no `reward")],
+     ("reward/accuracy", "no value of `reward/accuracy")],
 )  # fmt: skip
 def test_an_unknown_metric_lists_those_that_exist(made: dict[str, Artifact], metric: str, known: str) -> None:
     with pytest.raises(ConfigError, match=known):
@@ -102,6 +129,68 @@ def test_a_stage_that_did_not_run_is_named(made: dict[str, Artifact]) -> None:
     del made["dpo"]
     with pytest.raises(ConfigError, match=r"`dpo` did not run. These did: sft, report"):
         value_of("accuracy", made)
+
+
+def problems(*metrics: str) -> list[str]:
+    """Ask for objectives of a run with one suite that two judges judge, of which one is a panel."""
+    suite = SuiteConfig(
+        name="style", kind=SuiteKind.generation, judges=["panel"],
+        checks=[CheckConfig(name="max_words", params={"limit": n}) for n in (5, 9)], rewards=[CheckConfig(name="tone")],
+        rubric=[CriterionConfig(name="helpful", description="Does it help?")],
+    )  # fmt: skip
+    suites = {"style": suite, "fit": SuiteConfig(name="fit", kind=SuiteKind.likelihood),
+              "task": SuiteConfig(name="task", kind=SuiteKind.lm_eval, task="arc")}  # fmt: skip
+    panel = JudgeConfig(name="panel", kind="panel", members=["short"])
+    others = [JudgeConfig(name="short", kind="rule"), JudgeConfig(name="base", kind="local")]
+    judges = {judge.name: judge for judge in (panel, *others)}
+    config = Config(stages=["curate", "sft", "evaluate"])
+    config.evaluate.judges, config.evaluate.suites = ["base"], list(suites)
+    config.objective = [ObjectiveConfig(metric=metric) for metric in metrics]
+    found = nodes_for(config, suites, {}, judges=judges)[1]
+    assert all(problem.startswith("objective[") for problem in found), found
+    return found
+
+
+def test_every_metric_of_a_suite_may_be_an_objective() -> None:
+    named = [
+        "all_checks", "max_words_1", "max_words_2", "max_words_1_parts", "tone", "finished", "completion_tokens",
+        "win_rate/panel", "win_rate/short", "win_rate/base", "helpful/base", "helpful/panel",
+    ]  # fmt: skip
+    asked = [f"style/{name}{policy}" for name in named for policy in ("", "/sft")]
+    assert problems(*asked, "style/all_checks/base", "style/helpful/base/base") == []
+    assert problems("fit/bits_per_byte", "fit/nats_per_token/base", "task/acc_norm", "task/whatever") == []
+    assert problems("validation_loss", "sft/validation_loss") == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("style/all_chekcs", "objective[0].metric=style/all_chekcs: the suite has no such metric. Did you mean `all"),
+        ("style/win_rate/shrot/sft", "Did you mean `win_rate/short`"),
+        ("style/max_words", "Did you mean `max_words_2` or `max_words_1`"),
+        ("style/all_checks/dpo", "METRIC/POLICY is that of one policy (base, sft)"),
+        ("style/win_rate/short/base", "no such metric"),  # it is what the others are compared with
+        ("style/win_rate", "no such metric"),
+        ("style", "no such metric"),
+        ("fit/completion_tokens", "Metrics: bits_per_byte, nats_per_token; METRIC"),
+    ],
+)
+def test_a_misspelled_metric_of_a_suite_is_refused_before_anything_runs(metric: str, told: str) -> None:
+    (problem,) = problems(metric)
+    assert told in problem
+
+
+@pytest.mark.parametrize("flags", [[], ["-m", "seed=1,2"]])
+def test_on_the_command_line_a_run_and_a_sweep_are_refused_alike(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for begins in ("pipeline.commands.train.train", "pipeline.commands.sweep.train_each"):
+        monkeypatch.setattr(begins, lambda *given: pytest.fail("it begins"))
+    objective = "objective=[{metric: house_style/written_utilty/sft, direction: maximize}]"
+    words = ["train", "+experiment=sft", "tracking=disabled", f"runtime.outputs={tmp_path / 'outputs'}", objective]
+    assert run([*words, *flags]) == 2
+    assert "Did you mean `written_utility`" in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_the_record_of_a_node_is_found_while_it_runs_and_afterwards(tmp_path: Path) -> None:
