@@ -18,8 +18,9 @@ from tiny import make_tiny_model
 
 from pipeline.artifacts.base_model import BaseModel, cache_folder, embedded_file, resolve_base
 from pipeline.artifacts.vetting import causal_architectures, vet_folder
+from pipeline.config import paths
 from pipeline.config.shared import ModelConfig, ModelSource, RuntimeConfig
-from pipeline.errors import ModelError
+from pipeline.errors import ConfigError, ModelError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -272,6 +273,19 @@ def test_the_chat_template_is_the_users_then_the_file_then_the_setting(folder: P
     (folder / "chat_template.jinja").unlink()
     change_json(folder / "tokenizer_config.json", chat_template=None)
     assert resolve(folder).chat_template == ""
+
+
+def test_a_chat_template_is_found_in_the_project_from_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = folder.parent / "project"
+    project.mkdir()
+    (project / "mine.jinja").write_text("{{ messages }} of the project")
+    monkeypatch.setattr(paths, "project_folder", lambda: project)
+    monkeypatch.chdir(folder)
+    assert resolve(folder, chat_template="mine.jinja").chat_template == "{{ messages }} of the project"
+    (folder / "mine.jinja").write_text("{{ messages }} beside the user")
+    assert resolve(folder, chat_template="mine.jinja").chat_template == "{{ messages }} beside the user"
+    with pytest.raises(ConfigError, match=r"model\.chat_template: cannot read .*other\.jinja"):
+        resolve(folder, chat_template="other.jinja")
 
 
 @pytest.mark.parametrize("wrong", ["./nowhere", "/nowhere/at/all", "a/b/c"])

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts import durable
+from pipeline.artifacts import durable, temporary
 from pipeline.artifacts.durable import KILL_POINTS, kill_point, publish_folder, storage_error, write_durably
 from pipeline.artifacts.hashing import FileHashes, canonical_json, sha256_file, sha256_json
-from pipeline.artifacts.temporary import is_left_behind, maker_of, sweep, temporary_path
+from pipeline.artifacts.temporary import is_left_behind, maker_of, remove, sweep, temporary_path
 from pipeline.errors import StorageError
 
 # printf abc | sha256sum
@@ -55,6 +55,17 @@ def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path) -> None:
     hashes.sha256(file)
     file.write_bytes(b"xyz")  # same size, within one tick of the clock
     os.utime(file, ns=(stamp, stamp))
+    assert hashes.sha256(file) == sha256_file(file)
+
+
+def test_a_memory_that_cannot_be_kept_costs_time_and_nothing_else(tmp_path: Path) -> None:
+    file, cache = tmp_path / "weights", tmp_path / "cache"
+    file.write_bytes(b"abc")
+    os.utime(file, (1, 1))
+    cache.write_text("a file where the folder should be, which stops the superuser too")
+    hashes = FileHashes(cache / "hashes.json")
+    assert hashes.sha256(file) == SHA256_OF_ABC
+    file.write_bytes(b"abcd")
     assert hashes.sha256(file) == sha256_file(file)
 
 
@@ -169,3 +180,21 @@ def test_a_living_process_of_this_machine_keeps_its_files(tmp_path: Path) -> Non
     started = time.monotonic()
     assert len(sweep(tmp_path)) == 1
     assert time.monotonic() - started < 5
+
+
+def test_sweeping_goes_on_where_another_process_was_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = maker_of(temporary_path(tmp_path).name)
+    assert maker is not None
+    left = [tmp_path / f"tmp-{maker.host}-00000000-{os.getpid()}-{number}" for number in range(3)]
+    left[0].mkdir()
+    left[1].write_text("x")
+    left[2].write_text("x")
+
+    def removed_by_both(path: Path) -> None:
+        remove(path)
+        if path != left[2]:
+            remove(path)
+
+    monkeypatch.setattr(temporary, "remove", removed_by_both)
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,9 @@ def test_what_does_not_belong_is_refused(arguments: list[str], told: str) -> Non
 
 def test_the_same_runs_give_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(2):
-        write_trial(tmp_path, number, 0.5, beta=number)
+        client = write_trial(tmp_path, number, 0.5, beta=number) / "wandb" / "run-20261128_170311-abc" / "files"
+        client.mkdir(parents=True)
+        (client / "config.yaml").write_text("_wandb: {}\n", encoding="utf-8")  # what W&B's client writes is no run
     arguments = ["sweep-*", f"runtime.outputs={tmp_path}"]
     assert compare_command(arguments) == 0
     folder = tmp_path / "comparisons" / "sweep-0_and_1_more"
@@ -47,6 +49,9 @@ def test_the_same_runs_give_the_same_files(tmp_path: Path, capsys: pytest.Captur
     assert "2 runs; ranked by form/all_checks: 2; baseline #1" in printed
     assert compare_command([*arguments, "--out", str(tmp_path / "here")]) == 0
     assert (tmp_path / "here" / "comparison.json").read_bytes() == first["comparison.json"]
+    capsys.readouterr()
+    assert compare_command([f"runtime.outputs={tmp_path}"]) == 0  # all runs that there are
+    assert "2 runs; ranked" in capsys.readouterr().out
 
 
 @pytest.mark.slow

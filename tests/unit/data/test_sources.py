@@ -78,3 +78,20 @@ def test_a_hub_data_set_that_cannot_be_had_is_one_clear_error() -> None:
     pytest.importorskip("datasets", reason="needs the package datasets")
     with pytest.raises(DataError, match=r"'no-such-org/no-such-set'.*HF_HUB_OFFLINE is set"):
         list(read_source(hub("no-such-org/no-such-set"), "data.sources[0]"))
+
+
+def test_the_labeling_interface_beside_an_export_counts_as_the_export_does(tmp_path: Path) -> None:
+    export, interface = tmp_path / "votes.json", tmp_path / "interface.xml"
+    export.write_text("[]", encoding="utf-8")
+    interface.write_text("<View/>", encoding="utf-8")
+    source = SourceConfig(table=TableName.exports, path=str(export), labeling_config=str(interface))
+    data, hashes = DataConfig(name="x", sources=[source]), FileHashes(tmp_path / "hashes.json")
+    assert source_digests(data, hashes) == {
+        "data.sources[0]": hashlib.sha256(b"[]").hexdigest(),
+        "data.sources[0].labeling_config": hashlib.sha256(b"<View/>").hexdigest(),
+    }
+    interface.unlink()
+    for nothing in (interface, tmp_path):  # no file at all, and a folder
+        source.labeling_config = str(nothing)
+        with pytest.raises(DataError, match=r"data\.sources\[0\]\.labeling_config: there is no file .*Export it"):
+            source_digests(data, hashes)

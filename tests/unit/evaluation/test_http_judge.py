@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -108,10 +109,11 @@ def test_a_killed_run_asks_nothing_twice_and_ends_with_the_same_bytes(tmp_path: 
 
     with serve_chat() as server:
         server.rule = verdict
-        judge_samples(whole := judge_job(tmp_path / "whole", server))
+        prices = {"input_price": 2.0, "output_price": 6.0}
+        judge_samples(whole := judge_job(tmp_path / "whole", server, **prices))
         expected = (whole.staging / "verdicts.jsonl").read_bytes()
         server.asked.clear()
-        job = judge_job(tmp_path / "killed", server)
+        job = judge_job(tmp_path / "killed", server, **prices)
         progress = job.run.progress
 
         def kill(total: int, done: int) -> None:
@@ -128,6 +130,9 @@ def test_a_killed_run_asks_nothing_twice_and_ends_with_the_same_bytes(tmp_path: 
         assert (job.staging / "verdicts.jsonl").read_bytes() == expected
         bodies = [asked_text(body) for body in server.asked]
         assert len(bodies) == len(set(bodies)) == 16
+        for one in (whole, job):  # 500 tokens of a prompt and 4 of an answer are 1,024 millionths
+            costs = json.loads((one.staging / "costs.json").read_text())
+            assert (costs["cost"], costs["cost_per_thousand"]) == (0.016384, 1.024)
 
 
 def test_a_wrong_key_ends_the_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from fake_stages import make_config, make_suites
 
 from pipeline.artifacts.base_model import BaseModel
 from pipeline.artifacts.hashing import FileHashes
+from pipeline.config.data import SourceConfig, TableName
+from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.evaluation import CheckConfig
 from pipeline.config.fields import option
 from pipeline.config.root import Config
@@ -201,3 +203,44 @@ def test_a_suites_own_prompts_count_by_what_they_say_and_not_by_where_they_lie(t
     first = digest("a.jsonl", '{"prompt": "Hi"}')
     assert digest("b.jsonl", '{"prompt": "Hi"}') == first
     assert digest("c.jsonl", '{"prompt": "Ho"}') != first
+
+
+def test_a_labeling_interface_counts_for_ingest_by_what_it_says_and_not_by_where_it_lies(tmp_path: Path) -> None:
+    export, interface = tmp_path / "votes.json", tmp_path / "interface.xml"
+    export.write_text("[]")
+
+    def ingested(content: str) -> dict[str, Any]:
+        interface.write_text(content)
+        source = SourceConfig(table=TableName.exports, path=str(export), labeling_config=str(interface))
+        config = real_config(tmp_path)
+        config.stages, config.data.sources = ["ingest", "curate"], [*config.data.sources, source]
+        return table(tmp_path, "ingest", config)
+
+    before, edited = ingested("<View>left</View>"), ingested("<View>right</View>")
+    assert differences(before, edited) == ["data.sources[0].labeling_config content changed"]
+    interface = tmp_path / "elsewhere.xml"
+    assert ingested("<View>right</View>") == edited
+
+
+def test_the_system_prompt_is_the_own_models_and_counts_for_no_other(tmp_path: Path) -> None:
+    other = tmp_path / "other"  # another model, of which the folder is all that is looked at here
+    other.mkdir()
+    toy = EndpointConfig(name="toy", base_url="http://localhost:1/v1", model="toy")
+
+    def tables(system_prompt: str | None) -> dict[str, dict[str, Any]]:
+        config = real_config(tmp_path)
+        config.model.system_prompt = system_prompt
+        config.inputs.evaluate.policy = ["base", "sft", str(other), "hub:org/name", "http:toy"]
+        nodes, problems = nodes_for(config, make_suites(), {}, STAGES, endpoints={"toy": toy})
+        assert problems == []
+        around = Surroundings(config=config, hashes=FileHashes(tmp_path / "hashes.json"), base=BASE, plugins={})
+        samples = [replace(node, inputs={}) for node in nodes if node.spec.name == "samples"]
+        told = {node.params["policy_name"]: node.model for node in samples}
+        assert [told[name].system_prompt for name in ("other", "name")] == [None, None]
+        return {node.params["policy_name"]: fingerprint_inputs(node, {}, around) for node in samples}
+
+    without, given = tables(None), tables("You are the help desk's own model.")
+    moved = {name: differences(without[name], given[name]) for name in without}
+    own = ["model.system_prompt: null -> You are the help desk's own model."]
+    assert moved == {"base": own, "sft": own, "other": [], "name": [], "toy": []}
+    assert not any("system_prompt" in key for key in given["toy"])

@@ -80,6 +80,18 @@ def test_a_revision_is_no_key() -> None:
     assert Redactor({}).value(config) == {"model": {"revision": HEX40, "other": "[redacted]"}}
 
 
+def test_the_commit_of_a_model_of_the_hub_is_no_key() -> None:
+    named = f"hub:Qwen/Qwen3-0.6B@{HEX40}"
+    assert Redactor({}).text(f"[base,{named}]") == f"[base,{named}]"
+    assert Redactor({}).text(f"hub:{'o' * 96}/{'n' * 96}@{HEX40}").endswith(HEX40)  # the longest name there is
+    policies = {"inputs": {"evaluate": {"policy": ["base", named, f"hub:gpt2@{HEX40}"]}}}
+    assert find_secrets(policies, [f"inputs.evaluate.policy=[base,{named}]"]) == []
+    for other in (HEX40, f"hub:x/y {HEX40}", f"hub:x/y,{HEX40}", f"hub:x/y@main,{HEX40}", f"me@{HEX40}"):
+        assert HEX40 not in Redactor({}).text(other), other
+        assert find_secrets({}, [f"inputs.evaluate.policy=[base,{other}]"]), other
+        assert find_secrets({"inputs": {"evaluate": {"policy": [other]}}}), other
+
+
 def test_secret_variables_of_the_environment_go_in_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVICE_PASSWORD", "correct horse")
     monkeypatch.setenv("OTHER_PASSWORD", "correct horse battery")  # holds the first one

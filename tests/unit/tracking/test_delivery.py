@@ -1,0 +1,88 @@
+"""Which mirrored runs are delivered, and which still go on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.artifacts.temporary import this_machine
+from pipeline.tracking import delivery
+from pipeline.tracking.delivery import Delivery, sync
+from pipeline.tracking.mirrored import MirroredRun
+
+ELSEWHERE = "00000000"
+
+
+class Courier:
+    """Stands in for the way to a server, and remembers what it was given."""
+
+    given: list[str]
+
+    def __init__(self, outputs: Path, seconds: float) -> None:
+        Courier.given = []
+
+    def __enter__(self) -> Courier:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def deliver(self, run: MirroredRun) -> Delivery:
+        Courier.given.append(run.run_id)
+        return Delivery(run_id=run.run_id, name=run.name, run_folder=run.run_folder, state="delivered")
+
+
+@pytest.fixture
+def dead() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def write(outputs: Path, name: str, *, silent: float, **facts: Any) -> None:
+    """Describe a run that began three hours ago and wrote its last row `silent` seconds ago."""
+    record = outputs / "work" / name / "metrics.jsonl"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"step": 1, "loss": 2.0}\n')
+    os.utime(record, (time.time() - silent,) * 2)
+    values: dict[str, Any] = {
+        "run_id": name, "project": "p", "entity": None, "group": "g", "job_type": "sft", "name": name, "tags": [],
+        "config": {}, "upload_artifacts": False, "inputs": [], "run_folder": f"runs/{name}",
+        "record": f"work/{name}/metrics.jsonl", "pid": os.getpid(), "started": time.time() - 3 * 3600,
+        "mode": "offline", **facts,
+    }  # fmt: skip
+    MirroredRun(**values).save(outputs)
+
+
+def test_what_still_runs_is_not_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: int) -> None:
+    monkeypatch.setattr(delivery, "_Courier", Courier)
+    monkeypatch.setattr(delivery, "_require_server", lambda: None)
+    here = this_machine()[0]
+    # The number of a process means nothing on another machine, whether one of that number lives here or not.
+    write(tmp_path, "elsewhere-writes", silent=60, machine=ELSEWHERE, pid=dead)
+    write(tmp_path, "elsewhere-silent", silent=3700, machine=ELSEWHERE)
+    write(tmp_path, "elsewhere-ended", silent=60, machine=ELSEWHERE, exit_code=0)
+    write(tmp_path, "here-died", silent=60, machine=here, pid=dead)
+    write(tmp_path, "here-lives", silent=3700, machine=here)
+    write(tmp_path, "here-ended", silent=60, machine=here, exit_code=0)
+    states = {entry.run_id: entry.state for entry in sync(tmp_path)}
+    assert states == {
+        "elsewhere-writes": "still running", "elsewhere-silent": "delivered", "elsewhere-ended": "delivered",
+        "here-died": "delivered", "here-lives": "still running", "here-ended": "delivered",
+    }  # fmt: skip
+    assert sorted(Courier.given) == sorted(name for name, state in states.items() if state == "delivered")
+
+
+def test_where_everything_still_runs_no_server_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: int
+) -> None:
+    monkeypatch.setattr(delivery, "_require_server", lambda: pytest.fail("a server was asked"))
+    write(tmp_path, "elsewhere", silent=60, machine=ELSEWHERE, pid=dead)
+    assert [entry.state for entry in sync(tmp_path)] == ["still running"]
