@@ -165,7 +165,8 @@ def load_chat(folder: Path, model: ModelConfig) -> Chat:
         ) from error
     end_ids = tokenizer.backend_tokenizer.encode(end_of_turn, add_special_tokens=False).ids
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-    stop_ids = dict.fromkeys([end_ids[-1], int(tokenizer.eos_token_id), *declared_stop_ids(folder)])
+    declared = set(declared_stop_ids(folder)) & set(tokenizer.get_vocab().values())  # some name what is not there
+    stop_ids = dict.fromkeys([end_ids[-1], int(tokenizer.eos_token_id), *sorted(declared)])
     control_ids = frozenset({*special, *stop_ids})
     texts = sorted((tokenizer.convert_ids_to_tokens(token) for token in control_ids), key=len, reverse=True)
     return Chat(

@@ -88,10 +88,9 @@ def load_base(base: BaseModel, model: ModelConfig, runtime: RuntimeConfig, dtype
             **extra,
         )
     except (ValueError, ImportError) as error:  # an architecture, or a kind of attention, that is not to be had
-        raise ModelError(
-            f"{base.name} cannot be loaded with model.attention={model.attention.value}: {error} "
-            "Try model.attention=eager, which every architecture has."
-        ) from error
+        fails = f"{base.name} cannot be loaded with model.attention={model.attention.value}: {error}"
+        advice = "Try model.attention=eager, which every architecture has."
+        raise ModelError(fails if model.attention is Attention.eager else f"{fails} {advice}") from error
     faults = {key: sorted(map(str, values))[:5] for key, values in report.items() if values}
     if faults:
         raise ModelError(

@@ -7,6 +7,7 @@ itself, at the positions it would have alone, so every state is what it is witho
 
 from __future__ import annotations
 
+import inspect
 from typing import cast
 
 import torch
@@ -24,15 +25,19 @@ SHARED, CHOSEN, REJECTED, PADDING = 0, 1, 2, 3  # segments of a row
 def can_pack(model: nn.Module) -> bool:
     """Whether a mask of its own says all of what a token of this model sees.
 
-    Fused kernels of attention know only whole rows, layers with a window add a rule of their own, and a layer with a
-    running state has no mask at all: it would carry one side into the other.
+    Fused kernels of attention know only whole rows, layers with a window add a rule of their own, a layer with a
+    running state has no mask at all and would carry one side into the other, and attention with linear biases (ALiBi)
+    goes by the place in the row, where the second side is further from the beginning than it would be alone.
     """
     causal = underlying_model(model)
     config = causal.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ())
+    # `attention_layers` is GPT-Neo's name, and its words are others.
+    kinds = set(getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ())
     is_full = kinds == {FULL_ATTENTION} if kinds else getattr(config, "sliding_window", None) is None
     takes_mask = causal.config._attn_implementation in {"sdpa", "eager", MATRIX_ATTENTION}
-    return takes_mask and is_full and not getattr(causal, "_is_stateful", False)
+    takes_positions = "position_ids" in inspect.signature(backbone(model).forward).parameters
+    has_alibi = not takes_positions or getattr(config, "alibi", False)
+    return takes_mask and is_full and not has_alibi and not getattr(causal, "_is_stateful", False)
 
 
 def packed_states(

@@ -19,6 +19,7 @@ from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.work import WorkFolder
 from pipeline.config.grpo import GroupAlgorithm, GRPOConfig, grpo_problems
 from pipeline.config.ppo import NamedReward
+from pipeline.config.shared import LoRAConfig
 from pipeline.data.encode import Encoded
 from pipeline.models.roles import enter_role, role_parameters
 from pipeline.models.scoring import score
@@ -144,6 +145,21 @@ def test_the_reference_is_the_incoming_policy_and_stays_as_it_was(
         saved = given[name.replace(f".{TRL_REFERENCE}.", ".")]
         assert torch.equal(parameter.detach(), torch.from_numpy(saved))
     assert second.parts != outcome.parts
+
+
+def test_nothing_is_dropped_from_the_reference(
+    workshop: PPOWorkshop, algorithm: GroupAlgorithm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy that was trained with dropout names it in its adapter, from which the reference is loaded."""
+    config = small_grpo(algorithm=algorithm, num_rollouts=1, lora=LoRAConfig(rank=4, alpha=8.0, dropout=0.3))
+    outcome, work = run_grpo(workshop, config, f"dropout-{algorithm}")
+    policy = seal(workshop, work, outcome, ArtifactKind.policy, "grpo", f"dropout-{algorithm}")
+    assert json.loads((policy.path / "adapter" / "adapter_config.json").read_text())["lora_dropout"] == 0.3
+    _, whole = run_grpo(workshop, config, f"whole-reference-{algorithm}", policy=policy)
+    assert rows_of(whole)[1]["kl_per_token"] == pytest.approx(0.0, abs=1e-5)
+    monkeypatch.setattr(grpo, "switch_dropout_off", lambda model: None)
+    _, dropped = run_grpo(workshop, config, f"dropped-reference-{algorithm}", policy=policy)
+    assert abs(rows_of(dropped)[1]["kl_per_token"]) > 1e-4
 
 
 def test_the_score_of_other_completions_is_refused() -> None:

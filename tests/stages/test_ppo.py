@@ -193,6 +193,26 @@ def test_a_kl_budget_ends_the_run_and_falls_back_inside_it(workshop: PPOWorkshop
     assert seen["chosen_step"] == inside[-1]
 
 
+def test_the_last_policy_inside_the_budget_is_kept_until_the_next_is_measured(workshop: PPOWorkshop) -> None:
+    """The run leaves the budget when every checkpoint since the only measurement inside it was to be rotated away."""
+    config = small_config(
+        optimizer=OptimizerConfig(learning_rate=2e-2),
+        kl_budget=1e-3,
+        monitor=MonitorConfig(every=6, num_prompts=4),
+        save_every=1,
+        keep_checkpoints=2,
+        value_warmup=2,
+    )
+    artifact = workshop.train(config, "budget between measurements")
+    seen, last = json.loads((artifact.path / "monitor.json").read_text()), rows_of(artifact)[-1]["step"]
+    assert config.keep_checkpoints < last < 6, "else step 0 is not yet to be rotated away, or measured after"
+    assert [entry["step"] for entry in seen["measurements"]] == [0, last]
+    assert seen["measurements"][1]["monitor_kl"] > 1e-3
+    assert (seen["chosen_step"], seen["reason"]) == (0, "last one inside the KL budget")
+    weights = tensors(artifact.path / "adapter")
+    assert not any(weights[name].any() for name in weights if "lora_B" in name), "that of step 0 is the identity"
+
+
 def test_value_head_on_the_policys_trunk_and_activation_checkpointing(
     workshop: PPOWorkshop, reference: Artifact
 ) -> None:

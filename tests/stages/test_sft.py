@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ from pipeline.config.shared import LoRAConfig, OptimizerConfig
 from pipeline.config.stages import OverlengthPolicy, SFTConfig
 from pipeline.data.encode import encode_rows, load_chat
 from pipeline.errors import CheckpointError, ConfigError, DataError, Interrupted, StorageError, TrainingDivergedError
+from pipeline.models.head import underlying_model
 from pipeline.stages import sft
-from pipeline.stages.training import begin_attempt
+from pipeline.stages.arguments import trainer_arguments
+from pipeline.stages.finite import StepMeter
+from pipeline.stages.policies import initial_policy
+from pipeline.stages.training import begin_attempt, begin_training
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
@@ -196,6 +201,35 @@ def test_activation_checkpointing_changes_no_loss(workshop: Workshop, uninterrup
     outcome, _ = run(workshop, small_config(activation_checkpointing=True), "activations")
     expected = uninterrupted[0].metrics
     assert outcome.metrics["validation_loss_last"] == pytest.approx(expected["validation_loss_last"], abs=1e-5)
+
+
+def test_an_adapter_above_a_4_bit_base_is_not_rounded(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a base needs a GPU. What TRL goes by is an attribute, and what it does to the adapter does not."""
+
+    def lora_a(*, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        config = small_config()
+        with workshop.job(config, name=name) as job:
+            rows, training = sft.load_rows(job, config), begin_training(job, config, section="sft")
+            model = initial_policy(job, config, training.dtype)
+            underlying_model(model).is_loaded_in_4bit = True
+            parameter = next(value for key, value in model.named_parameters() if "lora_A" in key)
+            before = parameter.detach().clone()
+            arguments = trainer_arguments(
+                config, section="sft", output_dir=tmp_path / name, num_steps=1, device=training.device,
+                dtype=training.dtype,
+            )  # fmt: skip
+            sft.make_trainer(model, rows, config, arguments, StepMeter())
+        return before, parameter.detach()
+
+    before, after = lora_a(name="kept")
+    assert after.dtype == torch.float32
+    assert torch.equal(after, before)
+    monkeypatch.setattr(sft, "weights_as_they_are", lambda model: nullcontext())
+    before, rounded = lora_a(name="rounded")
+    assert rounded.dtype == torch.bfloat16
+    assert not torch.equal(rounded.float(), before)
 
 
 def test_nothing_is_reported_to_the_makers_of_trl(uninterrupted: tuple[StageOutcome, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pipeline.config.composition import Composed, load, load_suite
 from pipeline.config.data import SourceSplit
 from pipeline.config.paths import configs_folder
 from pipeline.config.root import Config
+from pipeline.config.shared import DType
 from pipeline.config.suggestions import key_paths, unknown_key
 from pipeline.config.validation import problems_in
 from pipeline.errors import ConfigError
@@ -55,6 +57,32 @@ def test_values_reach_the_dataclasses() -> None:
     assert config.sft.optimizer.learning_rate == 1e-4
     assert config.sft.seed == 5  # follows `seed`
     assert config.evaluate.suites == config.data.suites
+
+
+# Sections whose seed is their own, and why.
+OWN_SEEDS = {
+    "ingest": "what the votes say does not depend on what is trained on them",
+    "curate": "sweeping `seed` must not split the data anew",
+    "sweep": "of the search, which may try several seeds of training",
+}
+
+
+def test_every_training_section_follows_the_seed() -> None:
+    config = composed("+experiment=sft", "seed=12345").config
+    seeds = {entry.name: getattr(getattr(config, entry.name), "seed", None) for entry in fields(Config)}
+    followed = {name: seed for name, seed in seeds.items() if seed is not None and name not in OWN_SEEDS}
+    assert followed == dict.fromkeys(followed, 12345)
+    assert {"sft", "reward", "dpo", "kto", "ppo", "grpo"} <= followed.keys()
+    assert all(seeds[name] != 12345 for name in OWN_SEEDS)
+
+
+def test_ppo_in_float16_is_refused() -> None:
+    loaded = composed("+experiment=ppo", "model.dtype=float16")
+    [problem] = loaded.problems
+    assert problem.startswith("model.dtype=float16:")
+    assert "bfloat16" in problem
+    loaded.config.model.dtype = DType.bfloat16
+    assert problems_in(loaded.config) == []
 
 
 def test_a_training_stage_is_always_evaluated() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -188,6 +189,17 @@ def test_generation_stops_at_the_end_of_turn_and_at_eos(tiny: Path, tmp_path: Pa
     config["eos_token"] = "<|endoftext|>"  # as a base model's, beside a template that ends turns with <|im_end|>
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     assert load_chat(tmp_path, ModelConfig(id="x")).stop_ids == (2, 0)
+
+
+def test_generation_stops_at_what_the_model_declares(tiny: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "tiny"))
+    assert load_chat(folder, ModelConfig(id="x")).stop_ids == (2,)
+    cases = [([2, 0], (2, 0)), (0, (2, 0)), ([40, 0], (2, 0, 40)), (None, (2,)), ([-1, 99_999], (2,))]
+    for declared, expected in cases:
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": declared}))
+        chat = load_chat(folder, ModelConfig(id="x"))
+        assert chat.stop_ids == expected
+        assert set(expected) <= chat.control_ids, "typed by a user they must stay text"
 
 
 def test_a_template_that_ends_no_turn_is_refused(chat_of: ChatOf) -> None:

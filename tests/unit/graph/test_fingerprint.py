@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -122,6 +123,22 @@ def test_how_the_base_is_used_counts(tmp_path: Path, field: str, value: Any) -> 
     setattr(config.model, field, value)
     before, after = table(tmp_path), table(tmp_path, config=config)
     assert [name for name in before if before[name] != after[name]] == [f"model.{field}"]
+
+
+def test_the_ends_that_a_model_declares_count_where_it_is_not_the_embedded_one(tmp_path: Path) -> None:
+    config = real_config(tmp_path)
+    config.model = ModelConfig(id="tiny", source=ModelSource.hub)
+    base, declaration = replace(BASE, folder=tmp_path), tmp_path / "generation_config.json"
+    before = table(tmp_path, config=config, base=base)
+    declaration.write_text(json.dumps({"eos_token_id": [2, 0]}))
+    both = table(tmp_path, config=config, base=base)
+    assert {name: both[name] for name in both.keys() - before.keys()} == {"base stop ids": [2, 0]}
+    assert fingerprint(both) != fingerprint(before)
+    declaration.write_text(json.dumps({"eos_token_id": [2, 40]}))
+    assert fingerprint(table(tmp_path, config=config, base=base)) != fingerprint(both)
+    declaration.write_text(json.dumps({"eos_token_id": [2, 0], "temperature": 0.6}))
+    assert table(tmp_path, config=config, base=base) == both, "its other defaults are never used"
+    assert table(tmp_path, base=base) == table(tmp_path), "the embedded model's files are made here"
 
 
 def test_dtype_counts_as_configured(tmp_path: Path) -> None:

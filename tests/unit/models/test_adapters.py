@@ -6,12 +6,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from architectures import make_architecture
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from tiny import make_tiny_model
 
 from pipeline.artifacts.base_model import BaseModel, resolve_base
-from pipeline.config.shared import DType, LoRAConfig, ModelConfig, ModelSource, Quantization, RuntimeConfig
+from pipeline.config.shared import (
+    Attention,
+    DType,
+    LoRAConfig,
+    ModelConfig,
+    ModelSource,
+    Quantization,
+    RuntimeConfig,
+)
 from pipeline.errors import ModelError
 from pipeline.models.loading import (
     adapter_digest,
@@ -170,6 +179,19 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(tmp_path: Path) -
     base = resolve_base(config, tmp_path / "cache")
     with pytest.raises(ModelError, match=r"missing_keys.*lm_head\.weight"):
         load(base, config)
+
+
+def test_an_architecture_without_the_chosen_attention_names_the_one_that_it_has(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "tiny-gemma2")
+    make_architecture("gemma2").save_pretrained(folder)
+    for attention in (Attention.sdpa, Attention.eager):
+        config = ModelConfig(source=ModelSource.hub, id=str(folder), attention=attention)
+        base = resolve_base(config, tmp_path / "cache")
+        if attention is Attention.eager:
+            assert load(base, config).config._attn_implementation == "eager"
+        else:
+            with pytest.raises(ModelError, match=r"tiny-gemma2 .*model\.attention=sdpa.* Try model\.attention=eager"):
+                load(base, config)
 
 
 def test_quantization_is_refused_where_it_cannot_run(base: BaseModel, model_config: ModelConfig) -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from architectures import make_architecture
 from tiny import make_tiny_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -66,6 +70,32 @@ def test_greedy_tokens_are_those_of_one_row_at_a_time(
     drawn = generate(model, chat, prompts, GREEDY, batch_size)
     assert [one.ids for one in drawn] == [by_definition(model, prompt, 12, chat.stop_ids) for prompt in prompts]
     assert {one.finish_reason for one in drawn} == {"stop", "length"}, "rows must end differently to test anything"
+
+
+# A convolution or a recurrence in every other layer, and both beside attention in each.
+@pytest.mark.parametrize("kind", ["lfm2", "qwen3_next", "falcon_h1"])
+def test_what_a_layer_remembers_of_a_row_stays_with_it(kind: str, chat: Chat, prompts: list[list[int]]) -> None:
+    model, ends = make_architecture(kind), replace(chat, stop_ids=tuple(range(2, 512, 10)))
+    greedy = [one.ids for one in generate(model, ends, prompts, GREEDY, 5)]
+    assert greedy == [by_definition(model, prompt, 12, ends.stop_ids) for prompt in prompts]
+    sampling = SamplingConfig(max_new_tokens=12, temperature=1.0, seed=4)
+    together, alone = ([one.ids for one in generate(model, ends, prompts, sampling, size)] for size in (5, 1))
+    assert together == alone
+    assert len(set(map(len, together))) > 2, "rows must leave at different steps to test anything"
+    assert len(set(map(tuple, together))) == len(prompts), "rows that are alike could change places unseen"
+
+
+def test_generation_ends_at_each_token_that_the_model_declares(
+    folder: Path, model: PreTrainedModel, chat: Chat, prompts: list[list[int]], tmp_path: Path
+) -> None:
+    plain = [one.ids for one in generate(model, chat, prompts, GREEDY, 5)]
+    ends = {plain[0][2], plain[1][4]}
+    declaring = Path(shutil.copytree(folder, tmp_path / "declaring"))
+    (declaring / "generation_config.json").write_text(json.dumps({"eos_token_id": sorted(ends)}))
+    drawn = [one.ids for one in generate(model, load_chat(declaring, ModelConfig(id="tiny")), prompts, GREEDY, 5)]
+    places = [[place for place, token in enumerate(ids) if token in ends] for ids in plain]
+    assert drawn == [ids[: found[0] + 1] if found else ids for ids, found in zip(plain, places, strict=True)]
+    assert ends <= {ids[-1] for ids in drawn}
 
 
 def test_an_adapter_takes_part(folder: Path, chat: Chat, prompts: list[list[int]]) -> None:

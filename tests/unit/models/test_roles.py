@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from pathlib import Path
 
@@ -232,3 +233,17 @@ def test_a_role_takes_over_the_weights_of_another(model: PeftModel) -> None:
     torch.testing.assert_close(logits(model, VALUE), logits(model, POLICY), rtol=0, atol=0)
     stir(model, VALUE, seed=5)
     assert not torch.equal(logits(model, VALUE), logits(model, POLICY))
+
+
+@pytest.mark.parametrize("change", [{"lora_alpha": 99}, {"use_rslora": True}])
+def test_weights_that_another_scaling_would_multiply_are_not_taken_over(
+    model: PeftModel, change: dict[str, object]
+) -> None:
+    config = copy.deepcopy(model.peft_config[POLICY])
+    for key, value in change.items():
+        setattr(config, key, value)
+    model.add_adapter("other", config)
+    before = logits(model, "other")
+    with pytest.raises(ModelError, match=r"differ in what their weights are multiplied by \(alpha or rsLoRA\)"):
+        copy_role(model, POLICY, "other")
+    torch.testing.assert_close(logits(model, "other"), before, rtol=0, atol=0)

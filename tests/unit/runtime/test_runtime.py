@@ -93,6 +93,22 @@ def test_one_seed_sets_every_source() -> None:
     assert all(a != b for a, b in zip(draw(1), draw(2), strict=True))
 
 
+def test_sums_are_wider_than_what_a_model_computes_in() -> None:
+    """On an Apple device, which this cannot run on, the values would be moved to the CPU first."""
+    import torch
+
+    from pipeline.runtime.precision import float64
+
+    values = torch.tensor([2.0**24, 1.0])
+    assert values.sum().item() == 2**24, "fp32 loses the one"
+    assert float64(values).sum().item() == 2**24 + 1
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        narrow = torch.tensor([0.1, -3.0], dtype=dtype)
+        wide = float64(narrow)
+        assert wide.dtype == torch.float64
+        assert wide.tolist() == narrow.tolist()
+
+
 def test_a_device_that_is_not_there_is_refused_by_its_key() -> None:
     import torch
 
