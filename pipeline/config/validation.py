@@ -98,6 +98,9 @@ def _source_problems(config: Config) -> Iterator[str]:
             yield f"data.sources[{number}].table=unpaired: thumbs are votes. Write `table: exports`."
         if source.table is TableName.exports and source.split is SourceSplit.guard:
             yield f"data.sources[{number}].split=guard: exports are votes to learn from; write `split: test`."
+        interface = source.labeling_config
+        if interface is not None and not find_file(interface).is_file():
+            yield f"data.sources[{number}].labeling_config: there is no file {interface}. Export it from the project."
         if source.format is SourceFormat.hub:
             continue
         if (path := find_file(source.path)).is_dir():

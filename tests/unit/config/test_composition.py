@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from pipeline.commands.composing import compose
 from pipeline.config.composition import Composed, load, load_suite
-from pipeline.config.data import SourceSplit
+from pipeline.config.data import SourceConfig, SourceSplit, TableName
 from pipeline.config.paths import configs_folder
 from pipeline.config.root import Config
 from pipeline.config.shared import DType
@@ -267,3 +267,17 @@ def test_exports_cannot_be_a_guard() -> None:
     assert problems_in(config) == []
     config.data.sources[2].split = SourceSplit.guard
     assert problems_in(config) == ["data.sources[2].split=guard: exports are votes to learn from; write `split: test`."]
+
+
+def test_a_labeling_interface_that_is_not_there_is_told_by_its_own_place(tmp_path: Path) -> None:
+    (tmp_path / "votes.json").write_text("[]", encoding="utf-8")
+    config = composed("+experiment=dpo").config
+    source = SourceConfig(table=TableName.exports, path=str(tmp_path / "votes.json"))
+    config.data.sources.append(source)
+    assert problems_in(config) == []
+    source.labeling_config = str(tmp_path / "interface.xml")
+    (problem,) = problems_in(config)
+    number = len(config.data.sources) - 1
+    assert problem.startswith(f"data.sources[{number}].labeling_config: there is no file {source.labeling_config}.")
+    (tmp_path / "interface.xml").write_text("<View/>", encoding="utf-8")
+    assert problems_in(config) == []
