@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from curating import DEMONSTRATIONS, Bench, digests, everything, told
+from curating import DEMONSTRATIONS, Bench, digests, everything, pair, told
 
 from pipeline.config.data import Engine, FilterConfig, SourceConfig
 from pipeline.data.curation import plan
@@ -41,3 +41,14 @@ def test_what_a_task_raises_is_raised_as_it_is(bench: Bench) -> None:
     path.write_text("[" + '{"prompt": "a", "completion": "b"}, ' * 200 + "{", encoding="utf-8")
     with pytest.raises(DataError, match=r"E_JSON.*d\.json"):
         bench.curate(SourceConfig(table=DEMONSTRATIONS, path=str(path)), engine=Engine.ray, num_workers=1)
+
+
+def test_a_run_that_stops_while_rows_are_written_leaves_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(plan, "SHARD_BYTES", 10_000)
+    rows = [pair(f"Question {n}?", "x" * 50, id=f"r{n}") for n in range(400)] + ["{bad"] * 100
+    source = bench.source("a", rows, limit=10_000)  # of a source with a limit the bad rows are counted last
+    with pytest.raises(DataError, match="100 of 500 rows"):
+        bench.curate(source, engine=Engine.ray, num_workers=1, max_quarantined_fraction=0.1)
+    assert [path for path in tmp_path.glob("work-*/*")] == [path for path in tmp_path.glob("made-*/**/*")] == []
