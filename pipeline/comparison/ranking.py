@@ -192,7 +192,9 @@ def _sentences(
                 + (", so its lead is within noise." if ranking["within_noise"] else ", so it leads beyond noise.")
             )
     if len(subset) == 1:
-        told.append("No other can be the best.")
+        # The subset asks on one side only, the interval on both: together they may say no more than this.
+        level = ranking.get("within_noise", False)
+        told.append("None is better than it; the baseline may be level." if level else "No other can be the best.")
     elif len(subset) == count:
         told.append(f"Any of the {count} may be the best: the items do not tell them apart.")
     else:

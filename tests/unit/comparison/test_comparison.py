@@ -89,6 +89,20 @@ def test_the_best_comes_first_and_its_lead_is_weighed_against_the_choice(made: P
     assert ("within noise" in " ".join(ranking["sentences"])) is ranking["within_noise"] is (low <= 0)
 
 
+@pytest.mark.slow
+def test_what_is_said_of_the_others_agrees_with_what_is_said_of_the_lead(made: Path) -> None:
+    """Of two runs, one may be the only one to be best on one side of 95 %, and level with the other on both."""
+    said: set[tuple[bool, int, bool]] = set()
+    pairs = [(first, second, None) for first in range(8) for second in range(first + 1, 8)]
+    for first, second, by in [*pairs, (0, 3, "fit/bits_per_byte")]:
+        ranking = compare(made, f"sweep-{first}", f"sweep-{second}", by=by)["ranking"]
+        told = " ".join(ranking["sentences"])
+        said.add((ranking["within_noise"], len(ranking["possibly_best"]), "No other can be the best" in told))
+    assert (True, 1, False) in said
+    assert (True, 1, True) not in said
+    assert (False, 1, True) in said
+
+
 def test_what_is_lower_when_it_is_better_is_ranked_so(made: Path) -> None:
     ranking = compare(made, "sweep", by="fit/bits_per_byte")["ranking"]
     values = [ranking["values"][key] for key in ranking["order"]]
