@@ -47,6 +47,7 @@ class Search:
         """
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
+        from sqlalchemy.pool import NullPool
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._config, self._axes = config, list(axes)
@@ -61,7 +62,8 @@ class Search:
         )
         try:
             self.study = optuna.create_study(
-                storage=storage,
+                # No connection stays open between two questions: nobody would close it.
+                storage=optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool}),
                 study_name=study,
                 load_if_exists=True,
                 pruner=pruner,
