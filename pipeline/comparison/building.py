@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.comparison.alignment import Candidate, align, candidates, find_baseline, refusals
 from pipeline.comparison.differences import config_differences, lineage_differences
-from pipeline.comparison.effects import importance_of, level_effects
+from pipeline.comparison.effects import Pruned, importance_of, level_effects
 from pipeline.comparison.expenses import expenses_of
 from pipeline.comparison.measuring import Metric, metrics_of, rows_of
 from pipeline.comparison.ranking import Criterion, criterion, rank
@@ -73,7 +74,7 @@ def build_comparison(
         "ranking": ranking,
         "parameters": parameters,
         "importance": importance_of(
-            parameters, values, _pruned(chosen, criteria), higher_is_better=criteria.higher_is_better
+            parameters, values, _pruned(chosen, criteria, ranked, found), higher_is_better=criteria.higher_is_better
         ),
         "effects": level_effects(parameters, ranked, criteria.metric, confidence) if criteria.metric else [],
         "config": config_differences(chosen.runs, compared),
@@ -158,14 +159,19 @@ def _parameters(runs: Sequence[RunRecord], found: Sequence[Candidate]) -> dict[s
     }
 
 
-def _pruned(chosen: Chosen, criteria: Criterion) -> list[dict[str, Any]]:
-    """Return the parameters of the trials that a pruner stopped for being behind in what is ranked by."""
+def _pruned(chosen: Chosen, criteria: Criterion, ranked: Sequence[str], found: Sequence[Candidate]) -> list[Pruned]:
+    """Return the trials that a pruner stopped for being behind in what is ranked by."""
     followed = {sweep.name: sweep.objectives[0] for sweep in chosen.sweeps if sweep.objectives}
-    return [
-        run.parameters
-        for run in chosen.runs
-        if run.status == TrialStatus.pruned and run.sweep in followed and followed[run.sweep] == criteria.objective
-    ]
+    courses = [dict(found[int(key) - 1].run.intermediate) for key in ranked]
+    sign = -1.0 if criteria.higher_is_better else 1.0
+    stopped = []
+    for run in chosen.runs:
+        if run.status == TrialStatus.pruned and run.sweep in followed and followed[run.sweep] == criteria.objective:
+            step, value = run.intermediate[-1] if run.intermediate else (None, sign * math.inf)
+            # One without a value at that step counts as ahead: nothing says that it was not.
+            ahead = sum(step not in course or sign * course[step] < sign * value for course in courses)
+            stopped.append(Pruned(parameters=run.parameters, behind=ahead))
+    return stopped
 
 
 def _suites(names: Sequence[str], metrics: Sequence[Metric], reference: Candidate) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,18 @@ MAX_LEVELS = 5
 Parameters = Mapping[str, Mapping[str, Any]]  # parameter -> candidate's key -> value
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pruned:
+    """A trial that was stopped because it was behind."""
+
+    parameters: Mapping[str, Any]
+    behind: int  # how many of the trials with a score had done better when they were where it was stopped
+
+
 def importance_of(
     parameters: Parameters,
     scores: Mapping[str, float],
-    pruned: Sequence[Mapping[str, Any]] = (),
+    pruned: Sequence[Pruned] = (),
     *,
     higher_is_better: bool = True,
 ) -> dict[str, Any]:
@@ -29,17 +38,21 @@ def importance_of(
     Args:
         parameters: Of every candidate.
         scores: Candidate's key -> what it is ranked by.
-        pruned: The parameters of trials that were stopped because they were behind by the same measure. Left out, they
-            would hide what made them bad; they count as equal to one another and worse than every trial with a score.
+        pruned: Trials that were stopped because they were behind by the same measure. Left out, they would hide what
+            made them bad; each takes the place that it had when it was stopped, behind those that did better by then.
         higher_is_better: Whether more of the score is better.
     """
     keys, count = list(scores), len(scores) + len(pruned)
     settings = {
-        name: [*(values.get(key) for key in keys), *(trial.get(name) for trial in pruned)]
+        name: [*(values.get(key) for key in keys), *(trial.parameters.get(name) for trial in pruned)]
         for name, values in parameters.items()
     }
-    worst = -math.inf if higher_is_better else math.inf  # only ranks are looked at
-    found = importances(settings, [*scores.values(), *[worst] * len(pruned)])
+    sign = -1.0 if higher_is_better else 1.0  # only ranks are looked at, and the least is then the best
+    ordered = sorted(sign * score for score in scores.values())
+    places = [(bisect_left(ordered, sign * score) + bisect_right(ordered, sign * score) - 1) / 2
+              for score in scores.values()]  # fmt: skip
+    results = [*places, *(trial.behind - 0.5 for trial in pruned)]
+    found = importances(settings, [sign * place for place in results])
     if found:
         entries = [
             {"parameter": entry.name, "share": entry.share, "p": entry.p, "p_holm": entry.p_holm,
@@ -53,7 +66,7 @@ def importance_of(
 
 
 def _trials(count: int, pruned: int) -> str:
-    aside = f" ({pruned:,} of them pruned, which count as worse than the rest)" if pruned else ""
+    aside = f" ({pruned:,} of them pruned, each where it was when it was stopped)" if pruned else ""
     return f"{counted(count, 'trial')}{aside}"
 
 

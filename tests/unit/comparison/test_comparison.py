@@ -17,7 +17,7 @@ from compared_runs import SUITES, make_grid, samples_of, write_run
 from help_desk import FORM
 
 from pipeline.comparison.building import build_comparison
-from pipeline.comparison.effects import importance_of
+from pipeline.comparison.effects import Pruned, importance_of
 from pipeline.comparison.selecting import choose
 from pipeline.comparison.writing import csv_text, terminal_lines
 from pipeline.config.evaluation import CheckConfig
@@ -247,7 +247,7 @@ def test_a_whole_grid_has_effects_by_item_and_a_search_has_importance(made: Path
     means = [comparison["ranking"]["values"][str(number)] for number in range(1, 9)]
     assert found["estimate"] == pytest.approx(sum(means[4:]) / 4 - sum(means[:4]) / 4)
     assert found["low"] < found["estimate"] < found["high"]
-    assert comparison["importance"]["trials"] == "9 trials (1 of them pruned, which count as worse than the rest)"
+    assert comparison["importance"]["trials"] == "9 trials (1 of them pruned, each where it was when it was stopped)"
     by_another = compare(made, "sweep", by="fit/bits_per_byte")  # which the pruner did not follow
     assert by_another["importance"]["trials"] == "8 trials"
     few = compare(made, "sweep-0", "sweep-1", "sweep-2")
@@ -256,7 +256,7 @@ def test_a_whole_grid_has_effects_by_item_and_a_search_has_importance(made: Path
 
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
-def test_trials_that_were_pruned_are_worse_than_all_others(higher_is_better: bool) -> None:
+def test_trials_that_were_pruned_say_what_made_them_bad(higher_is_better: bool) -> None:
     """Those that ended are those of a high rate: what a rate does shows only beside the pruned ones."""
     sign = 1 if higher_is_better else -1
     parameters = {
@@ -264,7 +264,7 @@ def test_trials_that_were_pruned_are_worse_than_all_others(higher_is_better: boo
         "rank": dict(zip("abcd", (1, 2, 1, 2), strict=True)),
     }
     scores = dict(zip("abcd", (sign * value for value in (10, 11, 13, 12)), strict=True))
-    pruned = [{"rate": rate, "rank": rate % 2 + 1} for rate in range(4)]
+    pruned = [Pruned(parameters={"rate": rate, "rank": rate % 2 + 1}, behind=4) for rate in range(4)]
     found = importance_of(parameters, scores, pruned, higher_is_better=higher_is_better)
     entries = {entry["parameter"]: entry for entry in found["entries"]}
     assert entries["rate"]["share"] > 0.6
@@ -272,6 +272,44 @@ def test_trials_that_were_pruned_are_worse_than_all_others(higher_is_better: boo
     assert entries["rank"]["share"] == 0.0
     assert entries["rate"]["trend"] * sign > 0.8
     assert importance_of(parameters, scores)["entries"] == []
+
+
+@pytest.mark.parametrize(("behind", "share"), [(3, 13 / 18), (6, 0.11875)])
+def test_a_trial_that_was_pruned_stands_where_it_was(behind: int, share: float) -> None:
+    """A search of SFT in which the loss falls with the rate; that of 0.00106 was third of six when it was stopped.
+
+    In its place the four lower rates have the places 5 to 8: H = 12 / 72 (10^2 / 4 + 26^2 / 4) - 27 = 16 / 3, and the
+    share is (16 / 3 - 1) / 6. As one of the two worst it would hide that: places 1, 2, 3, 7.5 against 4, 5, 6, 7.5.
+    """
+    rates = {"a": 0.000174, "b": 0.000374, "c": 0.00045, "d": 0.00494, "e": 0.00355, "f": 0.00334}
+    losses = {"a": 3.241, "b": 2.757, "c": 2.66, "d": 1.875, "e": 1.923, "f": 1.946}
+    pruned = [Pruned(parameters={"rate": 0.0000568}, behind=6), Pruned(parameters={"rate": 0.00106}, behind=behind)]
+    found = importance_of({"rate": rates}, losses, pruned, higher_is_better=False)
+    assert found["entries"][0]["share"] == pytest.approx(share, abs=0.003)
+
+
+def test_the_place_of_a_pruned_trial_is_that_at_its_last_step(outputs: Path) -> None:
+    """It had 0.2 at step 10, where the others had 0.05, 0.15, 0.25, ... 0.75: six of the eight were ahead."""
+    path = outputs / "runs" / "sweep" / "sweep.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    (stopped,) = [trial for trial in content["trials"] if trial["status"] == "pruned"]
+    assert stopped["intermediate"] == [[10, 0.2]]
+    for number, trial in enumerate(trial for trial in content["trials"] if trial["status"] == "finished"):
+        trial["intermediate"] = [[5, 0.9], [10, 0.05 + 0.1 * number]]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    comparison = compare(outputs, "sweep")
+    trends = {entry["parameter"]: entry["trend"] for entry in comparison["importance"]["entries"]}
+    placed = {
+        behind: importance_of(
+            comparison["parameters"],
+            comparison["ranking"]["values"],
+            [Pruned(parameters=stopped["params"], behind=behind)],
+        )["entries"]
+        for behind in (6, 8)
+    }
+    wanted, worst = ({entry["parameter"]: entry["trend"] for entry in placed[behind]} for behind in (6, 8))
+    assert trends == pytest.approx(wanted, abs=1e-6)
+    assert trends != pytest.approx(worst, abs=1e-2)
 
 
 def test_an_objective_that_is_no_metric_ranks_without_intervals(made: Path, tmp_path: Path) -> None:
