@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -36,6 +37,12 @@ class JudgeConfig:
     batch_size: int = option(16, ge=1)  # questions between two savings, and per forward pass of a local model
     model: ModelConfig | None = None  # of a local judge; null is the base of the run
     endpoint: EndpointConfig | None = None  # of an http judge
+
+
+def judges_asked(named: Sequence[str], judges: Mapping[str, JudgeConfig]) -> list[str]:
+    """Return who judges a suite: the members of panels first, because panels count what they say, then who is named."""
+    members = (member for name in named if name in judges for member in judges[name].members)
+    return list(dict.fromkeys([*members, *named]))
 
 
 @dataclass(kw_only=True)

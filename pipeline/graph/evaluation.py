@@ -8,14 +8,14 @@ from dataclasses import replace
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.gates import WIN_RATE, gate_problems, waiver_problems
-from pipeline.config.judges import JudgeConfig
+from pipeline.config.judges import JudgeConfig, judges_asked
 from pipeline.config.paths import find_file
 from pipeline.config.root import EVALUATE, Config
 from pipeline.config.suggestions import near_miss
 from pipeline.evaluation.metric_names import metric_names, reported_names
 from pipeline.graph.chain import Wiring
 from pipeline.graph.costing import costs_node
-from pipeline.graph.judging import Judging, judges_asked
+from pipeline.graph.judging import Judging
 from pipeline.graph.nodes import Node, Source, safe_name
 from pipeline.graph.policies import EvaluatedPolicy, evaluated_policies, likelihood_problems
 from pipeline.graph.spec import StageSpec
@@ -96,7 +96,7 @@ def _problems(
         )
     if not suites:
         problems.append("evaluate.suites: none is named. Write `evaluate.suites=[NAME]`, a file of configs/suite/.")
-    asked = {name: judges_asked(suite, config.evaluate, judges) for name, suite in suites.items()}
+    asked = {name: judges_asked([*suite.judges, *config.evaluate.judges], judges) for name, suite in suites.items()}
     known = {name: metric_names(suite, asked[name]) for name, suite in suites.items()}
     for name, gate in config.evaluate.gates.items():
         problems.extend(gate_problems(name, gate, config.evaluate.baseline, list(policies), known))

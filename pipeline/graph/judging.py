@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.manifest import ArtifactKind
-from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
-from pipeline.config.judges import JudgeConfig, VotePool
+from pipeline.config.evaluation import SuiteConfig, SuiteKind
+from pipeline.config.judges import JudgeConfig, VotePool, judges_asked
 from pipeline.config.paths import find_file
 from pipeline.config.root import EVALUATE
 from pipeline.errors import ConfigError
@@ -63,10 +63,15 @@ class Judging:
             return
         baseline = self.wiring.config.evaluate.baseline
         policies = sorted(samples, key=lambda policy: policy != baseline)  # stable: the others keep their order
-        for name in judges_asked(suite, self.wiring.config.evaluate, self.judges):
+        named = [*suite.judges, *self.wiring.config.evaluate.judges]
+        for name in judges_asked(named, self.judges):
             judge = self._judge(name)
             if judge is None or (judge.checks is None and not suite.checks and name not in suite.judges):
-                continue  # of the run's judges one that counts a suite's checks has nothing to count here
+                # Of the run's judges one that counts a suite's checks has nothing to count here; a panel needs it.
+                panels = [panel for panel in named if panel in self.judges and name in self.judges[panel].members]
+                told = f"its member `{name}` counts a suite's checks, and `{suite.name}` has none. Name other suites."
+                self.wiring.problems += [f"judge `{panel}`: {told}" for panel in panels if judge]
+                continue
             single = judge.completions == 1
             groups = [(policy,) for policy in policies] if single else [(b, a) for a, b in combinations(policies, 2)]
             for group in groups:
@@ -239,13 +244,6 @@ class Judging:
             )
             return ()
         return self.wiring.named(EVALUATE, ArtifactKind.reward_model, value, f"judge `{name}`")
-
-
-def judges_asked(suite: SuiteConfig, evaluate: EvaluateConfig, judges: Mapping[str, JudgeConfig]) -> list[str]:
-    """Return who judges a suite: the members of panels first, because panels count what they say, then who is named."""
-    named = [*suite.judges, *evaluate.judges]
-    members = (member for name in named if name in judges for member in judges[name].members)
-    return list(dict.fromkeys([*members, *named]))
 
 
 def identity_of(judge: JudgeConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import fake_stages
@@ -114,6 +115,23 @@ def test_a_panel_hears_its_members_also_where_it_is_named_before_them(tmp_path: 
         (panel,) = [node for node in nodes if node.name.startswith("verdicts-panel")]
         heard = [source.label.partition("-")[0] for source in panel.inputs["members"]]
         assert heard == ["planted", "rules", "rules", "second"]  # rules are asked once per policy
+
+
+def test_a_panel_is_not_asked_where_a_member_has_nothing_to_count(tmp_path: Path) -> None:
+    """Alone such a judge is left out; of a panel it would be missing in silence."""
+    counting = JudgeConfig(name="counting", kind="rule")
+    judges = {**JUDGES, "counting": counting, "panel": replace(PANEL, members=["planted", "counting", "second"])}
+    suites = fake_stages.make_suites()
+    suites["answers"].checks = []
+    for named, expected in (
+        (("counting", "planted"), []),
+        (("panel",), ["judge `panel`: its member `counting` counts"]),
+    ):
+        _, problems = nodes_for(config(tmp_path, "curate", "sft", "evaluate", judges=named), suites, {}, STAGES, judges)
+        assert [problem[: len(begin)] for problem, begin in zip(problems, expected, strict=True)] == expected
+    suites["answers"].checks = [CheckConfig(name="regex", params={"pattern": "5"})]
+    asked = config(tmp_path, "curate", "sft", "evaluate", judges=("panel",))
+    assert nodes_for(asked, suites, {}, STAGES, judges)[1] == []
 
 
 @pytest.mark.slow
