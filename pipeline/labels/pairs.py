@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.data import SourceFormat
-from pipeline.data.building import as_turns
 from pipeline.data.readers import read_file
 from pipeline.data.rows import BadRowError, Message, Reason, check_conversation, check_id, check_prompt
+from pipeline.data.turns import as_turns
 from pipeline.errors import DataError
 from pipeline.labels.importers.label_studio_wording import candidate_families
 

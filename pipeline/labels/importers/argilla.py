@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.building import as_turns
 from pipeline.data.rows import BadRowError, Demonstration, Message, Reason, check_id
+from pipeline.data.turns import as_turns
 from pipeline.errors import DataError
 from pipeline.labels.importers.argilla_judgements import Answer, judgements_of, named
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config.data import SourceSplit
-from pipeline.data.building import as_turns
 from pipeline.data.rows import (
     BadRowError,
     Demonstration,
@@ -17,6 +16,7 @@ from pipeline.data.rows import (
     is_blank,
     split_demonstration,
 )
+from pipeline.data.turns import as_turns
 from pipeline.labels.importers.label_studio_flat import parse_cell
 from pipeline.labels.importers.label_studio_layout import Layout
 from pipeline.labels.importers.label_studio_records import Annotation, Form, Region, Task

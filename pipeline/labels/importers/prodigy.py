@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.building import as_turns
 from pipeline.data.rows import BadRowError, Reason, check_text
+from pipeline.data.turns import as_turns
 from pipeline.errors import DataError
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid
 from pipeline.labels.importers.label_studio_wording import read_choice

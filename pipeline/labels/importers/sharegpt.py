@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.building import plain_turns, refuse_meaningful_columns
+from pipeline.data.building import refuse_meaningful_columns
 from pipeline.data.rows import check_conversation, split_demonstration
+from pipeline.data.turns import plain_turns
 from pipeline.labels.importers.ballots import Ballots
 from pipeline.labels.importers.llamafactory import registered_entry
 from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most, register_importer

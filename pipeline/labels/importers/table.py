@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.config.suggestions import near_miss
 from pipeline.config.tables import Outcome, TableConfig, VerdictConfig
-from pipeline.data.building import as_turns, plain_turns, preference, refuse_meaningful_columns, with_system
+from pipeline.data.building import preference, refuse_meaningful_columns
 from pipeline.data.rows import (
     BadRowError,
     Message,
@@ -18,6 +18,7 @@ from pipeline.data.rows import (
     is_blank,
     split_demonstration,
 )
+from pipeline.data.turns import as_turns, plain_turns, with_system
 from pipeline.errors import ConfigError, DataError
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid
 from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most

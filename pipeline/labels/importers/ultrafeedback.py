@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pipeline.data.building import as_turns
 from pipeline.data.rows import BadRowError, Reason
+from pipeline.data.turns import as_turns
 from pipeline.labels.importers.ballots import Ballots, Judgement, invalid
 from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, most, register_importer
 from pipeline.labels.importers.values import completion_turns, exchange, label_text, number, shown, text_or_none

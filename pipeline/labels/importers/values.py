@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.data.building import as_turns
 from pipeline.data.json_reader import StrictParser
 from pipeline.data.rows import (
     BadRowError,
@@ -19,6 +18,7 @@ from pipeline.data.rows import (
     check_text,
     split_demonstration,
 )
+from pipeline.data.turns import as_turns
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 LARGEST = 1e15  # no rating, place or time is larger, and up to here a float holds every whole number
