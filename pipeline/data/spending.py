@@ -43,7 +43,6 @@ class Spending:
     completion_tokens: int = 0
     cost: float = 0.0  # in the currency of the prices
     budget: Budget = field(default_factory=Budget)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def price(self, prompt_tokens: int, completion_tokens: int) -> float:
         """Return what a request of this size costs, in the currency of the prices."""
@@ -51,7 +50,7 @@ class Spending:
 
     def count_cached(self) -> None:
         """Count an answer that needed no request."""
-        with self._lock:
+        with self.budget.lock:
             self.cached += 1
 
     def count_attempt(self, attempt: int) -> None:
@@ -60,10 +59,9 @@ class Spending:
         Raises:
             EndpointError: What earlier attempts may have cost leaves nothing for another.
         """
-        with self._lock:
+        with self.budget.lock:
             if attempt:
-                with self.budget.lock:
-                    self._require(0.0)
+                self._require(0.0)
             self.requests += 1
             self.retries += attempt > 0
 
@@ -74,13 +72,13 @@ class Spending:
         Raises:
             EndpointError: It could go beyond `max_cost`.
         """
-        with self._lock, self.budget.lock:
+        with self.budget.lock:
             self._require(worst)
             self.budget.reserved += worst
 
         def charge(reply: ChatReply | None) -> None:
             """Add the cost of an answer; of one that was lost or does not say what it took, the most it can be."""
-            with self._lock, self.budget.lock:
+            with self.budget.lock:
                 if reply is None or reply.prompt_tokens is None or reply.completion_tokens is None:
                     self._spend(worst)
                     return

@@ -84,8 +84,10 @@ def sync(outputs: Path, *, say: Callable[[str], None] = print, seconds: float = 
 
 def _is_running(run: MirroredRun, outputs: Path) -> bool:
     """Whether a run goes on. Processes of another machine cannot be asked, so their record is looked at."""
-    if run.exit_code is not None or run.machine == this_machine()[0]:
-        return run.exit_code is None and _is_alive(run.pid)
+    if run.exit_code is not None:
+        return False
+    if run.machine == this_machine()[0]:
+        return _is_alive(run.pid)
     record = outputs / run.record
     touched = record.stat().st_mtime if record.exists() else run.started
     return time.time() - touched < SILENT_SECONDS
