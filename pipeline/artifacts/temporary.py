@@ -97,5 +97,10 @@ def this_machine() -> tuple[str, str]:
     return _short_digest(f"{socket.gethostname()} {space}"), _short_digest(boot)
 
 
+def machine_since_its_start() -> str:
+    """Name this host and its boot: within one such name the number of a process says which process it is."""
+    return "-".join(this_machine())
+
+
 def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]

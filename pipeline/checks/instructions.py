@@ -12,20 +12,20 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from pipeline.checks.registry import Check, CheckItem, Parts, build_check, files_read, register_check
+from pipeline.checks.registry import Check, CheckItem, PartedCheck, Parts, build_check, files_read, register_check
 from pipeline.errors import ConfigError, DataError
 
 OWN_NAMES = ("instructions", "instructions_loose")
 
 
 @register_check("instructions")
-def instructions() -> Check:
+def instructions() -> PartedCheck:
     """The completion follows every instruction of its item's reference, to the letter."""
     return lambda completion, item: _follow(completion, item, lambda text: [text])
 
 
 @register_check("instructions_loose")
-def instructions_loose() -> Check:
+def instructions_loose() -> PartedCheck:
     """The same, but an introduction, a closing line and Markdown asterisks are forgiven, as IFEval's loose accuracy."""
     return lambda completion, item: _follow(completion, item, loose_variants)
 

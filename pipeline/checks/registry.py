@@ -42,6 +42,7 @@ class Parts:
 
 
 Check = Callable[[str, CheckItem], bool | Parts]  # (completion, item) -> whether the completion follows the rule
+PartedCheck = Callable[[str, CheckItem], Parts]  # what a factory says it makes where there are parts to count
 CheckFactory = Callable[..., Check]
 Factory = TypeVar("Factory", bound=CheckFactory)
 
@@ -83,6 +84,11 @@ def build_check(name: str, params: Mapping[str, Any], *, where: str = "checks") 
         ConfigError: The name or a parameter is unknown, missing or of the wrong type, or a file is not there.
     """
     return _registry.build(name, params, where=where)
+
+
+def has_parts(name: str, *, where: str = "checks") -> bool:
+    """Whether the factory of a check is annotated to make a `PartedCheck`, so that its parts are counted too."""
+    return bool(_registry.product_of(name, where=where) == PartedCheck)
 
 
 def is_from_plugin(name: str, *, where: str = "checks") -> bool:

@@ -95,6 +95,10 @@ class Registry(Generic[Product]):
         values = [given.get(key, parameter.default) for key, parameter in signature.items()]
         return [value for value in values if isinstance(value, Path)]
 
+    def product_of(self, name: str, *, where: str) -> Any:
+        """Return the type that the factory of a name is annotated to make; None where it does not say."""
+        return typing.get_type_hints(self._find(name, where)).get("return")
+
     def is_from_plugin(self, name: str, *, where: str) -> bool:
         """Whether a plugin registered the name, so that the plugin's content is part of every result."""
         return is_from_plugin(self._find(name, where))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from pipeline.checks.registry import has_parts
 from pipeline.config.evaluation import CheckConfig, SuiteConfig, SuiteKind
 from pipeline.config.gates import WIN_RATE
 
@@ -23,24 +24,31 @@ def check_names(checks: Sequence[CheckConfig]) -> list[str]:
     return names
 
 
-def metric_names(suite: SuiteConfig, judges: Sequence[str]) -> list[str] | None:
+def metric_names(suite: SuiteConfig, judges: Sequence[str], raters: Sequence[str]) -> list[str] | None:
     """Return the metrics of a suite in which one direction is better; None where only running it can tell.
 
     Args:
         suite: The suite.
-        judges: That are asked about its completions.
+        judges: That compare its completions, or score them one by one.
+        raters: That rate its completions by its criteria.
+
+    Raises:
+        ConfigError: There is no check of such a name.
     """
     if suite.kind != SuiteKind.generation:
         return WITHOUT_COMPLETIONS.get(suite.kind)
     names = check_names([*suite.checks, *suite.rewards])
-    checks = names[: len(suite.checks)]
-    whole = [ALL_CHECKS] if checks else []
-    parts = [f"{name}{PARTS}" for name in checks]
-    rated = [f"{criterion.name}/{judge}" for criterion in suite.rubric for judge in judges]
+    whole = [ALL_CHECKS] if suite.checks else []
+    parts = [
+        f"{name}{PARTS}"
+        for index, (name, check) in enumerate(zip(names, suite.checks, strict=False))
+        if has_parts(check.name, where=f"suite {suite.name}: checks[{index}]")
+    ]
+    rated = [f"{criterion.name}/{rater}" for criterion in suite.rubric for rater in raters]
     return [*whole, *names, *parts, FINISHED, *(WIN_RATE + judge for judge in judges), *rated]
 
 
-def reported_names(suite: SuiteConfig, judges: Sequence[str]) -> list[str] | None:
+def reported_names(suite: SuiteConfig, judges: Sequence[str], raters: Sequence[str]) -> list[str] | None:
     """Return every metric of a suite, also those of which nobody can say whether more is better."""
-    names = metric_names(suite, judges)
+    names = metric_names(suite, judges, raters)
     return [*names, COMPLETION_TOKENS] if names and suite.kind is SuiteKind.generation else names

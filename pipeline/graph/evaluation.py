@@ -8,10 +8,11 @@ from dataclasses import replace
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.gates import WIN_RATE, gate_problems, waiver_problems
-from pipeline.config.judges import JudgeConfig, judges_asked
+from pipeline.config.judges import JudgeConfig
 from pipeline.config.paths import find_file
 from pipeline.config.root import EVALUATE, Config
 from pipeline.config.suggestions import near_miss
+from pipeline.errors import ConfigError
 from pipeline.evaluation.metric_names import metric_names, reported_names
 from pipeline.graph.chain import Wiring
 from pipeline.graph.costing import costs_node
@@ -33,7 +34,7 @@ def evaluation_nodes(
     without = bool(own) and all(own)  # then no suite asks for a data set
     dataset = wiring.sources(EVALUATE, replace(consumed, optional=without))
     policies = evaluated_policies(wiring)
-    problems.extend(_problems(config, policies, suites, judges))
+    problems.extend(_problems(config, policies, suites))
     limited = {name: _limited(suite, config.evaluate.limit) for name, suite in suites.items()}
     samples = [
         _benchmark_node(stages["benchmark"], policy, suite)
@@ -51,6 +52,7 @@ def evaluation_nodes(
                 for name in limited}  # fmt: skip
     for suite in limited.values():
         judging.add_suite(suite, by_suite[suite.name])
+    problems.extend(_metric_problems(config, list(policies), limited, judging))
     costs = costs_node(wiring, policies, limited, samples)
     sealed = {name: replace(source, label=name) for name, policy in policies.items() for source in policy.source}
     report = Node(
@@ -81,12 +83,7 @@ def evaluation_nodes(
     return [*samples, *judging.nodes, *([costs] if costs else []), report]
 
 
-def _problems(
-    config: Config,
-    policies: Mapping[str, EvaluatedPolicy],
-    suites: Mapping[str, SuiteConfig],
-    judges: Mapping[str, JudgeConfig],
-) -> list[str]:
+def _problems(config: Config, policies: Mapping[str, EvaluatedPolicy], suites: Mapping[str, SuiteConfig]) -> list[str]:
     """Return a line for everything that `evaluate` asks for and that cannot be measured."""
     problems = likelihood_problems(policies, suites)
     if config.evaluate.baseline not in policies:
@@ -96,18 +93,26 @@ def _problems(
         )
     if not suites:
         problems.append("evaluate.suites: none is named. Write `evaluate.suites=[NAME]`, a file of configs/suite/.")
-    asked = {name: judges_asked([*suite.judges, *config.evaluate.judges], judges) for name, suite in suites.items()}
-    known = {name: metric_names(suite, asked[name]) for name, suite in suites.items()}
-    for name, gate in config.evaluate.gates.items():
-        problems.extend(gate_problems(name, gate, config.evaluate.baseline, list(policies), known))
     problems.extend(waiver_problems(config.evaluate.waivers, list(config.evaluate.gates)))
+    return problems
+
+
+def _metric_problems(
+    config: Config, policies: Sequence[str], suites: Mapping[str, SuiteConfig], judging: Judging
+) -> Iterator[str]:
+    """Yield a line for every gate and every objective that is about a metric which no suite will have."""
+    try:
+        known = {name: metric_names(suite, *judging.judges_of(suite)) for name, suite in suites.items()}
+    except ConfigError:  # a check that does not exist, which has been told
+        return
+    for name, gate in config.evaluate.gates.items():
+        yield from gate_problems(name, gate, config.evaluate.baseline, policies, known)
     for number, objective in enumerate(config.objective):
         place, _, metric = objective.metric.partition("/")
         if place in suites and not (metric and place in config.stages):  # else it is a metric of training
             key = f"objective[{number}].metric={objective.metric}"
-            names = reported_names(suites[place], asked[place])
-            problems.extend(_objective_problems(key, metric, names, list(policies), config.evaluate.baseline))
-    return problems
+            names = reported_names(suites[place], *judging.judges_of(suites[place]))
+            yield from _objective_problems(key, metric, names, policies, config.evaluate.baseline)
 
 
 def _objective_problems(

@@ -87,6 +87,19 @@ class Judging:
         if judge is not None:
             self._add_scorecard(name, judge, suite)
 
+    def judges_of(self, suite: SuiteConfig) -> tuple[list[str], list[str]]:
+        """Return who compares or scores the completions of a suite, and who rates them by its criteria.
+
+        One that could not be built counts: that has been told, and what it would have said is no further mistake.
+        """
+        asked = judges_asked([*suite.judges, *self.wiring.config.evaluate.judges], self.judges)
+
+        def among(entries: Sequence[_Entry]) -> list[str]:
+            heard = {entry.params["judge"] for entry in entries if entry.params["suite"] == suite.name}
+            return [name for name in asked if name in heard or self._built.get(name) is None]
+
+        return among(self._verdicts), among(self._ratings)
+
     def sources(self) -> dict[str, tuple[Source, ...]]:
         """Return what the report reads of all this; nothing without judges, so that such a report stays as it was."""
         if not self._verdicts and not self._ratings:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.locks import exclusive_lock
-from pipeline.artifacts.temporary import this_machine
+from pipeline.artifacts.temporary import machine_since_its_start
 from pipeline.errors import TrackingError
 from pipeline.tracking.mirror import UPLOAD_BYTES_PER_SECOND, MirrorFailed, MirrorProcess, client_environment
 from pipeline.tracking.mirrored import CLIENT_FOLDER, SPEC_SUFFIX, MirroredRun
@@ -83,10 +83,13 @@ def sync(outputs: Path, *, say: Callable[[str], None] = print, seconds: float = 
 
 
 def _is_running(run: MirroredRun, outputs: Path) -> bool:
-    """Whether a run goes on. Processes of another machine cannot be asked, so their record is looked at."""
+    """Whether a run goes on.
+
+    The number of a process means nothing on another machine, nor here since it was started anew: then the record tells.
+    """
     if run.exit_code is not None:
         return False
-    if run.machine == this_machine()[0]:
+    if run.machine == machine_since_its_start():
         return _is_alive(run.pid)
     record = outputs / run.record
     touched = record.stat().st_mtime if record.exists() else run.started

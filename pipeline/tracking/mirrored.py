@@ -38,7 +38,7 @@ class MirroredRun:
     pid: int
     started: float  # seconds since 1970; producers are delivered before their consumers
     mode: str  # "online" or "offline"
-    machine: str = ""  # that the process runs on, as `this_machine` names it
+    machine: str = ""  # that the process runs on, as `machine_since_its_start` names it
     written: str | None = None  # written.jsonl, likewise
     registry: str | None = None  # where artifacts that passed are linked to
     registered: list[dict[str, Any]] = field(default_factory=list)  # these, described by `describe`

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts.temporary import this_machine
+from pipeline.artifacts.temporary import machine_since_its_start
 from pipeline.config.shared import TrackingConfig, TrackingMode
 from pipeline.runtime.environment import SOURCE_ROOT, environment, source_difference
 from pipeline.tracking.mirror import MirrorFailed, MirrorProcess
@@ -152,7 +152,7 @@ class TrackingSession:
             run_folder=relative(self.run_folder, self.outputs), record=relative(work.metrics, self.outputs),
             written=relative(work.written, self.outputs), registry=self.config.registry,
             source_diff=self._source_diff,
-            pid=os.getpid(), machine=this_machine()[0], started=time.time(), mode=str(self.decision),
+            pid=os.getpid(), machine=machine_since_its_start(), started=time.time(), mode=str(self.decision),
         )  # fmt: skip
 
     def _invocation(self) -> dict[str, Any]:

@@ -196,7 +196,7 @@ def test_what_is_wrong_with_a_gate_is_told_before_anything_runs() -> None:
     def problems(gate: GateConfig) -> str:
         return "\n".join(gate_problems("g", gate, "base", ["base", "new"], suites))
 
-    suites = {"form": metric_names(FORM, ["llm"]), "harness": None}
+    suites = {"form": metric_names(FORM, ["llm"], []), "harness": None}
     assert problems(not_worse()) == ""
     assert problems(better(metric="win_rate/llm")) == ""
     assert problems(GateConfig(suite="harness", metric="acc", margin=0.1)) == ""

@@ -153,7 +153,7 @@ def test_a_reward_is_a_metric_with_a_mean_of_its_own() -> None:
     assert find(report, "word_count", "base")["estimate"] == pytest.approx((0 - 0.5) / 2)
     entry = next(e for e in report["metrics"] if e["metric"] == "word_count" and e["baseline"] == "base")
     assert (entry["estimate"], entry["unit"], entry["higher_is_better"]) == (pytest.approx(0.0), "score", True)
-    assert metric_names(suite, [])[:5] == names[:5]
+    assert metric_names(suite, [], [])[:5] == names[:5]
     # Of a policy that learned from votes it is asked beside the primary metric; of one that imitates it is not.
     assert [entry["metric"] for entry in report["headline"]["verdicts"]] == ["all_checks"]
     voted = build_report(samples, {"form": suite}, EVALUATE, {"taught_by": {"tuned": ["comparisons"]}})

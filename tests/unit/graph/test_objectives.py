@@ -133,13 +133,16 @@ def test_a_stage_that_did_not_run_is_named(made: dict[str, Artifact]) -> None:
 
 def problems(*metrics: str) -> list[str]:
     """Ask for objectives of a run with one suite that two judges judge, of which one is a panel."""
+    checks = [*(CheckConfig(name="max_words", params={"limit": n}) for n in (5, 9)), CheckConfig(name="instructions")]
     suite = SuiteConfig(
         name="style", kind=SuiteKind.generation, judges=["panel"],
-        checks=[CheckConfig(name="max_words", params={"limit": n}) for n in (5, 9)], rewards=[CheckConfig(name="tone")],
+        checks=checks,
+        rewards=[CheckConfig(name="tone")],
         rubric=[CriterionConfig(name="helpful", description="Does it help?")],
     )  # fmt: skip
     suites = {"style": suite, "fit": SuiteConfig(name="fit", kind=SuiteKind.likelihood),
-              "task": SuiteConfig(name="task", kind=SuiteKind.lm_eval, task="arc")}  # fmt: skip
+              "task": SuiteConfig(name="task", kind=SuiteKind.lm_eval, task="arc"),
+              "bare": SuiteConfig(name="bare", kind=SuiteKind.generation)}  # fmt: skip
     panel = JudgeConfig(name="panel", kind="panel", members=["short"])
     others = [JudgeConfig(name="short", kind="rule"), JudgeConfig(name="base", kind="local")]
     judges = {judge.name: judge for judge in (panel, *others)}
@@ -153,8 +156,8 @@ def problems(*metrics: str) -> list[str]:
 
 def test_every_metric_of_a_suite_may_be_an_objective() -> None:
     named = [
-        "all_checks", "max_words_1", "max_words_2", "max_words_1_parts", "tone", "finished", "completion_tokens",
-        "win_rate/panel", "win_rate/short", "win_rate/base", "helpful/base", "helpful/panel",
+        "all_checks", "max_words_1", "max_words_2", "instructions", "instructions_parts", "tone", "finished",
+        "completion_tokens", "win_rate/panel", "win_rate/short", "win_rate/base", "helpful/base",
     ]  # fmt: skip
     asked = [f"style/{name}{policy}" for name in named for policy in ("", "/sft")]
     assert problems(*asked, "style/all_checks/base", "style/helpful/base/base") == []
@@ -171,6 +174,10 @@ def test_every_metric_of_a_suite_may_be_an_objective() -> None:
         ("style/all_checks/dpo", "METRIC/POLICY is that of one policy (base, sft)"),
         ("style/win_rate/short/base", "no such metric"),  # it is what the others are compared with
         ("style/win_rate", "no such metric"),
+        ("style/max_words_1_parts", "no such metric"),  # a check that asks one thing has no parts
+        ("style/helpful/short", "no such metric"),  # a rule compares, and rates by no criterion
+        ("style/helpful/panel/sft", "no such metric"),
+        ("bare/win_rate/short", "no such metric"),  # it counts a suite's checks, and this one has none
         ("style", "no such metric"),
         ("fit/completion_tokens", "Metrics: bits_per_byte, nats_per_token; METRIC"),
     ],

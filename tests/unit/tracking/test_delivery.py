@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts.temporary import this_machine
+from pipeline.artifacts.temporary import machine_since_its_start
 from pipeline.tracking import delivery
 from pipeline.tracking.delivery import Delivery, sync
 from pipeline.tracking.mirrored import MirroredRun
@@ -64,18 +64,21 @@ def write(outputs: Path, name: str, *, silent: float, **facts: Any) -> None:
 def test_what_still_runs_is_not_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: int) -> None:
     monkeypatch.setattr(delivery, "_Courier", Courier)
     monkeypatch.setattr(delivery, "_require_server", lambda: None)
-    here = this_machine()[0]
-    # The number of a process means nothing on another machine, whether one of that number lives here or not.
+    here = machine_since_its_start()
+    before = f"{here.partition('-')[0]}-another"  # this machine before it was started anew
+    # The number of a process means nothing elsewhere or from before, whether one of that number lives here or not.
     write(tmp_path, "elsewhere-writes", silent=60, machine=ELSEWHERE, pid=dead)
     write(tmp_path, "elsewhere-silent", silent=3700, machine=ELSEWHERE)
     write(tmp_path, "elsewhere-ended", silent=60, machine=ELSEWHERE, exit_code=0)
     write(tmp_path, "here-died", silent=60, machine=here, pid=dead)
     write(tmp_path, "here-lives", silent=3700, machine=here)
     write(tmp_path, "here-ended", silent=60, machine=here, exit_code=0)
+    write(tmp_path, "before-silent", silent=3700, machine=before)
     states = {entry.run_id: entry.state for entry in sync(tmp_path)}
     assert states == {
         "elsewhere-writes": "still running", "elsewhere-silent": "delivered", "elsewhere-ended": "delivered",
         "here-died": "delivered", "here-lives": "still running", "here-ended": "delivered",
+        "before-silent": "delivered",
     }  # fmt: skip
     assert sorted(Courier.given) == sorted(name for name, state in states.items() if state == "delivered")
 
