@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from curating import DEMONSTRATIONS, Bench, digests, everything, pair, told
 
 from pipeline.config.data import Engine, FilterConfig, SourceConfig
 from pipeline.data.curation import plan
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 
 pytestmark = [
     pytest.mark.integration,
@@ -52,3 +54,19 @@ def test_a_run_that_stops_while_rows_are_written_leaves_nothing(
     with pytest.raises(DataError, match="100 of 500 rows"):
         bench.curate(source, engine=Engine.ray, num_workers=1, max_quarantined_fraction=0.1)
     assert [path for path in tmp_path.glob("work-*/*")] == [path for path in tmp_path.glob("made-*/**/*")] == []
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:  # bound, and nothing listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        source = bench.source("a", [pair("Question?", "An answer.")])
+        for given in (address, f"ray://{address}"):
+            monkeypatch.setenv("RAY_ADDRESS", given)
+            began = time.monotonic()
+            with pytest.raises(ConfigError, match=f"no cluster answers under RAY_ADDRESS={given} .*refused"):
+                bench.curate(source, engine=Engine.ray, num_workers=1)
+            assert time.monotonic() - began < 60  # Ray itself asks for minutes
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:many")
+    with pytest.raises(ConfigError, match="RAY_ADDRESS=127.0.0.1:many"):
+        bench.curate(source, engine=Engine.ray, num_workers=1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from pipeline.config.data import Engine
 from pipeline.errors import ConfigError, DataError
@@ -17,6 +19,7 @@ from pipeline.errors import ConfigError, DataError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 SMALL_BYTES = 20 << 20  # of all sources; starting processes takes longer than reading these
+ANSWER_SECONDS = 10.0  # in which a cluster must take a connection
 
 
 class Executor(Protocol):
@@ -151,7 +154,10 @@ def _ray(num_workers: int | None) -> Iterator[OnRay]:
         raise ConfigError("curate.engine=ray needs Ray: pip install finetune-pipeline[ray]") from error
     started_here = not ray.is_initialized()
     if started_here:
-        own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": num_workers, "include_dashboard": False}
+        address = os.environ.get("RAY_ADDRESS")
+        if address:
+            _require_answer(address)
+        own = {} if address else {"num_cpus": num_workers, "include_dashboard": False}
         try:
             ray.init(log_to_driver=False, logging_level="ERROR", **own)
         except Exception as error:  # Ray raises this very class where a node of its own does not come up in time
@@ -167,3 +173,21 @@ def _ray(num_workers: int | None) -> Iterator[OnRay]:
         executor.stop()
         if started_here:
             ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Refuse the address of a cluster at which nothing listens: Ray itself goes on asking there for minutes.
+
+    Raises:
+        ConfigError: Nothing listens there.
+    """
+    place = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        if place.hostname is None or place.port is None:  # `auto`, `local`: Ray finds those by itself
+            return
+        socket.create_connection((place.hostname, place.port), timeout=ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:  # a ValueError is a port that is none
+        raise ConfigError(
+            f"curate.engine=ray: no cluster answers under RAY_ADDRESS={address} ({error}). Start it, correct the "
+            "address, unset RAY_ADDRESS to start one here, or leave curate.engine at local."
+        ) from error
