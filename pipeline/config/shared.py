@@ -71,7 +71,7 @@ class ModelConfig:
 
     source: ModelSource = ModelSource.embedded
     id: str = MISSING  # hub id or folder; for the embedded model its name
-    revision: str | None = None  # hub commit or tag; null is the newest one in the local cache or on the hub
+    revision: str | None = None  # hub commit, tag or branch; null is `main`. The local cache is used where it has it
     dtype: DType = DType.auto
     attention: Attention = option(Attention.sdpa)
     quantization: Quantization = Quantization.none

@@ -111,7 +111,7 @@ def _source_problems(config: Config) -> Iterator[str]:
 
 
 def _unused_problems(data: DataConfig) -> Iterator[str]:
-    """Yield a line for `data.path` or `data.limit` where no source takes it: what was asked for would not happen."""
+    """Yield a line for what of `data` no source takes: what was asked for would not happen."""
     if data.path and not any(data.path in source.path for source in data.sources):
         yield (
             f"data.path={data.path}: data={data.name} has files of its own and does not read it. For a file of yours "
@@ -122,6 +122,8 @@ def _unused_problems(data: DataConfig) -> Iterator[str]:
             f"data.limit={data.limit}: no source of data={data.name} takes it. Write `limit: ${{data.limit}}` at its "
             f"sources in data/{data.name}.yaml, or `limit` in each."
         )
+    if data.revision is not None and not any(source.revision == data.revision for source in data.sources):
+        yield f"data.revision={data.revision}: no source of data={data.name} takes it. It is of data sets of the hub."
 
 
 def _stage_problems(config: Config) -> Iterator[str]:

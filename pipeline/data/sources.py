@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.artifacts.hub import Wanted, explain, hub_errors
 from pipeline.config.data import DataConfig, SourceConfig, SourceFormat
 from pipeline.config.paths import find_file
 from pipeline.data.readers import read_file
@@ -16,6 +18,8 @@ from pipeline.errors import DataError
 
 if TYPE_CHECKING:
     from pipeline.artifacts.hashing import FileHashes
+
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def source_path(source: SourceConfig, key: str) -> Path:
@@ -110,20 +114,63 @@ def _refuse_links_out(folder: Path, key: str) -> None:
 
 def _read_hub(source: SourceConfig, key: str) -> Iterator[Record]:
     """Read a data set of the hub, or a folder laid out like one, through `datasets`."""
-    _refuse_links_out(Path(source.path).expanduser(), key)
+    folder = Path(source.path).expanduser()
+    is_local = folder.is_dir()
+    if not is_local and (source.path.startswith((".", "/", "~")) or source.path.count("/") > 1):
+        raise DataError(f"{key}.path names the folder {source.path}, which does not exist. Correct it.")
+    _refuse_links_out(folder, key)
     import datasets
 
+    wanted = Wanted(
+        kind="data set", id=source.path, revision=source.revision, id_key=f"{key}.path", revision_key=f"{key}.revision"
+    )
     try:
-        rows = datasets.load_dataset(
-            source.path, name=source.subset, split=source.hub_split, revision=source.revision, streaming=False
-        )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        offline = " The hub is off limits here: HF_HUB_OFFLINE is set." if datasets.config.HF_HUB_OFFLINE else ""
-        raise DataError(
-            f"{key}: the hub data set {source.path!r} (subset {source.subset}, split {source.hub_split}, revision "
-            f"{source.revision}) cannot be loaded: {error}.{offline} Check id, subset, `hub_split` and the network."
-        ) from error
+        commit = None if source.revision is None or is_local else _commit(source.path, source.revision)
+        place = str(folder) if is_local else source.path
+        builder = datasets.load_dataset_builder(place, name=source.subset, revision=commit)
+        # Where the hub does not answer, `datasets` takes what it last cached of the data set, whatever was asked for.
+        if commit not in (None, builder.hash):
+            raise DataError(
+                f"{key}: the hub cannot be asked for {wanted}, and the cache of `datasets` holds {builder.hash}. Run "
+                f"the command where the hub can be reached, or set `{key}.revision` to what is cached."
+            )
+        builder.download_and_prepare()
+        rows = builder.as_dataset(split=source.hub_split)
+    except (datasets.exceptions.DatasetsError, ValueError, RuntimeError, *hub_errors()) as error:
+        raise DataError(f"{key}: {_reason(error, source, wanted)}") from error
     for number, row in enumerate(rows, start=1):
         fields: dict[str, Any] = dict(row)
         raw = json.dumps(fields, ensure_ascii=True, default=str).encode()
         yield Record(line=number, offset=None, raw=raw, fields=fields)
+
+
+def _commit(name: str, revision: str) -> str:
+    """Return the commit that a revision names: the hub is asked as `datasets` asks it, which the cache remembers."""
+    if COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        card = hf_hub_download(name, "README.md", repo_type="dataset", revision=revision)
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        return str(HfApi().dataset_info(name, revision=revision).sha)
+    return Path(card).parent.name
+
+
+def _reason(error: Exception, source: SourceConfig, wanted: Wanted) -> str:
+    """Say why a data set was not to be had: a refusal of the hub, or what `datasets` finds wrong with its files."""
+    import datasets
+
+    is_about_files = isinstance(error, datasets.exceptions.DatasetsError)
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError) or (
+        isinstance(error, hub_errors()) and not is_about_files
+    ):
+        return explain(error, wanted)
+    told = " ".join(f"{error} {error.__cause__ or ''}".split()).rstrip(".")
+    return (
+        f"{wanted} cannot be loaded (subset {source.subset}, split {source.hub_split}): {told}. "
+        "Check `subset` and `hub_split`; only data files are read (JSON, CSV, Parquet, text), and no script is run."
+    )

@@ -216,7 +216,8 @@ def _parents(node: Node, inputs: Mapping[str, Sequence[Artifact]]) -> list[Paren
 def _base_facts(base: BaseModel | None) -> dict[str, Any] | None:
     if base is None:
         return None
-    return {"name": base.name, "digest": base.digest, "tokenizer_digest": base.tokenizer_digest}
+    facts = {"name": base.name, "digest": base.digest, "tokenizer_digest": base.tokenizer_digest}
+    return facts if base.commit is None else {**facts, "commit": base.commit}
 
 
 def line(name: str, state: str, rest: str) -> str:

@@ -174,6 +174,21 @@ def test_what_no_source_takes_is_refused_with_what_to_write(tmp_path: Path) -> N
     [problem] = composed(*chosen, "data.limit=5").problems
     assert problem.startswith("data.limit=5:")
     assert "`limit: ${data.limit}`" in problem
+    [problem] = composed(*chosen, "data.revision=v1").problems
+    assert problem.startswith("data.revision=v1:")
+
+
+def test_a_data_set_of_the_hub_is_pinned_by_one_key() -> None:
+    pinned = composed("+experiment=curate", "data=hub", "data.path=tiny/set", "data.revision=v1", "data.limit=5")
+    assert pinned.problems == []
+    [source] = pinned.config.data.sources
+    assert (source.path, source.revision, source.limit) == ("tiny/set", "v1", 5)
+    [source] = composed("+experiment=curate", "data=hub", "data.path=tiny/set").config.data.sources
+    assert source.revision is None
+    with_subset = "data.sources=[{table: demonstrations, path: '${data.path}', format: hub, subset: main}]"
+    loaded = composed("+experiment=curate", "data=hub", "data.path=tiny/set", with_subset)
+    assert loaded.problems == []
+    assert (loaded.config.data.sources[0].path, loaded.config.data.sources[0].subset) == ("tiny/set", "main")
 
 
 def test_missing_values_are_listed_with_what_to_write() -> None:
