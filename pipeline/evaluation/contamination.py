@@ -138,13 +138,16 @@ def _prompts(samples: Sequence[PolicySamples], suite: str) -> dict[str, Sequence
 def _clean(
     samples: Sequence[PolicySamples], suite: SuiteConfig, evaluate: EvaluateConfig, hits: set[str]
 ) -> list[dict[str, Any]]:
-    """Return the primary metric of every policy on the items that are not contaminated; nothing where none is left."""
+    """Return the primary metric of every policy on the items that are not contaminated.
+
+    Nothing where none of these has a result from every policy.
+    """
     kept = [
         replace(entry, rows=[row for row in entry.rows if row.id not in hits])
         for entry in samples
         if entry.suite == suite.name
     ]
-    if not any(row.unscored is None for entry in kept for row in entry.rows):
+    if not set.intersection(*({row.id for row in entry.rows if row.unscored is None} for entry in kept)):
         return []
     (joined,) = join(kept, {suite.name: suite}, evaluate)
     return estimates(joined, measure(joined)[:1], evaluate.confidence)

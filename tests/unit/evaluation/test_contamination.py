@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ def asked(content: str, *before: Message) -> list[Message]:
 
 def row(name: str, prompt: str, *others: str) -> TrainedRow:
     return TrainedRow(id=name, prompt_hash=prompt_hash(asked(prompt)), texts=[prompt, *others])
+
+
+def without(sample: Any) -> Any:
+    """The same item without a result."""
+    return replace(sample, completion="", finish_reason=None, unscored="overlength")
 
 
 LONG, SHORT, TINY = text(1), text(2, 9), text(3, 5)
@@ -84,6 +90,11 @@ def test_train_rows_of_a_data_set_and_the_score_without_what_was_found(tmp_path:
         ("tuned", None): ("all_checks", 0.5, 2),  # all of the gain stood in the train rows
         ("tuned", "base"): ("all_checks", 0.0, 2),
     }
+    # Each policy lacks another of the clean ones: nothing can be compared, and what was found is told all the same.
+    apart = [replace(entry, rows=[without(row) if row.id == lacking else row for row in entry.rows])
+             for entry, lacking in ((base, "c"), (tuned, "d"))]  # fmt: skip
+    (entry,) = contamination(apart, {"form": FORM}, EVALUATE, folder, "the data set")
+    assert (entry["ids"], entry["clean"]) == (["a", "b"], [])
     other = Bench(tmp_path / "other")
     other.folder.mkdir()
     unrelated = other.curate(other.source("d", [pair(text(60))]), test_fraction=0.0, validation_fraction=0.0).folder
