@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.artifacts.artifact import content_digest
 from pipeline.artifacts.manifest import ArtifactKind, Manifest, Parent
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Artifact, Provenance, Store
@@ -186,8 +187,14 @@ def test_sealing_the_same_content_twice_keeps_the_first_folder(store: Store) -> 
 
 def test_timings_do_not_move_the_content_digest(store: Store) -> None:
     first = seal(store).manifest
-    files = dict(first.files)
-    files["costs.json"] = replace(files["costs.json"], sha256="f" * 64)
+    record = first.files["costs.json"]
+    for name in ("costs.json", "metrics.jsonl", "written.jsonl"):  # what tells of the course of a run, and no result
+        files = {**first.files, name: replace(record, sha256="f" * 64)}
+        assert content_digest(files) == first.content_digest
+    for name in ("adapter/adapter.safetensors", "adapter/costs.json", "report.json"):
+        files = {**first.files, name: replace(record, sha256="f" * 64)}
+        assert content_digest(files) != first.content_digest
+    files = {**first.files, "costs.json": replace(record, sha256="f" * 64)}
     assert Artifact(store.open("sft-").path, replace(first, files=files)).problems() == [
         "costs.json has another SHA-256 than when it was sealed"
     ]
@@ -233,9 +240,13 @@ def test_work_is_remembered_and_staging_is_not(store: Store) -> None:
     assert list(again.staging.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["weights.bin", "state.PT", "rng.pkl", "rows.npy", "manifest.json"])
+UNSEALABLE = ("weights.bin", "state.PT", "state.pth", "last.ckpt", "rng.pkl", "rng.pickle", "tree.joblib", "rows.npy")
+
+
+@pytest.mark.parametrize("name", [*UNSEALABLE, "rows.npz", "deep/rng.pkl", "manifest.json"])
 def test_formats_that_can_hold_code_are_not_sealed(store: Store, name: str) -> None:
     work = store.work("sft", FINGERPRINT)
+    (work.staging / name).parent.mkdir(exist_ok=True)
     (work.staging / name).write_text("x")
     with pytest.raises(ValueError, match=f"must not be sealed.*{name}"):
         store.seal(
@@ -243,6 +254,17 @@ def test_formats_that_can_hold_code_are_not_sealed(store: Store, name: str) -> N
             outcome=StageOutcome(parts={}),
         )  # fmt: skip
     assert store.artifacts() == []
+
+
+def test_a_link_is_not_sealed(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("x")
+    work = store.work("sft", FINGERPRINT)
+    (work.staging / "weights.safetensors").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"must not be sealed.*weights\.safetensors"):
+        store.seal(
+            work, kind=ArtifactKind.policy, stage="sft", version=1, fingerprint=FINGERPRINT, parents=[], config={},
+            outcome=StageOutcome(parts={}),
+        )  # fmt: skip
 
 
 def test_an_empty_result_is_not_sealed(store: Store) -> None:

@@ -99,6 +99,10 @@ def test_what_would_decide_is_stated() -> None:
         "the interval holds 3 points worse; 200 items find a difference of 7.15 points with 80% power, "
         "and about 1,136 items would decide"
     )
+    # Of two gates each must be found at half the level, so that it takes a larger difference: z at 1 - 0.025 / 2.
+    rows = [row(-0.05, 0.05), row(-0.05, 0.05, metric="regex")]
+    first, _ = decide_gates({"a": not_worse(), "b": not_worse(metric="regex")}, report(), rows)
+    assert first["minimum_detectable"] == pytest.approx((2.241403 + 0.841621) * error, rel=1e-4)
     # Enough to show equality, and undecided all the same: the distance of what was measured decides.
     close = decide(not_worse(), row(-0.035, -0.015 + 0.02))
     assert close["items_needed"] > 200
@@ -170,6 +174,43 @@ def test_contamination_is_counted_and_its_absence_is_not_a_pass() -> None:
     assert decide(clean, contamination=[found])["outcome"] == "FAIL"
     assert decide(clean, contamination=[found | {"contaminated": 0}])["outcome"] == "PASS"
     assert decide(clean)["outcome"] == "INCONCLUSIVE"
+
+
+def test_what_is_counted_is_what_the_gate_names_and_of_that_the_worst() -> None:
+    counts = [
+        {"suite": suite, "policy": policy, "items": 200, "unscored": unscored}
+        for suite, policy, unscored in (
+            ("form", "new", {}), ("form", "base", {"overlength": 12, "error": 8}), ("other", "new", {"error": 30}),
+        )
+    ]  # fmt: skip
+    measured = {
+        "contamination": [{"suite": name, "items": 200, "contaminated": number}
+                          for name, number in (("form", 3), ("other", 0), ("last", 1))],
+        "counts": counts,
+        "win_rates": [{"suite": "form", "judge": "llm", "policy": "newer", "opponent": "base", "n": 150,
+                       "unscored": {"timeout": 50}}],
+        "judges": [{"name": name, "suite": suite, "qualified": qualified, "reasons": []}
+                   for name, suite, qualified
+                   in (("llm", "form", True), ("llm", "other", False), ("rule", None, True))],
+    }  # fmt: skip
+
+    def counted(metric: str, **names: Any) -> tuple[str, float]:
+        decided = decide(GateConfig(metric=metric, **{"kind": GateKind.at_most, "bound": 0.02} | names), **measured)
+        return decided["outcome"], decided["estimate"]
+
+    assert counted("contaminated_items", bound=2.0) == ("FAIL", 3.0)
+    assert counted("contaminated_items", bound=2.0, suite="last") == ("PASS", 1.0)
+    assert counted("contaminated_items", bound=2.0, suite="other") == ("PASS", 0.0)
+    assert counted("unscored_share") == ("FAIL", 0.25)
+    assert counted("unscored_share", policy="new") == ("FAIL", 0.15)
+    assert counted("unscored_share", policy="base") == ("FAIL", 0.1)
+    assert counted("unscored_share", suite="other") == ("FAIL", 0.15)
+    assert counted("unscored_share", suite="form", policy="new") == ("PASS", 0.0)
+    qualified = {"kind": GateKind.at_least, "bound": 1.0}
+    assert counted("judge_qualified/llm", **qualified) == ("FAIL", 0.0)
+    assert counted("judge_qualified/llm", suite="form", **qualified) == ("PASS", 1.0)
+    assert counted("judge_qualified/llm", suite="other", **qualified) == ("FAIL", 0.0)
+    assert counted("judge_qualified/rule", suite="other", **qualified) == ("PASS", 1.0)
 
 
 @pytest.mark.parametrize(

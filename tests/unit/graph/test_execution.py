@@ -73,6 +73,15 @@ def test_a_hyperparameter_reruns_what_depends_on_it_and_says_so(chain: Chain) ->
     assert ran(chain.run()) == []  # back again: both results are kept
 
 
+def test_each_of_several_inputs_counts(chain: Chain) -> None:
+    """The report reads the samples of two policies, of which the one that changes comes first."""
+    config = chain.config()
+    config.inputs.evaluate.policy = ["sft", "base"]
+    chain.run(config)
+    config.sft.optimizer.learning_rate = 1e-4
+    assert ran(chain.run(config)) == ["sft", "samples-answers-sft", "report"]
+
+
 def test_keys_that_do_not_affect_results_rerun_nothing(chain: Chain) -> None:
     chain.run()
     config = chain.config()

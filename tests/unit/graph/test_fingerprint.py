@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -10,14 +11,17 @@ import fake_stages
 import pytest
 from fake_stages import make_config, make_suites
 
+from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.base_model import BaseModel
 from pipeline.artifacts.hashing import FileHashes
-from pipeline.config.data import SourceConfig, TableName
+from pipeline.artifacts.manifest import ArtifactKind, Manifest
+from pipeline.config.data import FilterConfig, SourceConfig, TableName
 from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.evaluation import CheckConfig
 from pipeline.config.fields import option
 from pipeline.config.root import Config
 from pipeline.config.shared import DType, ModelConfig, ModelSource
+from pipeline.errors import ArtifactError
 from pipeline.graph.fingerprint import Surroundings, fingerprint, fingerprint_inputs, result_config, section_of
 from pipeline.graph.reasons import differences
 from pipeline.graph.spec import STAGES
@@ -170,6 +174,54 @@ def test_every_result_affecting_key_of_a_stage_is_in_its_table(tmp_path: Path) -
     for item in fields(real_config(tmp_path).sft):
         covered = any(key == f"sft.{item.name}" or key.startswith(f"sft.{item.name}.") for key in sft)
         assert covered == item.metadata.get("affects_results", True), item.name
+
+
+def test_the_version_of_a_stage_and_of_its_libraries_to_the_second_number_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(versions: str, stage: int) -> dict[str, Any]:
+        def version(name: str) -> str:
+            if name == "trl":
+                raise importlib.metadata.PackageNotFoundError(name)
+            return versions
+
+        monkeypatch.setattr(importlib.metadata, "version", version)
+        config = real_config(tmp_path)
+        nodes, _ = nodes_for(config, make_suites(), {}, {**STAGES, "sft": replace(STAGES["sft"], version=stage)})
+        node = replace(next(node for node in nodes if node.name == "sft"), inputs={})
+        around = Surroundings(config=config, hashes=FileHashes(tmp_path / "hashes.json"), base=BASE, plugins={})
+        return fingerprint_inputs(node, {}, around)
+
+    first = made("2.13.0+cpu", 7)
+    assert (first["version"], first["library torch"], first["library trl"]) == (7, "2.13", None)
+    assert differences(first, made("2.13.4", 7)) == []
+    assert differences(first, made("2.13.0", 8)) == ["version: 7 -> 8"]
+    assert "library torch: 2.13 -> 2.14" in differences(first, made("2.14.0", 7))
+
+
+def test_a_file_that_a_filter_reads_counts_for_curate(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("bad\n")
+    config = real_config(tmp_path)
+    config.curate.filters = [FilterConfig(name="toxicity", params={"words": str(words)})]
+    before = table(tmp_path, "curate", config)
+    words.write_text("bad\nworse\n")
+    assert differences(before, table(tmp_path, "curate", config)) == ["filter toxicity: words.txt changed"]
+    assert not any("words.txt" in key for key in table(tmp_path, "sft", config))
+
+
+def test_an_input_without_a_part_that_is_read_is_no_input(tmp_path: Path) -> None:
+    """Else its content would be no part of the fingerprint."""
+    config = real_config(tmp_path)
+    nodes, _ = nodes_for(config, make_suites(), {}, STAGES)
+    node = next(node for node in nodes if node.name == "sft")
+    manifest = Manifest(
+        kind=ArtifactKind.dataset, stage="curate", version=1, fingerprint="f" * 64, content_digest="c" * 64,
+        parents=[], config={}, parts={"prompts/train": "d" * 64}, files={},
+    )  # fmt: skip
+    around = Surroundings(config=config, hashes=FileHashes(tmp_path / "hashes.json"), base=BASE, plugins={})
+    with pytest.raises(ArtifactError, match=r"sft: curate-1-2 \(dataset\) has no part that matches demonstrations"):
+        fingerprint_inputs(node, {"dataset": [Artifact(tmp_path / "curate-1-2", manifest)], "policy": []}, around)
 
 
 def test_a_file_that_a_check_reads_counts_for_the_report_alone(tmp_path: Path, repository: Path) -> None:

@@ -59,6 +59,34 @@ def test_unnamed_voters_are_others_to_each_other_and_have_no_card() -> None:
     }  # fmt: skip
 
 
+def test_who_judges_a_pair_twice_is_not_one_of_the_others() -> None:
+    ballots = Ballots()
+    item = ballots.item()
+    ballots.vote(item, "AB", "ann")
+    ballots.vote(item, "AB", "ann")
+    assert card(run(ballots), "ann").agreement is None
+    ballots.vote(item, "BA", "bob")
+    assert estimates(card(run(ballots), "ann").as_dict()["agreement"]) == (0.0, 2)
+
+
+def test_what_is_asked_otherwise_is_measured_by_itself() -> None:
+    """Ann's first answers are right and her second ones are not, and over both questions she votes in a circle."""
+    ballots = Ballots()
+    item, circle = ballots.item(), ballots.item("ABC", "another question")
+    for question, (ann, bob) in {"helpful": ("AB", "AB"), "harmless": ("AB", "BA")}.items():
+        ballots.vote(item, ann, "ann", question=question)
+        ballots.vote(item, bob, "bob", question=question)
+    ballots.vote(item, "AB", gold=True, question="helpful")
+    ballots.vote(item, "BA", gold=True, question="harmless")
+    for order, question in (("AB", "helpful"), ("BC", "helpful"), ("CA", "harmless")):
+        ballots.vote(circle, order, "ann", question=question)
+    quality = run(ballots)
+    assert estimates(card(quality, "ann").as_dict()["agreement"]) == (0.5, 2)
+    assert estimates(card(quality, "ann").as_dict()["gold"]) == (0.5, 2)
+    assert estimates(card(quality, "bob").as_dict()["gold"]) == (1.0, 2)
+    assert [cycle["annotator"] for cycle in quality.as_dict()["cycles"]] == [None]  # the votes of all, not hers
+
+
 def test_known_answers() -> None:
     ballots = Ballots()
     for number in range(4):
@@ -101,9 +129,12 @@ def test_repeats_and_contradictions() -> None:
     ballots.vote(third, "AB", "ann")
     ballots.vote(item, "AB", "bob")
     ballots.vote(item, "BA", "bob", question="style")  # another question may have another answer
+    ballots.vote(other, "BA", "ann", gold=True, **old)  # a known answer that was given again contradicts nobody
+    ballots.vote(third, "AB", "ann", ratings={"A": 3.0, "B": 1.0}, **old)
+    ballots.vote(third, "AB", "ann", ratings={"A": 2.0, "B": 1.0})  # the same order, and not the same judgement
     quality = run(ballots)
     ann = card(quality, "ann")
-    assert (ann.num_votes, ann.num_repeats, ann.num_same) == (3, 3, 1)
+    assert (ann.num_votes, ann.num_repeats, ann.num_same) == (4, 4, 1)
     assert quality.as_dict()["contradictions"] == [
         {"item": item, "annotator": "ann", "candidates": sorted(ballots.items[item].candidates), "votes": ["v0", "v1"]}
     ]

@@ -85,6 +85,23 @@ def test_ratings_are_thumbs_where_thresholds_say_so(ties: str, expected: dict[st
     assert "thumbs" not in silent.counts
 
 
+def test_the_thresholds_themselves_are_good_and_bad() -> None:
+    ballots = Ballots()
+    item = ballots.item("ABCD")
+    for letter, rating in {"A": 4.0, "B": 3.0, "C": 2.0, "D": 1.0}.items():
+        ballots.rate(item, **{letter: rating})
+    result = run(ballots, min_good_rating=4.0, max_bad_rating=2.0)
+    assert labels(result) == {"A": (True, 1.0, 1), "C": (False, 1.0, 1), "D": (False, 1.0, 1)}
+    assert result.counts["completions"]["undecided"] == 1
+
+
+def test_labels_of_protected_prompts_are_told_apart() -> None:
+    ballots = Ballots()
+    thumb(ballots, ballots.item("A"), "A", 1)
+    thumb(ballots, ballots.item("A", "of the test", protected=True), "A", 0)
+    assert [(entry.row.label, entry.protected) for entry in run(ballots).unpaired] == [(True, False), (False, True)]
+
+
 def test_a_vote_on_several_completions_says_something_of_each_and_of_their_pair() -> None:
     ballots = Ballots()
     item = ballots.item("AB")
@@ -125,6 +142,21 @@ def test_reliable_annotators_weigh_more() -> None:
         letter: bool(number % 2) for number, letter in enumerate("ABCDEFGHIJKLMNOPQRST")
     }
     assert min(confidence for _, confidence, _ in weighed.values()) > 0.95
+
+
+def test_neither_counts_half_however_votes_are_joined() -> None:
+    """Three people call six completions good, six bad and six neither."""
+    ballots = Ballots()
+    item = ballots.item("ABCDEFGHIJKLMNOPQR")
+    for number, letter in enumerate("ABCDEFGHIJKLMNOPQR"):
+        for name in ("ann", "bob", "cem"):
+            ballots.rate(item, name, **{letter: (5.0, 1.0, 3.0)[number % 3]})
+    thresholds = {"min_good_rating": 4.0, "max_bad_rating": 2.0}
+    found = labels(run(ballots, aggregation=Aggregation.dawid_skene, **thresholds))
+    assert all(found[letter][:2] == (True, pytest.approx(1.0, abs=0.1)) for letter in "ADGJMP")
+    assert all(found[letter][:2] == (False, pytest.approx(1.0, abs=0.1)) for letter in "BEHKNQ")
+    # What is half to nine digits is undecided, and no row.
+    assert all(found.get(letter, (None, 0.5))[1] == pytest.approx(0.5, abs=0.1) for letter in "CFILOR")
 
 
 def test_every_vote_of_a_real_file_of_thumbs_becomes_a_row(real_data: Path) -> None:

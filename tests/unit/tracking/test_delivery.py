@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from pipeline.artifacts.temporary import machine_since_its_start
 from pipeline.tracking import delivery
 from pipeline.tracking.delivery import Delivery, sync
+from pipeline.tracking.mirror import MirrorFailed
 from pipeline.tracking.mirrored import MirroredRun
 
 ELSEWHERE = "00000000"
@@ -81,6 +83,42 @@ def test_what_still_runs_is_not_delivered(tmp_path: Path, monkeypatch: pytest.Mo
         "before-silent": "delivered",
     }  # fmt: skip
     assert sorted(Courier.given) == sorted(name for name, state in states.items() if state == "delivered")
+
+
+WHOLE = {"last_step": 4, "num_rows": 3, "artifact_digest": "d", "inputs": ["curate-1"]}
+
+
+@pytest.mark.parametrize(
+    ("found", "finished", "lacks"),
+    [
+        ({}, {}, None),
+        ({"last_step": 2}, {}, "rows after step 2 (the record ends at step 4)"),
+        ({"last_step": None}, {}, "rows after step None (the record ends at step 4)"),
+        ({"num_rows": 2}, {}, "1 of 3 rows"),  # the last one is there, and one in the middle is not
+        ({"artifact_digest": None}, {}, "the artifact sft-1, which was not committed"),
+        ({"artifact_digest": "e"}, {}, "the artifact sft-1, which was not committed"),
+        ({"inputs": []}, {}, "the link to the input curate-1"),
+        ({}, {"registered": []}, "the link from r/models to dpo-1"),
+    ],
+)
+def test_what_the_server_lacks_is_named(
+    tmp_path: Path, found: dict[str, Any], finished: dict[str, Any], lacks: str | None
+) -> None:
+    write(
+        tmp_path, "run", silent=0, output={"id": "sft-1", "bytes": 1}, inputs=[{"id": "curate-1"}],
+        registry="r/models", registered=[{"id": "dpo-1"}],
+    )  # fmt: skip
+    (path,) = tmp_path.glob("runs/*/wandb/*.run.json")
+    run = MirroredRun.load(path)
+    rows = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "validation_loss": 1.0}, {"step": 4}]
+    (tmp_path / run.record).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answers = ({"artifact_digest": "d", "registered": ["dpo-1"]} | finished, WHOLE | found)
+    if lacks is None:
+        delivery._require_arrival(run, tmp_path, *answers)
+        return
+    with pytest.raises(MirrorFailed) as failed:
+        delivery._require_arrival(run, tmp_path, *answers)
+    assert str(failed.value) == f"the server lacks {lacks}"
 
 
 def test_where_everything_still_runs_no_server_is_asked(

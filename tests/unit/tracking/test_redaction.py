@@ -17,8 +17,13 @@ SECRETS = {
     "openai": "sk-proj-abcdefghijklmnop0123456789",
     "github": "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
     "github fine-grained": "github_pat_11ABCDEFG0abcdefghijkl_mnopqrstuvwxyz",
+    "gitlab": "glpat" + "-abcdefghij0123456789",
+    "google": "AIza" + "SyA-abcdefghijklmnopqrstuvwxyz_0123",
     "aws": "AKIAIOSFODNN7EXAMPLE",
+    "aws for a while": "ASIAIOSFODNN7EXAMPLE",
     "wandb": HEX40,
+    "wandb of today": "wandb_v1_" + "AbCdEfGhIjKlMnOpQrStUv",
+    "old hugging face": "api_org_" + "AbCdEfGhIjKlMnOpQrSt",
     "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl",
     "slack": "xoxb-123456789012-abcdefghij",
     "private key": "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE KEY-----",
@@ -70,7 +75,9 @@ def test_names(name: str, expected: bool) -> None:
 
 def test_a_value_with_a_secret_name_goes_and_numbers_stay() -> None:
     config = {"api_key": "short", "token": 5, "password": None, "secret": "env:MY_SECRET", "max_tokens": 10}
+    config |= {"hub_token": "${oc.env:HF_TOKEN}", "auth": "see env:MY_SECRET"}
     expected = {"api_key": "[redacted]", "token": 5, "password": None, "secret": "env:MY_SECRET", "max_tokens": 10}
+    expected |= {"hub_token": "${oc.env:HF_TOKEN}", "auth": "[redacted]"}
     assert Redactor({}).value(config) == expected
     assert config["api_key"] == "short", "the caller's own value is not changed"
 

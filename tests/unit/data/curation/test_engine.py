@@ -142,6 +142,7 @@ def test_too_many_bad_rows_stop_the_run_and_the_first_five_are_named(bench: Benc
     assert [f"a.jsonl:{line}  E_JSON" in message for line in (95, 99, 100)] == [True, True, False]
     assert len(bench.bad) == 6  # all were handed over before the run stopped
     assert bench.curate(source, max_quarantined_fraction=0.06).accounts[0].accepted == 94
+    assert len(bench.bad) == 12  # of a run that goes on each is told once, too
 
 
 def test_an_account_that_does_not_add_up_is_an_error() -> None:

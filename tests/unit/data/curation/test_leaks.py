@@ -6,7 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
-from curating import COMPARISONS, DEMONSTRATIONS, HALVES, PROMPTS, Bench, Made, changed, pair, prompt_in, text, versus
+from curating import (
+    COMPARISONS,
+    DEMONSTRATIONS,
+    HALVES,
+    PROMPTS,
+    Bench,
+    Made,
+    changed,
+    pair,
+    place,
+    prompt_in,
+    text,
+    versus,
+)
 
 from pipeline.config.data import DecontaminationConfig, NearDuplicatesConfig, SourceConfig, SourceSplit
 
@@ -66,6 +79,15 @@ def test_each_rule_finds_what_it_says(bench: Bench) -> None:
     assert not bench.curate(bench.source("d", rows), tests, decontamination=off, **TRAIN).removed
 
 
+def test_prompts_of_eight_to_twelve_words_are_looked_for_as_a_whole(bench: Bench) -> None:
+    sizes = (7, 8, 11, 12, 13)
+    tests = protected(bench, **{f"t{size}": text(size, size) for size in sizes})
+    rows = [pair(f"Ask {size}", f"well {text(size, size)} so", id=f"d{size}") for size in sizes]
+    assert removed(bench.curate(bench.source("d", rows), tests, **TRAIN)) == {
+        f"d{size}": ("ngram", f"t{size}") for size in sizes if size >= 8
+    }
+
+
 def test_how_prompts_are_all_worded_is_no_leak(bench: Bench) -> None:
     frame = text(1, 20)
     rows = [pair("Ask", f"{frame} {text(50)}", id="d"), pair("Tell", text(51))]
@@ -96,6 +118,15 @@ def test_a_prompt_of_the_test_split_stands_in_no_row_that_is_trained_on(bench: B
     made = bench.curate(bench.source("d", rows), **HALVES)
     assert removed(made) == {"completion": ("whole", "test"), "prompt": ("whole", "test")}
     assert [row.id for row in made.rows(DEMONSTRATIONS, "test")] == ["test"]
+
+
+def test_rows_to_validate_on_hold_no_prompt_of_the_test_split_either(bench: Bench) -> None:
+    prompts = [text(200_000 + number) for number in range(50)]
+    asked = next(prompt for prompt in prompts if place(prompt) < 0.3)
+    holder = next(prompt for prompt in prompts if 0.3 <= place(prompt) < 0.7)
+    rows = [pair(asked, id="test"), pair(holder, f"You may ask: {asked}", id="validation"), pair(text(1), id="other")]
+    made = bench.curate(bench.source("d", rows), test_fraction=0.3, validation_fraction=0.4)
+    assert removed(made) == {"validation": ("whole", "test")}
 
 
 def test_of_two_tables_the_later_one_gives_way(bench: Bench) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from curating import DEMONSTRATIONS, PROMPTS, Bench, Made, pair, text
+from curating import COMPARISONS, DEMONSTRATIONS, PROMPTS, Bench, Made, pair, text, versus
 
-from pipeline.config.data import FilterConfig, TableName
-from pipeline.data.tables import rows_digest
+from pipeline.config.data import FilterConfig, SourceConfig, TableName
+from pipeline.data.rows import Comparison
+from pipeline.data.tables import rows_digest, write_table
 from pipeline.errors import ConfigError
 
 TRAIN = {"test_fraction": 0.0, "validation_fraction": 0.0}
@@ -71,6 +73,34 @@ def test_a_cap_comes_before_a_weight(bench: Bench) -> None:
     made = bench.curate(bench.source("a", rows(1000), max_rows=400, weight=1.5), **TRAIN)
     # Capped rows have low hashes; that another hash decides on copies shows in their share.
     assert 550 < len(train(made)) < 650
+
+
+def test_copies_of_comparisons_count_in_their_folds_and_licences(bench: Bench) -> None:
+    own = [versus(text(n, 12), text(1000 + n, 12), text(2000 + n, 12), id=f"c{n}") for n in range(30)]
+    made = bench.curate(bench.source("c", own, COMPARISONS, weight=2.0, licence="MIT"), **TRAIN)
+    written = made.rows(COMPARISONS, "train")
+    assert len(written) == 60
+    assert made.counts["folds"] == {str(fold): n for fold, n in sorted(Counter(row.fold for row in written).items())}
+    assert made.counts["licences"] == {"MIT": 60}
+
+
+def test_the_weight_of_an_export_is_that_of_its_rows_among_the_labels(bench: Bench, tmp_path: Path) -> None:
+    """A file of labels holds the rows of several exports, each with a cap of its own."""
+    labels, turns = tmp_path / "labels", [[{"role": "assistant", "content": said}] for said in ("Yes.", "No.")]
+    votes = [
+        Comparison(
+            id=f"{name}{number}", source=f"desk/{name}", licence=None,
+            prompt=[{"role": "user", "content": text(1000 * len(name) + number, 12)}],
+            chosen=turns[0], rejected=turns[1], confidence=1.0, num_votes=1,
+        )
+        for name in ("few", "many") for number in range(20)
+    ]  # fmt: skip
+    write_table(labels, "comparisons", "auto", votes)
+    exports = [SourceConfig(table=TableName.exports, path="few.json", max_rows=5),
+               SourceConfig(table=TableName.exports, path="many.json")]  # fmt: skip
+    made = bench.curate(*exports, labels=labels, **TRAIN)
+    assert Counter(row.source for row in made.rows(COMPARISONS, "train")) == {"desk/few": 5, "desk/many": 20}
+    assert made.counts["mixing"] == [{"source": "desk/few", "weight": 1.0, "max_rows": 5, "before": 20, "after": 5}]
 
 
 def test_the_parts_are_the_digests_of_the_rows(bench: Bench) -> None:
