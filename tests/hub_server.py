@@ -2,8 +2,9 @@
 
 Like the hub it keeps every commit, names the commit and the ETag of a file in headers, sends small files itself and
 large ones from another host behind a signed address. That host refuses a request that brings an Authorization header,
-so a client that lets its token leave the hub fails. Xet is answered as absent. The description and the list of files of
-a gated repository are open to everybody, its files are not; a private one looks as if it did not exist.
+so a client that lets its token leave the hub fails. Xet is answered as absent, or as out of order. The description and
+the list of files of a gated repository are open to everybody, its files are not; a private one looks as if it did not
+exist.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pytest
 LARGE_SUFFIXES = (".safetensors", ".bin", ".parquet")  # what `.gitattributes` of the hub gives to LFS
 PAGE_SIZE = 3  # entries of a listing; the hub's own pages hold 1,000
 API = re.compile(
-    r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+?)(?:/(?P<verb>revision|tree|paths-info)/(?P<rest>.+))?"
+    r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+?)(?:/(?P<verb>revision|tree|paths-info|xet-read-token)/(?P<rest>.+))?"
 )
 RESOLVE = re.compile(r"(?:/(?P<kind>datasets))?/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 OF_NO_CONCERN = {"/api/agent-harnesses"}  # which coding agents call the client; it lives well without an answer
@@ -86,6 +87,7 @@ class HubServer:
         self.sent: dict[str, int] = {}  # path in a repository -> bytes of bodies
         self.faults: list[Fault] = []
         self.problems: list[str] = []
+        self.xet_address = ""  # where Xet is said to be; empty says that there is none
         self.lock = threading.RLock()
         self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, host)) for host in ("hub", "storage")]
         for server in self._servers:
@@ -188,6 +190,9 @@ class HubServer:
         files = repository.commits[commit]
         if verb == "tree":
             return self._listing(request, commit, files, unquote(below))
+        if verb == "xet-read-token":
+            xet = {"X-Xet-Cas-Url": self.xet_address, "X-Xet-Access-Token": "t", "X-Xet-Token-Expiration": "4000000000"}
+            return 200, xet, b"{}"
         if verb == "paths-info":
             wanted = [path.rstrip("/") for path in parse_qs(body.decode()).get("paths", [])]
             known = {entry["path"]: entry for entry in entries(files)}
@@ -235,6 +240,9 @@ class HubServer:
         digest = hashlib.sha256(content).hexdigest()
         self._large[digest] = (path, content)
         headers |= {"X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{digest}"'}
+        if self.xet_address:
+            token = f"{self.url}/api/{kind}/{id}/xet-read-token/{commit}"
+            headers |= {"X-Xet-Hash": digest, "Link": f'<{token}>; rel="xet-auth"'}
         return 302, {**headers, "Location": f"{self.storage_url}/{digest}?Signature=signed"}, b""
 
     def _storage(self, request: Request, path: str) -> tuple[int, Headers, bytes]:

@@ -14,19 +14,22 @@ class Wanted:
     kind: str  # "model" or "data set"
     id: str
     revision: str | None
-    id_key: str  # of the configuration
-    revision_key: str
+    id_place: str  # where the configuration names it
+    revision_place: str
 
     def __str__(self) -> str:
         """Return what it is called in a message."""
-        return f"the {self.kind} {self.id}" + ("" if self.revision is None else f" at {self.revision}")
+        return f"the {self.kind} {self.id}" + ("" if self.revision is None else f" at revision {self.revision}")
 
 
 def hub_errors() -> tuple[type[Exception], ...]:
-    """Return what the clients of the hub raise: those of HTTP are no `OSError` where a connection breaks off."""
+    """Return what the clients of the hub raise where a connection breaks off or is refused.
+
+    The errors of its HTTP client are no `OSError`, and Xet, the storage of large files, raises a bare `RuntimeError`.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
-    return cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)  # that of its HTTP client, and `OSError`
+    return (*cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__), RuntimeError)  # HTTPError and OSError
 
 
 def explain(error: Exception, wanted: Wanted) -> str:
@@ -58,10 +61,10 @@ def explain(error: Exception, wanted: Wanted) -> str:
     if "Invalid credentials" in told:
         return f"the hub refuses the token (HF_TOKEN, or that of `hf auth login`) for {wanted}. Replace it or unset it."
     if is_any(RevisionNotFoundError) or "Revision '" in told:
-        return f"the {wanted.kind} {wanted.id} has no revision {wanted.revision}. Correct `{wanted.revision_key}`."
+        return f"the {wanted.kind} {wanted.id} has no revision {wanted.revision}. Correct {wanted.revision_place}."
     if is_any(RepositoryNotFoundError) or "doesn't exist on the Hub" in told:
         return (
-            f"the hub knows no {wanted.kind} {wanted.id}, or it is private. Correct `{wanted.id_key}`, or set HF_TOKEN "
+            f"the hub knows no {wanted.kind} {wanted.id}, or it is private. Correct {wanted.id_place}, or set HF_TOKEN "
             "to a token that may read it."
         )
     if status == 429:
@@ -70,9 +73,10 @@ def explain(error: Exception, wanted: Wanted) -> str:
         return f"the hub answers with {status} for {wanted}. Run the command again later."
     last = f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}".rstrip(".")
     reason = "no answer, or only errors" if "LocalEntryNotFoundError" in told else last
+    plain = " HF_HUB_DISABLE_XET=1 downloads without Xet." if is_any(RuntimeError) else ""
     return (
         f"{wanted} could not be read from {constants.ENDPOINT} ({reason}). Files that came whole are kept: run the "
-        "command again where the hub can be reached."
+        f"command again where the hub can be reached.{plain}"
     )
 
 

@@ -38,7 +38,11 @@ def fetch_model(model: ModelConfig, notice: Callable[[str], None]) -> Path:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     wanted = Wanted(
-        kind="model", id=model.id, revision=model.revision, id_key="model.id", revision_key="model.revision"
+        kind="model",
+        id=model.id,
+        revision=model.revision,
+        id_place="`model.id`, or `hub:ID` in the list of policies",
+        revision_place="`model.revision`, or `hub:ID@REVISION` in the list of policies",
     )
     try:
         folder = _snapshot(model.id, model.revision, SMALL_FILES, local=True)
@@ -88,8 +92,8 @@ def _tell_of_newer(model: ModelConfig, commit: str, notice: Callable[[str], None
         return
     if newest != commit:
         notice(
-            f"{model.id}: `{model.revision or 'main'}` of the hub is {newest} by now. The local cache has {commit}, "
-            f"which is used. model.revision={newest} takes the newer one, and model.revision={commit} keeps this one."
+            f"{model.id}: `{model.revision or 'main'}` of the hub is commit {newest} by now. The local cache has "
+            f"commit {commit}, which is used. Name either as the revision to take the newer one, or to keep this one."
         )
 
 

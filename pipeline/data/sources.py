@@ -122,7 +122,11 @@ def _read_hub(source: SourceConfig, key: str) -> Iterator[Record]:
     import datasets
 
     wanted = Wanted(
-        kind="data set", id=source.path, revision=source.revision, id_key=f"{key}.path", revision_key=f"{key}.revision"
+        kind="data set",
+        id=source.path,
+        revision=source.revision,
+        id_place=f"`{key}.path`",
+        revision_place=f"`{key}.revision`",
     )
     try:
         commit = None if source.revision is None or is_local else _commit(source.path, source.revision)
@@ -131,12 +135,12 @@ def _read_hub(source: SourceConfig, key: str) -> Iterator[Record]:
         # Where the hub does not answer, `datasets` takes what it last cached of the data set, whatever was asked for.
         if commit not in (None, builder.hash):
             raise DataError(
-                f"{key}: the hub cannot be asked for {wanted}, and the cache of `datasets` holds {builder.hash}. Run "
-                f"the command where the hub can be reached, or set `{key}.revision` to what is cached."
+                f"{key}: the hub cannot be asked for {wanted}, and the cache of `datasets` holds revision "
+                f"{builder.hash}. Run the command where the hub can be reached, or set `{key}.revision` to that."
             )
         builder.download_and_prepare()
         rows = builder.as_dataset(split=source.hub_split)
-    except (datasets.exceptions.DatasetsError, ValueError, RuntimeError, *hub_errors()) as error:
+    except (datasets.exceptions.DatasetsError, ValueError, *hub_errors()) as error:
         raise DataError(f"{key}: {_reason(error, source, wanted)}") from error
     for number, row in enumerate(rows, start=1):
         fields: dict[str, Any] = dict(row)
@@ -164,7 +168,7 @@ def _reason(error: Exception, source: SourceConfig, wanted: Wanted) -> str:
     """Say why a data set was not to be had: a refusal of the hub, or what `datasets` finds wrong with its files."""
     import datasets
 
-    is_about_files = isinstance(error, datasets.exceptions.DatasetsError)
+    is_about_files = isinstance(error, datasets.exceptions.DatasetsError) or "Dataset scripts" in str(error)
     if isinstance(error, datasets.exceptions.DatasetNotFoundError) or (
         isinstance(error, hub_errors()) and not is_about_files
     ):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hub_server import Fault, HubServer, point_to
 from huggingface_hub.utils import close_session
+from huggingface_hub.utils._xet import abort_xet_session
 from safetensors.numpy import load, save
 from tiny import make_tiny_model
 
@@ -101,8 +102,8 @@ def test_a_moved_branch_is_told_and_taken_only_when_asked(
     second = hub.push("models", "tiny/model", with_config(files, rms_norm_eps=1e-6))
     assert resolve() == before
     assert said == [
-        f"tiny/model: `main` of the hub is {second} by now. The local cache has {first}, which is used. "
-        f"model.revision={second} takes the newer one, and model.revision={first} keeps this one."
+        f"tiny/model: `main` of the hub is commit {second} by now. The local cache has commit {first}, which is used. "
+        "Name either as the revision to take the newer one, or to keep this one."
     ]
     after = resolve(revision=second)
     assert (after.commit, after.digest == before.digest) == (second, False)
@@ -182,7 +183,7 @@ def test_what_the_hub_does_not_know_is_said(
     hub.push("models", "tiny/model", files)
     hub.push("models", "tiny/secret", files)
     hub.repositories["models", "tiny/secret"].is_private = True
-    with pytest.raises(ModelError, match=r"^the model tiny/model has no revision v9\. Correct `model\.revision`\.$"):
+    with pytest.raises(ModelError, match=r"^the model tiny/model has no revision v9\. Correct `model\.revision`"):
         resolve(revision="v9")
     for token in (None, "hf_stranger"):  # the hub answers strangers with 401 and others with 404
         if token is not None:
@@ -283,3 +284,16 @@ def test_a_full_disk_is_no_fault_of_the_hub(
     monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
     with pytest.raises(PipelineError, match=r"Cannot write .*Make room"):
         resolve()
+
+
+def test_a_storage_of_xet_that_is_out_of_order(
+    hub: HubServer, files: Files, resolve: Callable[..., BaseModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "1")
+    hub.push("models", "tiny/model", files)
+    hub.xet_address = "http://127.0.0.1:9"
+    with pytest.raises(ModelError, match=r"could not be read .*\(RuntimeError: .*HF_HUB_DISABLE_XET=1 downloads"):
+        resolve()
+    abort_xet_session()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    assert resolve().name == "tiny/model"
