@@ -42,7 +42,7 @@ def main() -> int:
         print("RuntimeError: the key is " + os.environ.get("FAKE_API_KEY", ""), file=sys.stderr)
         return 1
     if end == 2:
-        print("ConfigError: seed=2 is not to be had", file=sys.stderr)
+        print("ConfigError: 1 problem(s) in the configuration:\n  seed=2: is not to be had", file=sys.stderr)
         return 2
     record = work / "metrics.jsonl"
     done = len(record.read_text().splitlines()) if record.exists() else 0

@@ -58,18 +58,22 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
     """
     unresolved = cast("dict[str, Any]", OmegaConf.to_container(composed, resolve=False))
     composed = cast("DictConfig", OmegaConf.merge(composed, {"stages": with_evaluation(list(composed.stages))}))
-    missing = sorted(OmegaConf.missing_keys(composed))
-    for key in missing:  # filled with something, so that the rest can be checked and told in the same report
-        OmegaConf.update(composed, key, "demonstrations" if key.endswith(".table") else "")
+    waiting = _waiting_sources(unresolved["data"])
+    missing = {"data.path"} if waiting else set()
     try:
+        for key in missing:  # filled with something, so that the rest can be checked and told in the same report
+            OmegaConf.update(composed, key, "")
+        for key in OmegaConf.missing_keys(composed):
+            OmegaConf.update(composed, key, "demonstrations" if key.endswith(".table") else "")
+            missing.add(key)
         config = cast("Config", OmegaConf.to_object(composed))
         config.stages = with_gold(config.stages, config.inputs)
         settle_folds(config)
         resolved = cast("dict[str, Any]", OmegaConf.to_container(composed, resolve=True, enum_to_str=True))
     except OmegaConfBaseException as error:
         raise ConfigError(readable(error)) from error
-    problems = [f"{key}: has no value; add `{key}=…`" for key in missing]
-    problems.extend(problem for problem in problems_in(config) if not problem.startswith(tuple(missing)))
+    problems = [f"{key}: has no value; add `{key}=…`" for key in sorted(missing)]
+    problems.extend(problem for problem in problems_in(config) if not problem.startswith((*missing, *waiting)))
     suites: dict[str, SuiteConfig] = {}
     if EVALUATE in config.stages or CURATE in config.stages:
         for name in config.evaluate.suites:
@@ -92,6 +96,12 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
         config=config, suites=suites, judges=judges, endpoints=endpoints, tables=tables, problems=problems,
         resolved=resolved, unresolved=unresolved,
     )  # fmt: skip
+
+
+def _waiting_sources(data: dict[str, Any]) -> list[str]:
+    """Return the keys of paths that are made of `${data.path}` where that has no value."""
+    paths = [str(source.get("path")) for source in data["sources"] if data["path"] is None]
+    return [f"data.sources[{number}].path" for number, path in enumerate(paths) if "${data.path}" in path]
 
 
 def _guards(sources: list[SourceConfig], suites: dict[str, SuiteConfig]) -> list[SourceConfig]:

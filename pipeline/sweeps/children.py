@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +22,7 @@ SWEEP = "PIPELINE_SWEEP"  # name of the sweep, which is the group in W&B
 RUN_FOLDER = "PIPELINE_RUN_FOLDER"  # name of the trial's run folder
 DEVICES = "CUDA_VISIBLE_DEVICES"
 KEPT_LINES = 40  # of what a child wrote to standard error
+MOST_CHARACTERS = 300  # of the reason that a trial failed for
 
 
 class Child:
@@ -87,8 +89,12 @@ class Child:
             if stream is not None:
                 stream.close()
         lines = [line for line in self._errors if line.strip()]
-        named = [line for line in lines if line.split(":")[0].endswith(("Error", "Interrupted"))]
-        return (named[-1:] or lines[-1:] or [""])[0][:200]
+        named = [n for n, line in enumerate(lines) if line.split(":")[0].endswith(("Error", "Interrupted"))]
+        if not named:
+            return (lines[-1:] or [""])[0][:MOST_CHARACTERS]
+        line, rest = lines[named[-1]], lines[named[-1] + 1 :]
+        listed = [entry.strip() for entry in takewhile(lambda entry: entry.startswith(" "), rest)]
+        return (f"{line} {'; '.join(listed)}" if line.endswith(":") else line)[:MOST_CHARACTERS]
 
 
 def child_command(launch: Sequence[str], command: str, flags: Sequence[str], overrides: Sequence[str]) -> list[str]:

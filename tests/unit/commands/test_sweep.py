@@ -61,7 +61,8 @@ def test_a_failed_trial_fails_the_sweep_which_prints_all_of_them_best_first(
         ["1", "3", "2", "-", "failed", "2"],
         ["3", "1", "2", "-", "failed", "2"],
     ]
-    assert "2 of 4 trials failed:\n  trial 1: exit status 2: ConfigError: seed=2 is not to be had" in err
+    assert "2 of 4 trials failed:\n  trial 1: exit status 2: ConfigError: 1 problem(s) in the configuration: " in err
+    assert "configuration: seed=2: is not to be had\n" in err
     record = sweeps(tmp_path)[0]
     assert (record.status, record.experiment, record.method) == ("failed", "sft", "grid")
     assert record.space == {"sft.lora.rank": {"choices": [3, 1]}, "seed": {"choices": [0, 2]}}

@@ -44,6 +44,13 @@ def test_every_suite_loads(name: str) -> None:
     assert load_suite(name, [configs_folder()]).name == name
 
 
+@pytest.mark.parametrize("name", ["gsm8k", "jsonl", "exports", "hub", "open_votes"])
+@pytest.mark.parametrize("given", [[], ["data.path=null"]])
+def test_a_preset_for_a_file_of_ones_own_asks_for_it_beside_all_else(name: str, given: list[str]) -> None:
+    found = composed("+experiment=sft", f"data={name}", *given, "evaluate.suites=[heldout]", "sft.lora.rank=0").problems
+    assert found == ["data.path: has no value; add `data.path=…`", "sft.lora.rank=0: must be at least 1."]
+
+
 @pytest.mark.parametrize("name", sorted(file.stem for file in (configs_folder() / "data").glob("*.yaml")))
 def test_every_data_preset_composes(name: str) -> None:
     path = configs_folder() / "train.yaml"  # any file that is there: what it holds is not read
