@@ -22,7 +22,7 @@ TOKEN = "hf_" + "PlantedTokenPlantedTokenPlanted000"
 OTHER_TEXT = ("Some other words altogether, so that the merges are not the same ones: abcabc defdef.",)
 ROWS = [
     {"prompt": f"What about the {word} of order {number}?", "completion": f"The {word} is ready."}
-    for number, word in enumerate(WORDS * 3)
+    for number, word in enumerate(WORDS * 4)
 ]
 
 
@@ -147,7 +147,7 @@ def test_another_model_of_the_hub_is_evaluated_beside_the_base(place: Place, mod
 def test_a_data_set_is_read_at_its_revision_and_its_rows_are_counted(place: Place) -> None:
     files = {"train.jsonl": as_jsonl(ROWS[:40]), "README.md": b"# Rows\n"}
     commit = place.hub.push("datasets", "tiny/rows", files)
-    place.hub.push("datasets", "tiny/rows", {**files, "train.jsonl": as_jsonl(ROWS[:3])})
+    place.hub.push("datasets", "tiny/rows", {**files, "train.jsonl": as_jsonl(ROWS[:20])})
     words = ("train", "+experiment=curate", "data=hub", "data.path=tiny/rows", f"data.revision={commit}")
     said = place.call(*words)
     assert "tiny/rows (demonstrations): 40 read = 40 accepted" in said
@@ -156,7 +156,7 @@ def test_a_data_set_is_read_at_its_revision_and_its_rows_are_counted(place: Plac
     place.hub.requests.clear()
     assert place.call(*words).count(" reused ") == 1
     assert place.hub.requests == []
-    assert "3 read = 3 accepted" in place.call(*words[:-1], "curate.min_rows=0", status=3)
+    assert "20 read = 20 accepted" in place.call(*words[:-1])  # control: without the revision it is the newest
 
 
 def test_a_refusal_is_one_error_and_a_download_goes_on(place: Place, model: dict[str, bytes]) -> None:
