@@ -13,16 +13,13 @@ import hashlib
 import json
 import re
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
-
-import pytest
 
 LARGE_SUFFIXES = (".safetensors", ".bin", ".parquet")  # what `.gitattributes` of the hub gives to LFS
 PAGE_SIZE = 3  # entries of a listing; the hub's own pages hold 1,000
@@ -331,24 +328,3 @@ def _handler(server: HubServer, host: str) -> type[BaseHTTPRequestHandler]:
             """Say nothing."""
 
     return Handler
-
-
-def point_to(server: HubServer, cache: Path, patch: pytest.MonkeyPatch) -> None:
-    """Let the clients of this process, which read the environment when they were imported, ask this server."""
-    import datasets
-    from huggingface_hub import constants, file_download
-    from huggingface_hub.utils import _http
-
-    patch.setattr(constants, "ENDPOINT", server.url)
-    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
-    patch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
-    patch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
-    patch.setattr(constants, "HF_HUB_OFFLINE", False)
-    patch.setattr(datasets.config, "HF_ENDPOINT", server.url)
-    patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "datasets")
-    patch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    patch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)  # which asks a host outside
-    patch.setattr(datasets.config, "USE_PARQUET_EXPORT", False)  # likewise
-    for module in (_http, file_download):  # no waiting between two tries
-        patch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None, perf_counter=time.perf_counter))
-    patch.delenv("HF_TOKEN", raising=False)

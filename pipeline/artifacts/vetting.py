@@ -169,12 +169,12 @@ def causal_architectures() -> dict[str, frozenset[str]]:
 
 
 def _vet_files(folder: Path) -> None:
-    root = _root(folder)
+    roots = _roots(folder)
     for path in sorted(folder.iterdir()):
-        if not path.resolve().is_relative_to(root):
+        if not any(path.resolve().is_relative_to(root) for root in roots):
             raise ModelError(f"{path} is a link that leads out of the folder. Replace it by the file itself.")
         # In the hub's cache other tools put all that a repository has; here only safetensors are read.
-        if path.suffix.lower() in UNSAFE_SUFFIXES and root == folder.resolve():
+        if path.suffix.lower() in UNSAFE_SUFFIXES and not is_snapshot(folder.resolve()):
             raise ModelError(f"{path} is in a format that can run code when it is read. {_SUFFIX_ADVICE}")
     if (folder / "adapter_config.json").exists():
         raise ModelError(
@@ -183,10 +183,14 @@ def _vet_files(folder: Path) -> None:
         )
 
 
-def _root(folder: Path) -> Path:
-    """Return where links may lead: within the folder, or within the hub's cache of the same model."""
+def _roots(folder: Path) -> tuple[Path, ...]:
+    """Return where links may lead: within the folder, or within the hub's cache of the same model.
+
+    Files that come through Xet lie in a store which all models and data sets of that cache share, since huggingface_hub
+    2.
+    """
     folder = folder.resolve()
-    return folder.parent.parent if is_snapshot(folder) else folder
+    return (folder.parents[1], folder.parents[2] / "blobs") if is_snapshot(folder) else (folder,)
 
 
 def is_snapshot(folder: Path) -> bool:

@@ -98,12 +98,15 @@ def read_source(source: SourceConfig, key: str) -> Iterator[Record]:
 def _refuse_links_out(folder: Path, key: str) -> None:
     """Refuse a folder laid out like a data set whose links would read other files of this machine as its rows.
 
-    In the hub's own cache each file is a link into the folder ``blobs`` beside ``snapshots``, which is part of it.
+    In the hub's own cache each file is a link into the folder ``blobs`` beside ``snapshots``, or on into the one that
+    all data sets of that cache share.
     """
     if not folder.is_dir():
         return
     whole = folder.resolve()
-    allowed = [whole, whole.parents[1] / "blobs"] if whole.parent.name == "snapshots" else [whole]
+    allowed = [whole]
+    if whole.parent.name == "snapshots":
+        allowed += [whole.parents[1] / "blobs", whole.parents[2] / "blobs"]
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in allowed):
             raise DataError(

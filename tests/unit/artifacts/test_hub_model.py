@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import Fault, HubServer, point_to
+from hub_server import Fault, HubServer
 from huggingface_hub.utils import close_session
 from huggingface_hub.utils._xet import abort_xet_session
 from safetensors.numpy import load, save
+from served_hub import serve_hub, share_blob
 from tiny import make_tiny_model
 
 from pipeline.artifacts.base_model import BaseModel, resolve_base
@@ -30,10 +31,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    with HubServer() as server:
-        point_to(server, tmp_path / "home", monkeypatch)
+    with serve_hub(tmp_path / "home", monkeypatch) as server:
         yield server
-        assert server.problems == []
 
 
 @pytest.fixture
@@ -260,6 +259,23 @@ def test_a_download_that_breaks_off_goes_on_and_what_came_whole_is_not_sent_twic
         name: len(content) + (1000 if name == second else 0) for name, content in sharded.items()
     }
     assert not list(Path(resolve().folder.parents[1]).rglob("*.incomplete"))
+
+
+def test_a_file_of_xet_lies_in_the_store_that_all_models_share(
+    hub: HubServer, files: Files, resolve: Callable[..., BaseModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.push("models", "tiny/model", files)
+    before = resolve()
+    share_blob(before.folder / WEIGHTS)
+    cache = before.folder.parents[2]
+    assert (before.folder / WEIGHTS).resolve().is_relative_to(cache / "blobs")  # and no more among the model's own
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert resolve() == before
+    (cache / "elsewhere").write_bytes(files["config.json"])
+    (before.folder / "config.json").unlink()
+    (before.folder / "config.json").symlink_to(cache / "elsewhere")
+    with pytest.raises(ModelError, match=r"config\.json is a link that leads out"):
+        resolve()
 
 
 def test_what_other_tools_put_into_the_cache_is_no_obstacle(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import Fault, HubServer, point_to
+from hub_server import Fault, HubServer
+from served_hub import serve_hub, share_blob
 
 from pipeline.config.data import SourceConfig, SourceFormat, TableName
 from pipeline.data.sources import read_source
@@ -39,10 +40,8 @@ def as_parquet(rows: Rows) -> bytes:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    with HubServer() as server:
-        point_to(server, tmp_path / "home", monkeypatch)
+    with serve_hub(tmp_path / "home", monkeypatch) as server:
         yield server
-        assert server.problems == []
 
 
 def read(path: str = "tiny/set", **more: Any) -> Rows:
@@ -67,6 +66,16 @@ def test_rows_of_parquet_shards_and_of_json_lines_by_split(hub: HubServer) -> No
     assert read("tiny/lines", hub_split="test") == rows_of(2, 3)
     with pytest.raises(DataError, match=rf'^{KEY.replace("[", ".").replace("]", ".")}: .*Unknown split "valid".*Check'):
         read("tiny/lines", hub_split="valid")
+
+
+def test_a_commit_in_the_cache_of_the_hub_is_a_folder_like_another(hub: HubServer) -> None:
+    from huggingface_hub import snapshot_download
+
+    hub.push("datasets", "tiny/set", {"train.parquet": as_parquet(rows_of(0, 1))})
+    folder = snapshot_download("tiny/set", repo_type="dataset")
+    assert read(folder) == rows_of(0, 1)
+    share_blob(Path(folder) / "train.parquet")
+    assert read(folder) == rows_of(0, 1)
 
 
 def test_a_revision_is_that_one_and_nothing_else(hub: HubServer) -> None:
