@@ -82,6 +82,7 @@ def out_of_bounds(section: Any, prefix: str) -> Iterator[str]:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             if value != value:  # noqa: PLR0124 - only NaN differs from itself
                 yield f"{key}={value}: must be a number."
+                continue
             for name, bound in entry.metadata.get("bounds", {}).items():
                 if not HOLDS[name](value, bound):
                     yield f"{key}={value}: must be {SYMBOLS[name]} {bound:g}."
