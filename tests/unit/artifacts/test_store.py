@@ -185,6 +185,36 @@ def test_sealing_the_same_content_twice_keeps_the_first_folder(store: Store) -> 
     assert not list(store.work_root.glob("sft-*/"))
 
 
+def test_content_that_is_made_again_is_current_again(store: Store) -> None:
+    first = seal(store, "one")
+    assert seal(store, "two").id != first.id
+    assert seal(store, "one").id == first.id
+    found = store.current("sft", FINGERPRINT)
+    assert found is not None
+    assert found.id == first.id  # although the other one is newer
+
+
+def test_a_damaged_folder_of_the_same_content_gives_way(store: Store) -> None:
+    first = seal(store)
+    (first.path / "costs.json").write_text("?")
+    again = seal(store)
+    assert (again.id, again.problems()) == (first.id, [])
+    assert len(list(store.artifact_root.glob("corrupt-*"))) == 1
+
+
+def test_work_that_a_crash_left_behind_its_result_goes_and_that_of_others_stays(store: Store) -> None:
+    seal(store)
+    work = store.work("sft", FINGERPRINT)
+    store.discard_sealed_work("sft", FINGERPRINT)
+    assert work.path.is_dir()  # somebody is about to write there
+    shutil.rmtree(work.staging)
+    with store.lock("sft", FINGERPRINT):
+        store.discard_sealed_work("sft", FINGERPRINT)
+        assert work.path.is_dir()
+    store.discard_sealed_work("sft", FINGERPRINT)
+    assert not work.path.exists()
+
+
 def test_timings_do_not_move_the_content_digest(store: Store) -> None:
     first = seal(store).manifest
     record = first.files["costs.json"]
@@ -316,4 +346,20 @@ def test_waiting_names_the_holder_once_and_then_goes_on(store: Store) -> None:
             pass
         assert len(notices) == 1
         assert f"process {process.pid} on" in notices[0]
+        process.wait()
+
+
+def test_a_lock_whose_file_was_deleted_meanwhile_is_taken_anew(store: Store) -> None:
+    """`runs prune` deletes the files of locks; one that nobody can open by name keeps nobody out."""
+    file = store.lock_file("sft", FINGERPRINT)
+    with holder(store) as process:
+
+        def prune(text: str) -> None:
+            file.unlink()
+            process.kill()
+
+        with store.lock("sft", FINGERPRINT, wait=True, notice=prune):
+            assert file.exists()
+            with pytest.raises(LockError), store.lock("sft", FINGERPRINT, wait=False):
+                pytest.fail("two hold one lock")
         process.wait()

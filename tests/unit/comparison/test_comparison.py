@@ -151,6 +151,28 @@ def test_the_same_items_under_other_checks_are_refused(outputs: Path) -> None:
     write_run(outputs, "sampled", samples, suites={**SUITES, "form": sampled})
     assert "how completions are drawn" in compare(outputs, "sweep-0", "sampled")["candidates"][1]["refused"]["form"]
 
+    rewarded = replace(FORM, rewards=[CheckConfig(name="word_count", params={"target": 2})])
+    write_run(outputs, "rewarded", samples, suites={**SUITES, "form": rewarded})
+    told = compare(outputs, "sweep-0", "rewarded")["candidates"][1]["refused"]
+    assert told == {"form": "form is defined otherwise there: its rewards (word_count)"}
+
+
+def test_what_is_counted_in_other_tokens_is_not_compared(outputs: Path) -> None:
+    samples = [*samples_of("sft", 0.5), *samples_of("dpo", 0.7)]
+    for entry in (1, 3):
+        samples[entry] = replace(samples[entry], rows=[replace(row, tokens=3) for row in samples[entry].rows])
+    report = write_run(outputs, "other", samples) / "report.json"
+    content = json.loads(report.read_text(encoding="utf-8"))
+    content["provenance"]["base"] = ["c" * 64]
+    report.write_text(json.dumps(content), encoding="utf-8")
+    comparison = compare(outputs, "sweep-0", "other")
+    compared = {entry["metric"] for entry in comparison["metrics"] if entry["policy"] == "2" and entry["baseline"]}
+    assert compared == {"all_checks", "max_words", "regex", "finished", "bits_per_byte"}
+    assert [note for note in comparison["notes"] if "has no part in" in note] == [
+        "2 has no part in form/completion_tokens: another base model, whose tokens are not the same",
+        "2 has no part in fit/nats_per_token: it counts the items' parts otherwise, as another tokenizer does",
+    ]
+
 
 def test_items_that_one_run_lacks_are_left_out_for_all_and_counted(outputs: Path) -> None:
     samples = [*samples_of("sft", 0.5), *samples_of("dpo", 0.7)]
@@ -349,6 +371,14 @@ def test_a_baseline_is_named_by_number_name_or_policy(made: Path) -> None:
     assert compare(made, "sweep", baseline="sweep-4")["baseline"] == "5"
     both = compare(made, "sweep-0", "sweep-1", policy="all", baseline="sweep-1:sft")
     assert (both["candidates"][3]["policy"], both["baseline"]) == ("dpo", "3")
+
+
+def test_a_run_is_compared_once_and_its_whole_name_comes_before_the_beginning_of_others(outputs: Path) -> None:
+    shutil.copytree(outputs / "runs" / "sweep-3", outputs / "runs" / "sweep-0-late")
+    comparison = compare(outputs, "sweep-0", "sweep-0-late", "sweep-0", str(outputs / "runs" / "sweep-0"),
+                         baseline="sweep-0")  # fmt: skip
+    assert [run["name"] for run in comparison["runs"]] == ["sweep-0", "sweep-0-late"]
+    assert comparison["baseline"] == "1"
 
 
 def test_unfinished_and_broken_folders_are_listed(outputs: Path) -> None:

@@ -73,6 +73,22 @@ def test_a_hyperparameter_reruns_what_depends_on_it_and_says_so(chain: Chain) ->
     assert ran(chain.run()) == []  # back again: both results are kept
 
 
+def test_the_reason_is_what_differs_from_the_most_similar_result(chain: Chain) -> None:
+    def config(**changes: int) -> Config:
+        made = chain.config("curate", "sft")
+        for key, value in changes.items():
+            setattr(made.sft, key, value)
+        return made
+
+    chain.run(config())
+    chain.run(config(seed=3, batch_size=4))
+    chain.run(config(seed=3, batch_size=4, num_epochs=9))
+    told = "changed since the last one: sft.num_epochs: 3 -> 9)"
+    assert told in chain.line("sft", "running")  # beside the newest, from which it differs in one key
+    chain.run(config(num_epochs=9))
+    assert told in chain.line("sft", "running")  # beside the oldest
+
+
 def test_each_of_several_inputs_counts(chain: Chain) -> None:
     """The report reads the samples of two policies, of which the one that changes comes first."""
     config = chain.config()

@@ -180,6 +180,15 @@ def test_cycles_are_those_of_the_votes_that_count() -> None:
     assert run(ballots, set_aside=["bad"]).as_dict()["cycles"] == []
 
 
+def test_an_order_weighs_one_in_a_majority_too() -> None:
+    ballots = Ballots()
+    item = ballots.item("ABC")
+    ballots.vote(item, "ABC")  # a third each for A over B, A over C and B over C
+    assert run(ballots).as_dict()["cycles"] == []
+    ballots.vote(item, "CA")  # which outweighs the third for A over C
+    assert len(run(ballots).as_dict()["cycles"]) == 1
+
+
 def test_alpha_of_each_scale() -> None:
     ballots = Ballots()
     item, other = ballots.item("ABC"), ballots.item("ABC", "another question")
