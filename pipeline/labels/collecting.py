@@ -187,8 +187,10 @@ def _keep(imported: Imported, collected: Collected, account: ExportAccount, seen
         collected.items[item.id] = item if known is None else merged(known, item)
     account.unlabelled += imported.unlabelled
     for vote in imported.votes:
-        # The same annotation with the same verdict in two files or twice in one is one vote.
-        key = (vote.tool, vote.id, vote.item, vote.annotator, vote.question, vote.candidates, vote.ranks, vote.status)
+        # The same annotation with the same verdict in two files or twice in one is one vote. Ranks alone are no
+        # verdict: the one completion of a thumb is first whatever was said of it.
+        verdict = (vote.ranks, vote.ratings, vote.strength, vote.status)
+        key = (vote.tool, vote.id, vote.item, vote.annotator, vote.question, vote.candidates, verdict)
         if key in seen.votes:
             account.copies += 1
             continue

@@ -27,23 +27,26 @@ def _open(context: ImportContext) -> ReadRecord:
     def read(fields: dict[str, Any]) -> Imported:
         prompt = [Message(role="user", content=fields["prompt"])]
         completions = [([Message(role="assistant", content=fields[side])], None) for side in ("a", "b")]
-        item, ids = make_item(prompt, completions, source=context.name, licence=context.source.licence)
+        protected = context.source.split is SourceSplit.test
+        item, ids = make_item(
+            prompt, completions, source=context.name, licence=context.source.licence, protected=protected
+        )
         pair = tuple(sorted(ids))
-        votes = [
-            Vote(
-                id=vote["id"],
-                source=context.name,
-                item=item.id,
-                annotator=vote["by"],
-                question="",
-                scale=Scale.pairwise,
-                candidates=pair,
-                ranks=tuple(1 if candidate == ids["ab".index(vote["better"])] else 2 for candidate in pair),
-                created=vote["at"],
-                tool="tiny",
+        votes = []
+        for vote in fields["votes"]:
+            rating = vote.get("rating")
+            places = tuple(1 if candidate == ids["ab".index(vote["better"])] else 2 for candidate in pair)
+            verdict = (
+                {"scale": Scale.pairwise, "candidates": pair, "ranks": places, "strength": vote.get("strength")}
+                if rating is None
+                else {"scale": Scale.thumbs, "candidates": (ids[0],), "ranks": (1,), "ratings": (rating,)}
             )
-            for vote in fields["votes"]
-        ]
+            votes.append(
+                Vote(
+                    id=vote["id"], source=context.name, item=item.id, annotator=vote["by"], question="",
+                    created=vote["at"], tool="tiny", **verdict,
+                )
+            )  # fmt: skip
         return Imported(items=[item], votes=votes, unlabelled=int(not votes), notices=["says nothing of time"])
 
     return read
@@ -112,11 +115,32 @@ def test_an_annotation_exported_twice_is_one_vote_and_counted_as_a_copy(tmp_path
     assert [vote.status for vote in edited.votes] == [Status.superseded, Status.submitted]
 
 
+@pytest.mark.parametrize("said", [("rating", 1.0, 0.0), ("strength", 1.0, 3.0)])
+def test_an_edited_rating_or_strength_is_no_copy_although_the_order_is_the_same(
+    tmp_path: Path, said: tuple[str, float, float]
+) -> None:
+    """A thumb has one completion, which is first whatever was said of it."""
+    name, before, after = said
+    lines = [
+        [json.dumps({"prompt": "Q?", "a": "yes", "b": "no",
+                     "votes": [{"id": "1", "by": "ann", "better": "a", "at": at, name: value}]})]
+        for at, value in ((EARLY, before), (LATE, after))
+    ]  # fmt: skip
+    collected, _ = read(tmp_path, *lines, lines[1])
+    assert [account.copies for account in collected.accounts] == [0, 0, 1]
+    first, second = collected.votes
+    assert [first.status, second.status] == [Status.superseded, Status.submitted]
+    assert (second.ratings or (second.strength,)) == (after,)
+
+
 def test_one_prompt_is_one_item_whatever_the_file(tmp_path: Path) -> None:
     other = record("Q?", ("2", "bob", "a", None), a="perhaps", b="no")
     collected, _ = read(tmp_path, [record("Q?", ("1", "ann", "a", None))], [other], protected=1)
     (item,) = collected.items.values()
     assert {candidate.messages[0]["content"] for candidate in item.candidates.values()} == {"yes", "no", "perhaps"}
+    assert item.protected  # for all who judged it, whichever file comes first
+    (item,) = read(tmp_path, [other], [record("Q?", ("1", "ann", "a", None))], protected=0)[0].items.values()
+    assert item.protected
 
 
 def test_every_record_is_accounted_for(tmp_path: Path) -> None:
