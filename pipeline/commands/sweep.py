@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.hashing import sha256_json
-from pipeline.artifacts.locks import exclusive_lock
+from pipeline.artifacts.locks import exclusive_lock, is_locked
 from pipeline.commands.composing import check_overrides, compose, config_groups, flags_in, overrides_in
 from pipeline.commands.runs import print_table
 from pipeline.config.composition import Composed, load
@@ -31,6 +31,7 @@ from pipeline.tracking.server import DECISION_VARIABLE, decide
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+LOCK = "sweep.lock"
 MULTIRUN = frozenset({"-m", "--multirun"})
 # Of the configuration: who runs the sweep, how far and where, without being another sweep.
 NOT_IDENTITY = ("sweep", "tracking", "runtime")
@@ -133,7 +134,7 @@ def train_each(composed: Composed, axes: Sequence[Axis], flags: Sequence[str], f
     config = composed.config
     require_method(axes, config.sweep.method)
     identity = sweep_identity(composed, axes, flags)
-    record = unfinished(Path(config.runtime.outputs), identity, wanted_trials(config.sweep, axes))
+    record = unfinished(Path(config.runtime.outputs), identity, config.sweep, wanted_trials(config.sweep, axes))
     if record is None:
         folder = RunFolder.create(Path(config.runtime.outputs), config.name, "sweep").path
         record = SweepRecord(
@@ -141,7 +142,7 @@ def train_each(composed: Composed, axes: Sequence[Axis], flags: Sequence[str], f
             objectives=[{"name": entry.metric, "direction": str(entry.direction)} for entry in config.objective],
             space={axis.name: axis.described() for axis in axes},
         )  # fmt: skip
-    with exclusive_lock(record.path / "sweep.lock", wait=False, notice=print):
+    with exclusive_lock(record.path / LOCK, wait=False, notice=print):
         if record.trials:
             record = read_sweep(record.path)  # as it stands now that nobody else writes it
             over = sum(trial.status in (TrialStatus.finished, TrialStatus.pruned) for trial in record.trials)
@@ -189,8 +190,13 @@ def wanted_trials(config: SweepConfig, axes: Sequence[Axis]) -> int:
     return count
 
 
-def unfinished(outputs: Path, identity: str, wanted: int) -> SweepRecord | None:
-    """Return the newest sweep of an identity if it is not over."""
+def unfinished(outputs: Path, identity: str, config: SweepConfig, wanted: int) -> SweepRecord | None:
+    """Return the sweep of an identity to go on with: the newest if it is not over.
+
+    Of those that share a storage, each living process has one of its own. Of the others one with trials to run again
+    comes first, and one whose trials are all over shows them: the search in the storage is not made anew.
+    """
+    found: list[SweepRecord] = []
     for folder in recorded_sweeps(outputs):
         try:
             record = read_sweep(folder)
@@ -198,8 +204,11 @@ def unfinished(outputs: Path, identity: str, wanted: int) -> SweepRecord | None:
             print(f"passed over: {error}", file=sys.stderr)
             continue
         if record.identity == identity:
-            return None if record.is_over(wanted) else record
-    return None
+            found.append(record)
+    if config.storage is None:
+        return found[0] if found and not found[0].is_over(wanted) else None
+    free = [record for record in found if not is_locked(record.path / LOCK)]
+    return next((record for record in free if not record.is_over(0)), free[0] if free else None)
 
 
 def show(record: SweepRecord) -> None:
@@ -218,6 +227,8 @@ def show(record: SweepRecord) -> None:
             [f"{trial.number}{mark}", *params, *values, trial.status, status, duration(trial.seconds), trial.folder]
         )
     print()
+    if not record.trials:
+        print("The search has as many trials as sweep.trials asks for, all of them in other records.")
     print_table(" ".join(["TRIAL", *record.space, *names, "STATUS", "EXIT", "TIME", "FOLDER"]), rows)
     if front:
         print("* no other trial is at least as good on every objective and better on one")

@@ -18,6 +18,7 @@ from pipeline.config.endpoints import HTTP, EndpointConfig
 from pipeline.config.evaluation import SuiteConfig, own_source
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import CURATE, EVALUATE, INGEST, Config, settle_folds, with_evaluation, with_gold
+from pipeline.config.schema import schema_of
 from pipeline.config.suggestions import explain_unknown_key, near_miss
 from pipeline.config.tables import TableConfig, load_tables
 from pipeline.config.validation import problems_in
@@ -50,14 +51,14 @@ def load(composed: DictConfig, search_path: list[Path]) -> Composed:
     """Turn a composed configuration into dataclasses and list everything that is wrong with it, missing values too.
 
     Args:
-        composed: What Hydra composed.
+        composed: What Hydra composed; its stages and missing values are filled in.
         search_path: Folders that hold ``suite/<name>.yaml``, first match wins.
 
     Raises:
         ConfigError: a value has the wrong type or an interpolation leads nowhere.
     """
     unresolved = cast("dict[str, Any]", OmegaConf.to_container(composed, resolve=False))
-    composed = cast("DictConfig", OmegaConf.merge(composed, {"stages": with_evaluation(list(composed.stages))}))
+    composed.stages = with_evaluation(list(composed.stages))
     waiting = _waiting_sources(unresolved["data"])
     missing = {"data.path"} if waiting else set()
     try:
@@ -158,7 +159,7 @@ def _load_file(schema: type[Section], group: str, name: str, key: str, search_pa
             f"{key}: there is no {group} `{name}`.{near_miss(name, known)} {group.title()}s: {', '.join(known)}."
         )
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), {"name": name}, OmegaConf.load(path))
+        merged = OmegaConf.merge(schema_of(schema), {"name": name}, OmegaConf.load(path))
         section = cast("Section", OmegaConf.to_object(merged))
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {readable(error)}") from error

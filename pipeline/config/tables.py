@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.fields import MISSING, option
+from pipeline.config.schema import schema_of
 from pipeline.config.suggestions import explain_unknown_key
 from pipeline.config.validation import out_of_bounds
 from pipeline.errors import ConfigError
@@ -102,17 +105,28 @@ def load_tables(search_path: list[Path]) -> dict[str, TableConfig]:
 def _load(name: str, path: Path) -> TableConfig:
     """Read one table."""
     try:
-        written = _text_keys(OmegaConf.to_container(OmegaConf.load(path), resolve=True))
-        if not isinstance(written, dict):
-            raise ConfigError(f"{path}: a table is a mapping of keys such as `prompt` and `completions`.")
-        merged = OmegaConf.merge(OmegaConf.structured(TableConfig), {"name": name}, written)
-        table = cast("TableConfig", OmegaConf.to_object(merged))
+        return _table(name, path.read_text(encoding="utf-8"))
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         message = str(error)
         raise ConfigError(f"{path}: {explain_unknown_key(message, TableConfig) or message}") from error
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in str(error).splitlines())) from error
+
+
+@cache  # the tables that come with us take a fifth of the time of composing
+def _table(name: str, content: str) -> TableConfig:
+    """Return the table that a file describes.
+
+    Raises:
+        ConfigError: What is wrong with it, one problem a line.
+    """
+    written = _text_keys(OmegaConf.to_container(OmegaConf.load(io.StringIO(content)), resolve=True))
+    if not isinstance(written, dict):
+        raise ConfigError("a table is a mapping of keys such as `prompt` and `completions`.")
+    table = cast("TableConfig", OmegaConf.to_object(OmegaConf.merge(schema_of(TableConfig), {"name": name}, written)))
     problems = [*out_of_bounds(table, ""), *_problems(table)]
     if problems:
-        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+        raise ConfigError("\n".join(problems))
     return table
 
 

@@ -84,7 +84,7 @@ class Sweep:
     def _take_up(self) -> None:
         """Put trials of an earlier attempt that did not end well back in the queue, and make those of a grid."""
         if self.search:
-            self.search.retire_leftovers()
+            self.search.take_up(self.record.trials)
         for trial in self.record.trials:
             if trial.status not in OVER:
                 trial.status, trial.exit_status, trial.reason = TrialStatus.waiting, None, ""
@@ -108,9 +108,10 @@ class Sweep:
         waiting = next((trial for trial in self.record.trials if trial.status is TrialStatus.waiting), None)
         if waiting is not None or not self.search:
             return waiting
-        if len(self.record.trials) + self.search.num_elsewhere() >= self.config.trials:
+        proposed = self.search.propose(len(self.record.trials))
+        if proposed is None:
             return None
-        study_number, texts = self.search.propose(len(self.record.trials))
+        study_number, texts = proposed
         trial = self._add(texts)
         trial.study_number = study_number
         return trial
@@ -177,9 +178,9 @@ class Sweep:
             self._look(trial)
             trial.exit_status, trial.seconds = status, round(trial.seconds + child.seconds, 2)
             trial.status, trial.reason = self._outcome(trial, status, reason, stopped=stop.signal_number is not None)
+            self.record.save()  # before the study hears of it, which may be out of reach
             if self.search and trial.status is not TrialStatus.stopped:
                 self.search.tell(trial)
-            self.record.save()
             objectives = "  ".join(f"{value:.6g}" for value in trial.objectives or [])
             self.say(f"#{number} {trial.status} in {child.seconds:.0f} s  {objectives or trial.reason}".rstrip())
 

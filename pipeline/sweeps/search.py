@@ -10,6 +10,7 @@ import platform
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from pipeline.artifacts.hashing import sha256_text
 from pipeline.config.space import Axis
 from pipeline.config.sweep import Pruner, SweepConfig, SweepMethod
 from pipeline.errors import ConfigError, StorageError
-from pipeline.sweeps.record import Trial, TrialStatus
+from pipeline.sweeps.record import OVER, Trial, TrialStatus
 from pipeline.tracking.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 STUDY_FILE = "study.db"
 WORKER = "sweep"  # user attribute of a study's trial: whose it is
+UNSIGNED = timedelta(minutes=1)  # longer than from asking for a trial to writing down whose it is
 
 
 class Search:
@@ -71,7 +73,7 @@ class Search:
             )
         except (SQLAlchemyError, ImportError, ValueError) as error:
             hint = " pip install 'finetune-pipeline[postgresql]'." if isinstance(error, ImportError) else ""
-            raise ConfigError(f"sweep.storage: {self._kind} cannot be opened: {error}.{hint}") from error
+            raise ConfigError(f"sweep.storage: {self._kind} cannot be opened: {_reason(error)}.{hint}") from error
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
@@ -86,42 +88,77 @@ class Search:
         try:
             yield
         except (SQLAlchemyError, StorageInternalError) as error:
-            cause = error.__cause__ or error
-            reason = Redactor().text(next(iter(str(cause).strip().splitlines()), type(cause).__name__))
             raise StorageError(
-                f"sweep.storage: {self._kind} does not answer any more: {reason}. Running trials were stopped and keep "
-                "their work; the same command goes on once the storage answers."
+                f"sweep.storage: {self._kind} does not answer any more: {_reason(error)}. Running trials were stopped "
+                "and keep their work; the same command goes on once the storage answers."
             ) from error
 
-    def retire_leftovers(self) -> None:
-        """Close what an earlier process of this sweep proposed and did not tell the end of; it is run again."""
+    def take_up(self, trials: Sequence[Trial]) -> None:
+        """Settle what an earlier process of this sweep proposed and did not tell the end of.
+
+        What has ended since is told, what runs again keeps its number in the study, and so its place among the trials
+        of other machines; what the process did not live to write down is closed.
+        """
         import optuna
 
+        recorded = {trial.study_number: trial for trial in trials}
         with self._answering():
-            for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-                if trial.user_attrs.get(WORKER) == self._worker:
-                    self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            for left in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+                if not self._is_left(left):
+                    continue
+                trial = recorded.get(left.number)
+                if trial is None:
+                    self.study.tell(left.number, state=optuna.trial.TrialState.FAIL)
+                    continue
+                self._live[left.number] = optuna.trial.Trial(self.study, left._trial_id)
+                if trial.status in OVER:
+                    self._tell(trial)
 
-    def num_elsewhere(self) -> int:
-        """Return how many trials of the study other sweeps run or have ended."""
+    def _is_left(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether a running trial is of this sweep, or of a process that died before it signed it."""
+        if WORKER in trial.user_attrs:
+            return bool(trial.user_attrs[WORKER] == self._worker)
+        return trial.datetime_start is not None and datetime.now() - trial.datetime_start > UNSIGNED
+
+    def num_elsewhere(self, before: int | None = None) -> int:
+        """Return how many trials of the study other sweeps run or have ended.
+
+        Args:
+            before: Only those whose number in the study is smaller.
+        """
         import optuna
 
         states = optuna.trial.TrialState
         counted = (states.RUNNING, states.COMPLETE, states.PRUNED)
         with self._answering():
             trials = self.study.get_trials(deepcopy=False, states=counted)
-        return sum(trial.user_attrs.get(WORKER, self._worker) != self._worker for trial in trials)
+        elsewhere = [trial.number for trial in trials if trial.user_attrs.get(WORKER) != self._worker]
+        return sum(before is None or number < before for number in elsewhere)
 
-    def propose(self, number: int) -> tuple[int, dict[str, str]]:
+    def propose(self, number: int) -> tuple[int, dict[str, str]] | None:
         """Return the trial's number in the study, and a value for each axis as an override writes it.
 
         The random numbers depend on the seed and the number alone, so a sweep that was killed and goes on proposes what
         it would have proposed.
+
+        Args:
+            number: How many trials this sweep has.
+
+        Returns:
+            None where this sweep and the others that share the study have as many as were asked for.
         """
+        import optuna
+
+        if number + self.num_elsewhere() >= self._config.trials:
+            return None
         self.study.sampler = self._sampler(number)
         with self._answering():
             trial = self.study.ask(self._distributions())
             trial.set_user_attr(WORKER, self._worker)
+            # Others may have asked since the trials were counted. The storage numbers them: the last ones give way.
+            if number + self.num_elsewhere(before=trial.number) >= self._config.trials:
+                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                return None
         self._live[trial.number] = trial
         return trial.number, {axis.key: axis.text(trial.params[axis.key]) for axis in self._axes}
 
@@ -174,7 +211,7 @@ class Search:
         ends = {TrialStatus.finished: states.COMPLETE, TrialStatus.pruned: states.PRUNED}
         state = ends.get(trial.status, states.FAIL)
         live = self._live.pop(trial.study_number, None) if trial.study_number is not None else None
-        if live is None:  # proposed by a process that died: its number in the study is closed
+        if live is None:  # it failed or was stopped, and ran again: its number in the study is closed
             if state is not states.FAIL:
                 self.study.add_trial(self._frozen(trial, state))
             return
@@ -201,3 +238,10 @@ class Search:
         return {
             axis.key: texts[axis.key] if axis.choices else numeric[axis.integer](texts[axis.key]) for axis in self._axes
         }
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the driver of the database said, on one line; what wraps it adds nothing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return Redactor().text(" ".join(str(error).split()).rstrip(".") or type(error).__name__)

@@ -54,7 +54,7 @@ def is_secret_name(name: str) -> bool:
     words = [word for word in re.split(r"[^a-z0-9]+", parts) if word]
     if not words:
         return False
-    if SECRET_WORDS.intersection(words):
+    if SECRET_WORDS.intersection(words) or any(word.endswith("password") for word in words):  # PGPASSWORD
         return True
     return words[-1] in SECRET_LAST_WORDS and not (len(words) > 1 and words[-2] in HARMLESS_QUALIFIERS)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
+import hydra
 import pytest
-from omegaconf import DictConfig
+from hydra import initialize_config_dir
 
 from pipeline.commands.composing import compose
-from pipeline.config.composition import Composed, load, load_suite
+from pipeline.config.composition import Composed, load, load_suite, register_schema
 from pipeline.config.data import SourceConfig, SourceSplit, TableName
 from pipeline.config.paths import configs_folder
 from pipeline.config.root import Config
@@ -22,14 +23,23 @@ EXPERIMENTS = sorted(file.stem for file in (configs_folder() / "experiment").glo
 SUITES = sorted(file.stem for file in (configs_folder() / "suite").glob("*.yaml"))
 
 
-def composed(*arguments: str, search_path: list[Path] | None = None) -> Composed:
+def composed(*overrides: str, search_path: list[Path] | None = None) -> Composed:
+    """What overrides make, by Hydra's function: its command line composes everything twice."""
+    register_schema()
+    with initialize_config_dir(str(configs_folder()), version_base="1.3"):
+        return load(hydra.compose("train", overrides=list(overrides)), search_path or [configs_folder()])
+
+
+def on_the_command_line(*arguments: str) -> Composed:
     result: list[Composed] = []
-
-    def task(config: DictConfig) -> None:
-        result.append(load(config, search_path or [configs_folder()]))
-
-    compose("train", list(arguments), task)
+    compose("train", list(arguments), lambda config: result.append(load(config, [configs_folder()])))
     return result[0]
+
+
+def test_the_command_line_composes_what_hydra_composes() -> None:
+    overrides = ("+experiment=dpo", "dpo.beta=0.5")
+    assert on_the_command_line(*overrides).resolved == composed(*overrides).resolved
+    assert composed(*overrides).resolved != composed("+experiment=dpo").resolved
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -111,14 +121,14 @@ def test_a_training_stage_is_always_evaluated() -> None:
 )
 def test_a_mistyped_word_names_what_was_meant(argument: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        composed("+experiment=sft", argument) if not argument.endswith("experiment=sft") else composed(argument)
+        on_the_command_line(*([] if argument.endswith("experiment=sft") else ["+experiment=sft"]), argument)
     assert expected in str(caught.value)
     assert argument in str(caught.value)
 
 
 def test_every_mistyped_key_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        composed("+experiment=sft", "sft.lora.rnak=3", "trakcing.mode=offline")
+        on_the_command_line("+experiment=sft", "sft.lora.rnak=3", "trakcing.mode=offline")
     assert "sft.lora.rank" in str(caught.value)
     assert "tracking.mode" in str(caught.value)
 
@@ -127,7 +137,7 @@ def test_a_mistyped_key_in_a_file_names_the_file_and_the_key(tmp_path: Path) -> 
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nsft: {lora: {rnak: 3}}\n")
     with pytest.raises(ConfigError) as caught:
-        composed("--config-dir", str(tmp_path), "+experiment=mine")
+        on_the_command_line("--config-dir", str(tmp_path), "+experiment=mine")
     assert "experiment/mine" in str(caught.value)
     assert "`sft.lora.rank`" in str(caught.value)
 
@@ -136,7 +146,7 @@ def test_broken_yaml_is_told_with_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nsft: {lora: {rank: 3}\nseed: 1\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml:\d+"):
-        composed("--config-dir", str(tmp_path), "+experiment=mine")
+        on_the_command_line("--config-dir", str(tmp_path), "+experiment=mine")
 
 
 def test_every_problem_with_a_value_is_in_one_report() -> None:
@@ -177,8 +187,8 @@ def test_what_no_source_takes_is_refused_with_what_to_write(tmp_path: Path) -> N
         f"name: mine\nsources: [{{table: demonstrations, path: {rows}}}]\nsuites: [heldout]\n"
     )
     chosen = ("--config-dir", str(tmp_path), "+experiment=sft", "data=mine")
-    assert composed(*chosen).problems == []
-    [problem] = composed(*chosen, "data.limit=5").problems
+    assert on_the_command_line(*chosen).problems == []
+    [problem] = on_the_command_line(*chosen, "data.limit=5").problems
     assert problem.startswith("data.limit=5:")
     assert "`limit: ${data.limit}`" in problem
     [problem] = composed(*chosen, "data.revision=v1").problems
@@ -206,7 +216,7 @@ def test_missing_values_are_listed_with_what_to_write() -> None:
 
 def test_wrong_types_name_the_key() -> None:
     with pytest.raises(ConfigError) as caught:
-        composed("+experiment=sft", "sft.num_epochs=many", "sft.overlength=rise")
+        on_the_command_line("+experiment=sft", "sft.num_epochs=many", "sft.overlength=rise")
     assert "`sft.num_epochs=many`" in str(caught.value)
     assert "[drop, truncate, raise]" in str(caught.value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,9 @@ def open_search(folder: Path, *, directions: tuple[str, ...] = ("minimize",), **
 
 
 def propose(search: Search, number: int) -> Trial:
-    study_number, texts = search.propose(number)
+    proposed = search.propose(number)
+    assert proposed
+    study_number, texts = proposed
     return Trial(
         number=number, params={}, overrides=[f"{key}={text}" for key, text in texts.items()], folder="f",
         study_number=study_number,
@@ -44,7 +47,7 @@ def test_a_storage_that_is_lost_is_one_error(tmp_path: Path) -> None:
     last = propose(search, 1)
     (tmp_path / "study.db").write_bytes(b"no database any more" * 400)
     last.status, last.objectives, last.intermediate = TrialStatus.finished, [1.0], [(1, 1.0)]
-    for ask in (search.num_elsewhere, search.retire_leftovers, lambda: search.propose(2), lambda: search.tell(last)):
+    for ask in (search.num_elsewhere, lambda: search.take_up([]), lambda: search.propose(2), lambda: search.tell(last)):
         with pytest.raises(StorageError, match=r"sweep.storage: sqlite does not answer any more: .*\. Running trials"):
             ask()
 
@@ -81,15 +84,15 @@ def test_a_killed_search_proposes_what_it_would_have_proposed(tmp_path: Path) ->
     trials: list[Trial] = []
     for number in range(6):
         search = open_search(killed)  # a new process for every trial
-        search.retire_leftovers()
+        search.take_up(trials)
         if number in (1, 4):  # proposed and written down, and then the process died while it ran
             trials.append(propose(search, number))
             search = open_search(killed)
-            search.retire_leftovers()
+            search.take_up(trials)
         elif number == 3:  # proposed, and not even written down
             propose(search, number)
             search = open_search(killed)
-            search.retire_leftovers()
+            search.take_up(trials)
             trials.append(propose(search, number))
         else:
             trials.append(propose(search, number))
@@ -123,13 +126,13 @@ def test_a_trial_of_a_dead_process_is_compared_and_kept_too(tmp_path: Path) -> N
     finish(search, first)
     second = propose(search, 1)
     search = open_search(tmp_path, pruner=Pruner.median, startup_trials=1, pruner_warmup=0)
-    search.retire_leftovers()
+    search.take_up([first, second])
     second.intermediate = [(0, 1.5)]
     assert search.should_prune(second)
     second.status = TrialStatus.pruned
     search.tell(second)
-    assert [trial.state.name for trial in search.study.trials] == ["COMPLETE", "FAIL", "PRUNED"]
-    assert search.study.trials[2].params["sft.lora.rank"] == int(second.overrides[1].partition("=")[2])
+    assert [trial.state.name for trial in search.study.trials] == ["COMPLETE", "PRUNED"]
+    assert search.study.trials[1].params["sft.lora.rank"] == int(second.overrides[1].partition("=")[2])
 
 
 def test_several_objectives(tmp_path: Path) -> None:
@@ -149,9 +152,36 @@ def test_sweeps_on_two_machines_share_a_storage_and_their_trials(tmp_path: Path)
     running = propose(first, 1)
     assert propose(second, 0).overrides != propose(open_search(one), 0).overrides  # each begins elsewhere
     assert (first.num_elsewhere(), second.num_elsewhere()) == (1, 2)
-    second.retire_leftovers()  # not its own
+    second.take_up([])  # not its own
     finish(first, running)
     assert [trial.state.name for trial in first.study.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
+
+
+def test_what_ended_while_the_storage_was_away_is_told_by_the_next_process(tmp_path: Path) -> None:
+    search = open_search(tmp_path, method=SweepMethod.random)
+    ended = propose(search, 0)
+    ended.status, ended.objectives = TrialStatus.finished, [0.25]
+    search = open_search(tmp_path, method=SweepMethod.random)
+    search.take_up([ended])
+    assert [(trial.state.name, trial.value) for trial in search.study.trials] == [("COMPLETE", 0.25)]
+
+
+def test_machines_that_ask_at_the_same_moment_make_no_trial_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = {"storage": f"sqlite:///{tmp_path / 'shared.db'}", "method": SweepMethod.random, "trials": 1}
+    first, second = (open_search(tmp_path / name, **shared) for name in ("one", "two"))
+    ask, asked = second.study.ask, []
+
+    def ask_a_moment_later(*arguments: Any) -> Any:
+        asked.append(first.propose(0))  # between the second's count and its question
+        return ask(*arguments)
+
+    monkeypatch.setattr(second.study, "ask", ask_a_moment_later)
+    assert second.propose(0) is None
+    assert asked != [None]
+    assert (first.num_elsewhere(), second.num_elsewhere()) == (0, 1)
+    assert first.propose(1) is None
 
 
 def test_a_storage_that_cannot_be_opened_is_an_error_of_the_configuration(tmp_path: Path) -> None:

@@ -64,8 +64,9 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
     ("name", "expected"),
     [
         ("HF_TOKEN", True), ("api_key", True), ("apiKey", True), ("WANDB_API_KEY", True), ("db.password", True),
-        ("AWS_SECRET_ACCESS_KEY", True), ("token", True), ("clientSecret", True), ("credentials", True),
-        ("max_tokens", False), ("tokenizer", False), ("num_tokens", False), ("pad_token", False), ("eos_token", False),
+        ("PGPASSWORD", True), ("AWS_SECRET_ACCESS_KEY", True), ("token", True), ("clientSecret", True),
+        ("credentials", True), ("max_tokens", False), ("tokenizer", False), ("num_tokens", False), ("pad_token", False),
+        ("eos_token", False),
         ("sort_key", False), ("keyboard", False), ("tokens_per_second", False), ("author", False), ("keep_best", False),
     ],
 )  # fmt: skip
