@@ -191,7 +191,7 @@ def test_what_no_source_takes_is_refused_with_what_to_write(tmp_path: Path) -> N
     [problem] = on_the_command_line(*chosen, "data.limit=5").problems
     assert problem.startswith("data.limit=5:")
     assert "`limit: ${data.limit}`" in problem
-    [problem] = composed(*chosen, "data.revision=v1").problems
+    [problem] = on_the_command_line(*chosen, "data.revision=v1").problems
     assert problem.startswith("data.revision=v1:")
 
 
