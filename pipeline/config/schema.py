@@ -8,7 +8,11 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 
-@cache  # to build one takes longer than to read the file
-def schema_of(section: Any) -> DictConfig:
+def schema_of(section: type) -> DictConfig:
     """Return the schema of a dataclass, to merge something into a copy of it."""
+    return _schema(cast("Any", section))
+
+
+@cache  # to build one takes longer than to read the file
+def _schema(section: Any) -> DictConfig:
     return cast("DictConfig", OmegaConf.structured(section))
