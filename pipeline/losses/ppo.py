@@ -105,7 +105,8 @@ def clipped_value_loss(
     near = old_values + (values - old_values).clamp(-clip_range, clip_range)
     clipped_errors = (near - returns) ** 2
     loss = 0.5 * torch.maximum(errors, clipped_errors).sum() / num_tokens
-    return ValueLoss(loss=loss, clipped=(clipped_errors > errors).sum())
+    beyond = (values - old_values).abs() > clip_range  # inside, the two errors differ by rounding
+    return ValueLoss(loss=loss, clipped=((clipped_errors > errors) & beyond).sum())
 
 
 def _require_tokens(num_tokens: int, tokens: Tensor) -> None:

@@ -86,6 +86,14 @@ def test_value_loss_worked_by_hand() -> None:
     assert unclipped.loss.item() == pytest.approx(0.5 * (1.0 + 0.25) / 4, abs=1e-12)
 
 
+def test_rounding_is_not_counted_as_clipping() -> None:
+    """In single precision ``old + (new - old)`` is not always ``new``, which makes one of two equal errors larger."""
+    generator = torch.Generator().manual_seed(2)
+    old, new, returns = (scale * torch.randn(1000, generator=generator) for scale in (0.01, 1.0, 1.0))
+    assert ((old + (new - old) - returns) ** 2 > (new - returns) ** 2).any(), "else nothing is shown"
+    assert clipped_value_loss(new, old, returns, num_tokens=1000, clip_range=10.0).clipped.item() == 0
+
+
 @pytest.mark.parametrize("sizes", [[12], [6, 6], [1, 4, 7], [1] * 12])
 def test_microbatches_add_up_to_one_gradient(sizes: list[int]) -> None:
     generator = torch.Generator().manual_seed(1)
