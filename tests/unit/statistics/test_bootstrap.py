@@ -72,6 +72,27 @@ def test_with_few_clusters_it_is_the_t_interval() -> None:
     assert limits(alone)[1] - limits(alone)[0] < 0.7 * (limits(value)[1] - limits(value)[0])
 
 
+def test_limits_are_studentised_from_forty_clusters_on() -> None:
+    values = np.random.default_rng(7).normal(size=40)
+    for count, studentised in ((39, False), (40, True)):
+        value = bootstrap_totals(mean, columns(values[:count]), range(count), method="mean", draws=200)
+        assert value.method.endswith("studentised") is studentised
+
+
+def test_a_draw_without_spread_belongs_in_its_tail() -> None:
+    """Every draw above the value has no spread: nothing bounds the truth from below."""
+    values = np.random.default_rng(8).normal(size=50)
+
+    def statistic(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        drawn, slopes = counts @ values / 50, np.tile((values - values.mean()) / 50, (len(counts), 1))
+        slopes[drawn > values.mean() + 1e-9] = 0.0
+        return drawn, slopes
+
+    low, high = limits(bootstrap_interval(statistic, n=50, num_clusters=50, method="mean", draws=500))
+    assert low == -np.inf
+    assert values.mean() < high < np.inf
+
+
 def test_a_ratio_of_sums_and_a_pair_of_systems() -> None:
     generator = np.random.default_rng(3)
     tokens = generator.integers(5, 50, 200).astype(float)

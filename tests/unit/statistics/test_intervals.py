@@ -104,6 +104,36 @@ def test_repeated_clusters_widen_a_proportion_and_a_perfect_score_counts_cluster
     assert limits(perfect) == pytest.approx((3 / (3 + t_2**2), 1.0))
 
 
+def test_clusters_that_balance_each_other_tell_no_more_than_their_items() -> None:
+    """Each of 10 clusters passes once and fails once, so that only the two added ones vary: 20 items, t for 10."""
+    balanced = proportion_interval([True, False] * 10, [number // 2 for number in range(20)])
+    t_9 = 2.2621571628
+    half = t_9 / 2 / math.sqrt(20 + t_9**2)  # Wilson's half-width at one half
+    assert limits(balanced) == pytest.approx((0.5 - half, 0.5 + half))
+
+
+def test_differences_near_the_end_of_their_range_stay_inside_it() -> None:
+    low, high = limits(paired_proportion_difference([False] * 3, [True] * 3, range(3)))
+    assert low == -1.0
+    assert -1.0 < high < 1.0
+    low, high = limits(paired_proportion_difference([True] * 3, [False] * 3, range(3)))
+    assert -1.0 < low < 1.0
+    assert high == 1.0
+
+
+def test_rounding_is_no_spread() -> None:
+    """The mean of three times 0.1 is not 0.1 to the last bit."""
+    assert sum([0.1] * 3) / 3 != 0.1
+    same = mean_interval([0.1] * 3, range(3))
+    assert (same.low, same.high) == (None, None)
+
+
+def test_fewer_than_thirty_clusters_are_called_approximate() -> None:
+    few, enough = (mean_interval(list(range(count)), range(count)).method for count in (29, 30))
+    assert few.endswith("t with 28 degrees of freedom (fewer than 30 clusters: approximate)")
+    assert enough.endswith("t with 29 degrees of freedom")
+
+
 def test_single_clusters_and_no_items_have_no_interval() -> None:
     one = [
         mean_interval([1.0, 2.0], ["a", "a"]),

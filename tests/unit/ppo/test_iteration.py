@@ -1,0 +1,383 @@
+"""One iteration on a ragged rollout against the definitions: plain loops over the logits of the whole model."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from enumerable import PROMPT, SENTENCES, SeparateModels, make_config, make_loop, make_problem, separate_models
+
+from pipeline.config.evaluation import SamplingConfig
+from pipeline.config.ppo import PPOConfig
+from pipeline.config.shared import OptimizerConfig, Schedule
+from pipeline.errors import TrainingDivergedError
+from pipeline.models.generation import Completion
+from pipeline.ppo.experience import Experience, Microbatch, forward, make_experience
+from pipeline.ppo.loop import Loop, Scores
+from pipeline.ppo.rollout import PromptItem, Rollout
+from pipeline.ppo.update import Learner, schedule_factor, update
+
+TEMPERATURE, KL_COEF, DISCOUNT, LAMBDA = 0.7, 0.4, 0.9, 0.8
+CLIP, PENALTY, CAP = 2.0, 0.75, 1.5
+LENGTHS, FINISHES = (1, 3, 2, 3), ("stop", "length", "stop", "length")  # sorted by length they stand in another order
+SCORES = (0.5, 2.5, -3.0, -1.0)
+CLIPPED = (0.5, 2.0 - PENALTY, -2.0, -1.0 - PENALTY)  # the penalty comes after the clipping
+MISMATCH = (0.5, -0.25, 0.0, 0.125)  # how much likelier than the engine the policy finds each token of a row
+
+
+def config(**changes: object) -> PPOConfig:
+    values = {
+        "temperature": TEMPERATURE, "discount": DISCOUNT, "gae_lambda": LAMBDA, "score_clip": CLIP, "ppo_epochs": 2,
+        "missing_eos_penalty": PENALTY, "importance_cap": CAP, "whiten_advantages": False, "rollout_size": 4,
+        "minibatch_size": 2, "microbatch_size": 1, "num_rollouts": 4, "kl_coef": KL_COEF, **changes,
+    }  # fmt: skip
+    return make_config(**values)
+
+
+def models(*, shares_trunk: bool = False) -> SeparateModels:
+    """A policy off its reference, and a value model that says something."""
+    made = separate_models(shares_trunk=shares_trunk)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in made.policy_model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        made.value_head.linear.weight.copy_(0.3 * torch.randn(1, 64, generator=generator))
+        made.value_head.linear.bias.fill_(0.25)
+    return made
+
+
+IDS = [SENTENCES[number].tolist()[:length] for number, length in zip((7, 61, 130, 215), LENGTHS, strict=True)]
+
+
+def token_logprobs(model: torch.nn.Module, ids: Sequence[int]) -> list[float]:
+    """From the logits of one row, without padding."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([[0, *ids]])).logits[0, :-1].double() / TEMPERATURE
+    return [float(row.log_softmax(dim=0)[token]) for row, token in zip(logits, ids, strict=True)]
+
+
+def token_values(made: SeparateModels, ids: Sequence[int], *, trunk: torch.nn.Module) -> list[float]:
+    """What is predicted before each token is drawn."""
+    head = made.value_head.linear
+    with torch.no_grad():
+        states = trunk.model(input_ids=torch.tensor([[0, *ids]])).last_hidden_state[0, :-1].double()  # type: ignore[operator]
+        return [float(state @ head.weight[0].double() + head.bias[0].double()) for state in states]
+
+
+@cache
+def rows() -> tuple[tuple[list[float], list[float], list[float]], ...]:
+    """Log-probabilities of policy and reference, and values, of each completion."""
+    made = models()
+    return tuple(
+        (token_logprobs(made.policy_model, ids), token_logprobs(made.reference_model, ids),
+         token_values(made, ids, trunk=made.value_model))
+        for ids in IDS
+    )  # fmt: skip
+
+
+def rollout() -> Rollout:
+    completions = [
+        Completion(ids=ids, text="", finish_reason=finish, logprobs=[value - gap for value in row[0]])
+        for ids, finish, gap, row in zip(IDS, FINISHES, MISMATCH, rows(), strict=True)
+    ]
+    return Rollout(prompts=[PROMPT] * 4, completions=completions)
+
+
+def expected(row: int) -> tuple[list[float], list[float]]:
+    """Advantages and returns of a completion: each the sum over all later temporal differences."""
+    ours, theirs, values = rows()[row]
+    rewards = [-KL_COEF * (a - b) for a, b in zip(ours, theirs, strict=True)]
+    rewards[-1] += CLIPPED[row]
+    length = len(rewards)
+    deltas = [r + DISCOUNT * v_next - v for r, v, v_next in zip(rewards, values, [*values[1:], 0.0], strict=True)]
+    advantages = [sum((DISCOUNT * LAMBDA) ** (s - t) * deltas[s] for s in range(t, length)) for t in range(length)]
+    return advantages, [a + v for a, v in zip(advantages, values, strict=True)]
+
+
+def scored(made: SeparateModels, settings: PPOConfig) -> Experience:
+    return make_experience(rollout(), torch.tensor(SCORES, dtype=torch.float64), made, settings, KL_COEF)
+
+
+def by_row(experience: Experience, name: str) -> list[list[float]]:
+    found: dict[int, list[float]] = {}
+    for batch in experience.microbatches:
+        spread = batch.padded(getattr(batch, name))
+        found |= {row: spread[place, : LENGTHS[row]].tolist() for place, row in enumerate(batch.rows)}
+    return [found[row] for row in range(4)]
+
+
+@pytest.mark.parametrize("microbatch_size", [1, 2, 4])
+def test_what_is_learned_from_equals_the_definitions(microbatch_size: int) -> None:
+    experience = scored(models(), config(microbatch_size=microbatch_size, minibatch_size=4))
+    assert [row for batch in experience.microbatches for row in batch.rows] == [1, 3, 2, 0], "else no order is tested"
+    assert experience.scores.tolist() == pytest.approx(CLIPPED)
+    for row in range(4):
+        ours, theirs, values = rows()[row]
+        advantages, returns = expected(row)
+        for name, wanted in (
+            ("logprobs", ours), ("reference_logprobs", theirs), ("values", values), ("advantages", advantages),
+            ("returns", returns), ("weights", [min(math.exp(MISMATCH[row]), CAP)] * LENGTHS[row]),
+        ):  # fmt: skip
+            assert by_row(experience, name)[row] == pytest.approx(wanted, abs=2e-5), name
+        assert experience.kl[row].item() == pytest.approx(sum(ours) - sum(theirs), abs=2e-5)
+    plain = [value for row in range(4) for value in expected(row)[0]]
+    assert experience.advantage_mean == pytest.approx(statistics.fmean(plain), abs=2e-5)
+    assert experience.advantage_std == pytest.approx(statistics.pstdev(plain), abs=2e-5)
+
+
+def test_whitened_advantages_leave_returns_and_the_record_as_they_were() -> None:
+    plain, white = scored(models(), config()), scored(models(), config(whiten_advantages=True))
+    values = [value for row in range(4) for value in expected(row)[0]]
+    mean, deviation = statistics.fmean(values), statistics.pstdev(values)
+    for row in range(4):
+        assert by_row(white, "advantages")[row] == pytest.approx(
+            [(value - mean) / deviation for value in expected(row)[0]], abs=1e-4
+        )
+        assert by_row(white, "returns")[row] == by_row(plain, "returns")[row]
+    assert (white.advantage_mean, white.advantage_std) == (plain.advantage_mean, plain.advantage_std)
+
+
+class Fixed:
+    """Hands out the rollout, and remembers what it was asked."""
+
+    def sample(
+        self, model: torch.nn.Module, prompts: Sequence[PromptItem], sampling: SamplingConfig, keys: Sequence[str]
+    ) -> list[Completion]:
+        self.sampling, self.keys = sampling, list(keys)
+        return rollout().completions
+
+
+def make_fixed(made: SeparateModels, settings: PPOConfig) -> tuple[Loop, Fixed]:
+    loop, sampler = make_loop(made, settings, make_problem()), Fixed()
+    total = torch.tensor(SCORES, dtype=torch.float64)
+    loop.sampler, loop.prompts = sampler, lambda number: [PROMPT] * 4
+    loop.scorer = lambda given: Scores(total=total, by_name={"sum": total, "same": torch.ones(4)})
+    return loop, sampler
+
+
+def test_the_row_of_the_record_says_what_happened() -> None:
+    loop, sampler = make_fixed(models(), config(num_rollouts=4, seed=23))
+    row = loop.iterate(2)
+    assert sampler.sampling == SamplingConfig(max_new_tokens=3, temperature=TEMPERATURE, top_p=1.0, top_k=0, seed=23)
+    assert sampler.keys == [f"rollout-2/{number}" for number in range(4)]
+    gaps = [a - b for ours, theirs, _ in rows() for a, b in zip(ours, theirs, strict=True)]
+    logprobs = [value for ours, _, _ in rows() for value in ours]
+    values, returns = [v for row in rows() for v in row[2]], [v for row in range(4) for v in expected(row)[1]]
+    errors = [r - v for r, v in zip(returns, values, strict=True)]
+    mismatch = [abs(gap) for gap, length in zip(MISMATCH, LENGTHS, strict=True) for _ in range(length)]
+    weights = [min(math.exp(gap), CAP) for gap, length in zip(MISMATCH, LENGTHS, strict=True) for _ in range(length)]
+    wanted = {
+        "score": statistics.fmean(CLIPPED),
+        "score_std": statistics.pstdev(CLIPPED),
+        "objective": statistics.fmean(CLIPPED) - KL_COEF * sum(gaps) / 4,
+        "told_apart": 0.75,
+        "reward_sum": statistics.fmean(SCORES),
+        "reward_same": 1.0,
+        "kl": sum(gaps) / 4,
+        "kl_k3": sum(math.exp(-gap) - 1 + gap for gap in gaps) / 4,
+        "kl_coef": KL_COEF,
+        "entropy": -statistics.fmean(logprobs),
+        "completion_tokens": 9 / 4,
+        "finished_rate": 0.5,
+        "explained_variance": 1 - statistics.pvariance(errors) / statistics.pvariance(returns),
+        "mismatch_mean": statistics.fmean(mismatch),
+        "mismatch_max": 0.5,
+        "effective_sample_share": sum(weights) ** 2 / (9 * sum(weight**2 for weight in weights)),
+        "learning_rate": 2e-3 * 0.5,  # two of four rollouts are done, and the schedule is linear
+        "episodes": 12,
+        "optimizer_steps": 4,  # two epochs of two minibatches
+        "skipped_steps": 0,
+        "update_ended_early": 0,
+    }
+    assert {name: row[name] for name in wanted} == pytest.approx(wanted, abs=1e-4)
+
+
+def test_the_losses_of_one_step_are_those_of_the_settings() -> None:
+    """One minibatch of all, so every ratio is 1: the loss is minus the mean of weight times advantage."""
+    loop, _ = make_fixed(models(), config(ppo_epochs=1, minibatch_size=4, microbatch_size=2))
+    row = loop.iterate(0)
+    weighted = [min(math.exp(MISMATCH[row]), CAP) * value for row in range(4) for value in expected(row)[0]]
+    assert row["policy_loss"] == pytest.approx(-statistics.fmean(weighted), abs=1e-4)
+    squares = [value**2 for row in range(4) for value in expected(row)[0]]  # the value's error is the advantage
+    assert row["value_loss"] == pytest.approx(0.5 * statistics.fmean(squares), abs=1e-4)
+    assert row["ratio_mean"] == pytest.approx(1.0, abs=1e-5)
+    assert row["clip_fraction"] == row["update_kl"] == row["ratio_gap"] == 0.0
+    # Without weights it is another number.
+    assert row["policy_loss"] != pytest.approx(-statistics.fmean(v for r in range(4) for v in expected(r)[0]), abs=1e-3)
+
+
+@pytest.mark.parametrize("shares_trunk", [True, False])
+def test_while_the_values_warm_up_the_policy_stays(shares_trunk: bool) -> None:
+    made = models(shares_trunk=shares_trunk)
+    loop, _ = make_fixed(made, config(value_warmup=2))
+    before = [parameter.clone() for parameter in made.policy_model.parameters()]
+    head = made.value_head.linear.weight.clone()
+
+    def moved() -> bool:
+        return any(not torch.equal(a, b) for a, b in zip(before, made.policy_model.parameters(), strict=True))
+
+    for number in range(2):
+        assert "policy_loss" not in loop.iterate(number)
+    assert not moved()
+    assert not torch.equal(head, made.value_head.linear.weight)
+    assert "policy_loss" in loop.iterate(2)
+    assert moved()
+
+
+def test_where_the_trunk_is_shared_the_value_loss_counts_by_its_coefficient() -> None:
+    """Gradients add up, so each doubling of the coefficient adds twice what the one before has added."""
+
+    def gradient(value_coef: float) -> torch.Tensor:
+        made = models(shares_trunk=True)
+        settings = config(ppo_epochs=1, minibatch_size=4, value_coef=value_coef)
+        settings.optimizer.max_grad_norm = 1e9
+        learner, seen = Learner(made, settings), []
+        learner.optimizer.register_step_pre_hook(
+            lambda *_: seen.append(torch.cat([p.grad.flatten() for p in learner.policy.values() if p.grad is not None]))
+        )
+        update(learner, scored(made, settings), rollout=0, train_policy=True)
+        return seen[0]
+
+    half, one, two = gradient(0.5), gradient(1.0), gradient(2.0)
+    torch.testing.assert_close(two - one, 2 * (one - half), rtol=1e-3, atol=1e-6)
+    assert (two - one).norm() > 0.1 * one.norm()
+
+
+@pytest.mark.parametrize(("limit", "steps", "early"), [(None, 12, False), (1e6, 12, False), (1e-9, 2, True)])
+def test_an_update_that_went_too_far_ends(limit: float | None, steps: int, early: bool) -> None:
+    """The first minibatch is at a ratio of 1; with a rate so large the second is beyond any small limit."""
+    settings = config(ppo_epochs=6, update_kl_target=limit, optimizer=OptimizerConfig(learning_rate=1e-2))
+    made = models()
+    learner = Learner(made, settings)
+    record = update(learner, scored(made, settings), rollout=0, train_policy=True)
+    assert (record.steps, record.ended_early) == (steps, early)
+
+
+def test_the_limit_of_an_update_is_one_and_a_half_times_the_target() -> None:
+    """The divergence of the first step that has one lies between the target and its one and a half fold, or beyond."""
+    made, settings = models(), config(ppo_epochs=2, minibatch_size=4, optimizer=OptimizerConfig(learning_rate=1e-2))
+    free = update(Learner(made, settings), scored(made, settings), rollout=0, train_policy=True)
+    reached = free.sums["update_kl"] / 9  # of the second step; the first one has none
+    for target, early in ((reached / 1.25, False), (reached / 1.75, True)):
+        made, limited = models(), replace(settings, update_kl_target=target)
+        assert update(Learner(made, limited), scored(made, limited), rollout=0, train_policy=True).ended_early is early
+
+
+def test_ratios_before_and_after_the_first_update_are_told_apart() -> None:
+    made, settings = models(), config(ppo_epochs=4, optimizer=OptimizerConfig(learning_rate=1e-2))
+    record = update(Learner(made, settings), scored(made, settings), rollout=0, train_policy=True)
+    assert record.first_ratio_gap == record.first_clipped == 0.0
+    assert record.ratio_gap > 0.2
+    assert record.sums["clipped"] > 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "factors"),
+    [
+        (Schedule.constant, 0.0, [1, 1, 1, 1, 1]),
+        (Schedule.constant, 0.3, [0.5, 1, 1, 1, 1]),  # 1.5 rollouts are rounded up
+        (Schedule.linear, 0.0, [1, 0.8, 0.6, 0.4, 0.2]),
+        (Schedule.linear, 0.4, [0.5, 1, 1, 2 / 3, 1 / 3]),
+        (Schedule.cosine, 0.2, [1, 1, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2]),
+    ],
+)
+def test_schedules_by_hand(schedule: Schedule, warmup: float, factors: list[float]) -> None:
+    assert [schedule_factor(schedule, warmup, done, 5) for done in range(5)] == pytest.approx(factors)
+
+
+def test_the_optimizer_has_the_settings_and_a_rate_for_each_of_the_two() -> None:
+    optimizer = OptimizerConfig(
+        learning_rate=0.01, beta1=0.7, beta2=0.8, epsilon=1e-3, weight_decay=0.05, schedule=Schedule.linear,
+        warmup_fraction=0.0,
+    )  # fmt: skip
+    learner = Learner(models(), config(optimizer=optimizer, value_learning_rate=0.04))
+    assert learner.set_rate(1, 4) == pytest.approx(0.0075)
+    assert [group["lr"] for group in learner.optimizer.param_groups] == pytest.approx([0.0075, 0.03])
+    for group in learner.optimizer.param_groups:
+        assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.7, 0.8), 1e-3, 0.05)
+
+
+def test_policy_and_value_are_clipped_each_by_itself_and_what_is_not_finite_is_skipped() -> None:
+    """With a gradient of norm 30 and one of norm 0.4 and a limit of 1 only the first is scaled."""
+    made = models()
+    learner = Learner(made, config(max_nonfinite_steps=2))
+    applied: list[tuple[float, float]] = []
+
+    def norm(group: dict[str, torch.nn.Parameter]) -> float:
+        return math.sqrt(sum(float((p.grad**2).sum()) for p in group.values() if p.grad is not None))
+
+    learner.optimizer.register_step_pre_hook(lambda *_: applied.append((norm(learner.policy), norm(learner.value))))
+    learner.config.optimizer.max_grad_norm = 1.0
+    settings = learner.config
+    record = update(learner, scored(made, settings), rollout=0, train_policy=True)
+    applied.clear()
+
+    def step(policy: float, value: float) -> None:
+        for group, size in ((learner.policy, policy), (learner.value, value)):
+            first = next(iter(group.values()))
+            first.grad = torch.zeros_like(first)
+            first.grad.view(-1)[0] = size
+        learner.step(record, train_policy=True)
+
+    step(30.0, 0.4)
+    assert applied == [pytest.approx((1.0, 0.4), rel=1e-4)]
+    steps = record.steps
+    step(math.nan, 0.4)
+    step(30.0, 0.4)  # between two that are skipped: they are no row
+    step(30.0, math.inf)
+    assert (len(applied), record.skipped, record.steps) == (2, 2, steps + 3)
+    with pytest.raises(TrainingDivergedError, match="2 optimizer steps in a row"):
+        step(math.inf, 0.4)
+
+
+def test_every_epoch_of_every_rollout_has_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def note(policy: torch.nn.Module, batch: Microbatch, *rest: Any, **more: Any) -> Any:
+        seen.append(batch.rows[0])
+        return forward(policy, batch, *rest, **more)
+
+    monkeypatch.setattr("pipeline.ppo.update.forward", note)
+    made, settings = models(), config(minibatch_size=1, ppo_epochs=3)
+    for number in range(4):
+        update(Learner(made, settings), scored(made, settings), rollout=number, train_policy=True)
+    orders = [tuple(seen[start : start + 4]) for start in range(0, len(seen), 4)]
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    assert len(set(orders[:3])) > 1, "the epochs of a rollout"
+    assert len({tuple(orders[start : start + 3]) for start in range(0, 12, 3)}) == 4, "the rollouts"
+
+
+@pytest.mark.parametrize(
+    ("changes", "loss"),
+    [
+        ({}, (-1.2 + 1.4) / 2),  # a ratio of 1.4: gain capped at 1.2, loss kept
+        ({"clip_range_high": 0.3}, (-1.3 + 1.4) / 2),
+        ({"clip_range": 0.5}, 0.0),
+        ({"dual_clip": 1.1}, (-1.2 + 1.1) / 2),
+    ],
+)
+def test_the_clipping_of_the_policy_is_that_of_the_settings(changes: dict[str, float], loss: float) -> None:
+    """Two completions of three tokens with advantages 1 and -1, 1.4 times as likely as when they were sampled."""
+    made, settings = models(), config(ppo_epochs=1, minibatch_size=4, importance_cap=None, **changes)
+    experience = scored(made, settings)
+    experience.microbatches = [batch for batch in experience.microbatches if batch.num_tokens == 3]
+    for batch, advantage in zip(experience.microbatches, (1.0, -1.0), strict=True):
+        batch.logprobs = batch.logprobs - math.log(1.4)
+        batch.advantages = torch.full_like(batch.advantages, advantage)
+    record = update(Learner(made, settings), experience, rollout=0, train_policy=True)
+    assert record.mean("policy_loss") == pytest.approx(loss, abs=1e-5)
+
+
+@pytest.mark.parametrize(("clip_range", "value_clip_range", "clips"), [(0.5, 1e-4, True), (1e-4, 1e3, False)])
+def test_values_are_clipped_by_a_range_of_their_own(clip_range: float, value_clip_range: float, clips: bool) -> None:
+    made, settings = models(), config(clip_range=clip_range, value_clip_range=value_clip_range)
+    settings.optimizer.learning_rate = 1e-4
+    record = update(Learner(made, settings), scored(made, settings), rollout=0, train_policy=True)
+    assert (record.sums["value_clipped"] > 0) is clips
+    assert (record.sums["clipped"] > 0) is not clips
