@@ -89,9 +89,13 @@ class Redactor:
         return text
 
     def value(self, value: Any, key: str = "") -> Any:
-        """Return a copy of a nested value in which secrets, by name or by form, are replaced."""
+        """Return a copy of a nested value in which secrets, by name or by form, are replaced.
+
+        What a section holds is secret where the section's name says so, as in `credentials: {user: …, pin: …}`.
+        """
         if isinstance(value, Mapping):
-            return {self.text(str(name)): self.value(item, str(name)) for name, item in value.items()}
+            prefix = f"{key}." if key else ""
+            return {self.text(str(name)): self.value(item, f"{prefix}{name}") for name, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.value(item, key) for item in value]
         if not isinstance(value, str):

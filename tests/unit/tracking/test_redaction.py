@@ -83,6 +83,16 @@ def test_a_value_with_a_secret_name_goes_and_numbers_stay() -> None:
     assert config["api_key"] == "short", "the caller's own value is not changed"
 
 
+def test_what_stands_below_a_secret_name_goes_in_copies_as_it_is_refused_in_a_configuration() -> None:
+    config = {"store": {"credentials": {"user": "me", "pins": ["1234", 5]}, "sort": {"key": "name"}}}
+    assert Redactor({}).value(config) == {
+        "store": {"credentials": {"user": "[redacted]", "pins": ["[redacted]", 5]}, "sort": {"key": "name"}}
+    }
+    assert [line.partition(":")[0] for line in find_secrets(config)] == [
+        "store.credentials.user", "store.credentials.pins",
+    ]  # fmt: skip
+
+
 def test_a_revision_is_no_key() -> None:
     config = {"model": {"revision": HEX40, "other": HEX40}}
     assert Redactor({}).value(config) == {"model": {"revision": HEX40, "other": "[redacted]"}}
