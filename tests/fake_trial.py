@@ -3,12 +3,14 @@
 Put before a trial's command by `sweep.launch`. What it does follows from the values that it is given:
 
 `sft.lora.rank=R` and `sft.optimizer.learning_rate=L` make the validation loss `R + L + 1 / epoch`; `seed=N` chooses an
-end: 2 a configuration error, 30 a gate that failed, 99 a crash with a secret in its message, 98 no objective.
+end: 2 a configuration error, 30 a gate that failed, 99 a crash with a secret in its message, 98 no objective, 97 one
+that is no number.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -55,7 +57,8 @@ def main() -> int:
         with (outputs / "epochs.log").open("a") as file:
             file.write(f"{folder.name} {epoch} {time.time():.3f} {os.getpid()}\n")
     if end != 98:
-        result = {"name": "sft/validation_loss", "direction": "minimize", "value": rank + rate + 1 / EPOCHS}
+        value = math.nan if end == 97 else rank + rate + 1 / EPOCHS
+        result = {"name": "sft/validation_loss", "direction": "minimize", "value": value}
         write(folder / "objective.json", [result])
     return 30 if end == 30 else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -195,6 +196,8 @@ class Sweep:
         values = read_objective(self._folder(trial)) if self.record.objectives else []
         if values is None:
             return TrialStatus.failed, "it ended without the objective"
+        if odd := [entry for entry in values if not math.isfinite(entry["value"])]:  # no order holds it, nor a search
+            return TrialStatus.failed, f"its objective {odd[0]['name']} is {odd[0]['value']}"
         trial.objectives = [float(entry["value"]) for entry in values] or None
         if values:
             self.record.objectives = [{"name": entry["name"], "direction": entry["direction"]} for entry in values]

@@ -93,9 +93,20 @@ def test_a_failed_child_fails_the_sweep_and_the_others_go_on(tmp_path: Path) -> 
     sweep.run()
     trials = read_sweep(sweep.record.path).trials
     assert by_status(trials) == {"finished": [0, 2, 4], "failed": [1, 3]}
-    assert (trials[1].exit_status, trials[1].reason) == (2, "ConfigError: seed=2 is not to be had")
+    told = "ConfigError: 1 problem(s) in the configuration: seed=2: is not to be had"
+    assert (trials[1].exit_status, trials[1].reason) == (2, told)
     assert (trials[2].exit_status, trials[2].objectives) == (30, [1.25])  # a gate failed; the result is there
     assert (trials[3].exit_status, trials[3].reason) == (0, "it ended without the objective")
+    assert sweep.record.status == "failed"
+
+
+def test_a_trial_that_diverged_to_no_number_fails_and_its_search_goes_on(tmp_path: Path) -> None:
+    axes = [Axis(key="seed", choices=("97",)), Axis(key="sft.lora.rank", low=1, high=9, integer=True)]
+    sweep = make_sweep(tmp_path, axes, method=SweepMethod.random, trials=2)
+    sweep.run()
+    trials = read_sweep(sweep.record.path).trials
+    assert [(trial.status, trial.objectives) for trial in trials] == [(TrialStatus.failed, None)] * 2
+    assert {trial.reason for trial in trials} == {"its objective sft/validation_loss is nan"}
     assert sweep.record.status == "failed"
 
 
