@@ -116,7 +116,7 @@ STAGES: dict[str, StageSpec] = {
     for spec in (
         StageSpec(
             name="ingest",
-            version=2,
+            version=3,
             kind=ArtifactKind.labels,
             entry="pipeline.stages.ingest:ingest",
             sections=(DataConfig, IngestConfig),
@@ -127,7 +127,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="curate",
-            version=2,
+            version=3,
             kind=ArtifactKind.dataset,
             entry="pipeline.stages.curate:curate",
             sections=(DataConfig, CurateConfig),
