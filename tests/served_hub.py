@@ -36,7 +36,6 @@ def share_blob(file: Path) -> None:
 
 def point_to(server: HubServer, cache: Path, patch: pytest.MonkeyPatch) -> None:
     """Let the clients of this process ask this server, and nobody else."""
-    import datasets
     from huggingface_hub import constants, file_download
     from huggingface_hub.utils import _http
 
@@ -45,11 +44,17 @@ def point_to(server: HubServer, cache: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
     patch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
     patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for module in (_http, file_download):  # no waiting between two tries
+        patch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None, perf_counter=time.perf_counter))
+    patch.delenv("HF_TOKEN", raising=False)
+
+
+def point_datasets_to(server: HubServer, cache: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let `datasets`, which takes a second to import, ask this server too."""
+    import datasets
+
     patch.setattr(datasets.config, "HF_ENDPOINT", server.url)
     patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "datasets")
     patch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     patch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)  # which asks a host outside
     patch.setattr(datasets.config, "USE_PARQUET_EXPORT", False)  # likewise
-    for module in (_http, file_download):  # no waiting between two tries
-        patch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None, perf_counter=time.perf_counter))
-    patch.delenv("HF_TOKEN", raising=False)

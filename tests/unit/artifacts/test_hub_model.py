@@ -302,6 +302,7 @@ def test_a_full_disk_is_no_fault_of_the_hub(
         resolve()
 
 
+@pytest.mark.slow
 def test_a_storage_of_xet_that_is_out_of_order(
     hub: HubServer, files: Files, resolve: Callable[..., BaseModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hub_server import Fault, HubServer
-from served_hub import serve_hub, share_blob
+from served_hub import point_datasets_to, serve_hub, share_blob
 
 from pipeline.config.data import SourceConfig, SourceFormat, TableName
 from pipeline.data.sources import read_source
@@ -41,6 +41,7 @@ def as_parquet(rows: Rows) -> bytes:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with serve_hub(tmp_path / "home", monkeypatch) as server:
+        point_datasets_to(server, tmp_path / "home", monkeypatch)
         yield server
 
 
