@@ -149,7 +149,7 @@ def train(prepared: Prepared, again: str) -> int:
             config=config,
             store=store,
             session=session,
-            base=lambda model: resolve_base(model, prepared.cache),
+            base=lambda model: resolve_base(model, prepared.cache, say),
             hashes=FileHashes(prepared.cache / "file-hashes.json"),
             plugins=prepared.plugins,
             folder=folder,
