@@ -206,7 +206,7 @@ class Store:
         One that still has its staging folder belongs to a run that goes on, and stays.
         """
         path = self.work_root / f"{stage}-{fingerprint[:DIGITS]}"
-        if path.is_dir() and not (path / "staging").exists():
+        if path.is_dir():
             with suppress(LockError), self.lock(stage, fingerprint, wait=False):
                 if path.is_dir() and not (path / "staging").exists():
                     discard(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pipeline.comparison.records import RunRecord, read_run
 from pipeline.sweeps.record import SweepRecord, Trial, TrialStatus
 
@@ -23,5 +25,7 @@ def _trial(sweep: SweepRecord, trial: Trial) -> RunRecord:
     record.sweep, record.trial, record.parameters = sweep.name, trial.number, dict(trial.params)
     names = [objective["name"] for objective in sweep.objectives]
     record.objectives = dict(zip(names, trial.objectives or [], strict=False))
-    record.intermediate, record.seconds = list(trial.intermediate), trial.seconds
+    # Where the loss was no number the trial has no place among the others: that of the step before is the last one.
+    record.intermediate = [(step, value) for step, value in trial.intermediate if math.isfinite(value)]
+    record.seconds = trial.seconds
     return record

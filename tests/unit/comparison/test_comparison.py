@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -332,6 +333,27 @@ def test_the_place_of_a_pruned_trial_is_that_at_its_last_step(outputs: Path) -> 
     wanted, worst = ({entry["parameter"]: entry["trend"] for entry in placed[behind]} for behind in (6, 8))
     assert trends == pytest.approx(wanted, abs=1e-6)
     assert trends != pytest.approx(worst, abs=1e-2)
+
+
+def test_a_trial_that_diverged_is_compared_by_what_it_had_before(outputs: Path) -> None:
+    path = outputs / "runs" / "sweep" / "sweep.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for trial in content["trials"]:
+        trial["intermediate"] = [[10, 0.1 * trial["number"]]]
+    (stopped,) = [trial for trial in content["trials"] if trial["status"] == "pruned"]
+    stopped["intermediate"] = [[10, 0.35], [20, math.nan]]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    comparison = compare(outputs, "sweep")
+    assert comparison["runs"][-1]["intermediate"] == [[10, 0.35]]
+    stopped["intermediate"] = [[10, 0.35]]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert compare(outputs, "sweep")["importance"] == comparison["importance"]
+    stopped["intermediate"] = [[10, math.nan]]  # no number at all: behind everybody
+    path.write_text(json.dumps(content), encoding="utf-8")
+    last = compare(outputs, "sweep")["importance"]
+    stopped["intermediate"] = [[10, -9.0]]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert compare(outputs, "sweep")["importance"] == last
 
 
 def test_an_objective_that_is_no_metric_ranks_without_intervals(made: Path, tmp_path: Path) -> None:
