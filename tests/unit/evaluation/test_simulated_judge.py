@@ -108,6 +108,7 @@ def covers(interval: Estimate, value: float) -> bool:
     return interval.low <= value <= interval.high
 
 
+@pytest.mark.slow
 def test_intervals_of_order_effects_cover_what_was_planted() -> None:
     covered = {"bias": 0, "consistency": 0, "unplanted": 0}
     for seed in range(200):

@@ -150,6 +150,7 @@ def test_one_cluster_decides_nothing() -> None:
     assert found["leads"][0]["low"] is None
 
 
+@pytest.mark.slow
 def test_of_equal_policies_none_is_the_best_more_often_than_asked() -> None:
     generator, names = np.random.default_rng(0), [f"p{number}" for number in range(5)]
     (suite,) = join([passing(name, set()) for name in names], {"form": FORM}, replace(EVALUATE, baseline="p0"))

@@ -66,6 +66,7 @@ def test_members_of_a_panel_are_asked_although_nobody_named_them(tmp_path: Path)
     assert "no human votes" in report["judges"][0]["reasons"][0]
 
 
+@pytest.mark.slow
 def test_a_rubric_is_rated_once_per_policy_and_reported_with_its_difference(tmp_path: Path) -> None:
     suites = fake_stages.make_suites()
     suites["answers"].rubric = [CriterionConfig(name="helpful", description="Does it help?")]
@@ -154,6 +155,7 @@ def test_a_second_chain_judges_nothing_again(tmp_path: Path) -> None:
     assert all(step.reused for step in done)
 
 
+@pytest.mark.slow
 def test_what_a_judge_is_asked_decides_whether_it_is_asked_again(tmp_path: Path) -> None:
     def reused(judge: JudgeConfig) -> bool:
         done, _ = run_judged(config(tmp_path, "curate", "sft", "evaluate"), {"planted": judge}, [])

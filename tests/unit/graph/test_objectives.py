@@ -187,6 +187,7 @@ def test_a_misspelled_metric_of_a_suite_is_refused_before_anything_runs(metric: 
     assert told in problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["-m", "seed=1,2"]])
 def test_on_the_command_line_a_run_and_a_sweep_are_refused_alike(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

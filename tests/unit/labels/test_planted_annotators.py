@@ -135,6 +135,7 @@ def test_accuracies_are_estimated(collections: list[Planted]) -> None:
             assert learned[name]["accuracy"] == pytest.approx(accuracy * (1 - TIE_RATE), abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_two_bad_annotators_are_the_only_ones_set_aside(collections: list[Planted]) -> None:
     for planted in collections:
         quality = assess(planted.ballots.items, planted.ballots.votes, IngestConfig())

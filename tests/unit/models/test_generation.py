@@ -63,12 +63,21 @@ def by_definition(model: torch.nn.Module, prompt: list[int], length: int, stop_i
     return ids[len(prompt) :]
 
 
+@pytest.fixture(scope="module")
+def one_row_at_a_time(model: PreTrainedModel, chat: Chat, prompts: list[list[int]]) -> list[list[int]]:
+    return [by_definition(model, prompt, 12, chat.stop_ids) for prompt in prompts]
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 16])
 def test_greedy_tokens_are_those_of_one_row_at_a_time(
-    model: PreTrainedModel, chat: Chat, prompts: list[list[int]], batch_size: int
+    model: PreTrainedModel,
+    chat: Chat,
+    prompts: list[list[int]],
+    one_row_at_a_time: list[list[int]],
+    batch_size: int,
 ) -> None:
     drawn = generate(model, chat, prompts, GREEDY, batch_size)
-    assert [one.ids for one in drawn] == [by_definition(model, prompt, 12, chat.stop_ids) for prompt in prompts]
+    assert [one.ids for one in drawn] == one_row_at_a_time
     assert {one.finish_reason for one in drawn} == {"stop", "length"}, "rows must end differently to test anything"
 
 
@@ -213,16 +222,22 @@ def test_scores_are_sums_by_row_in_the_order_given(
 SYSTEM = "You are a support agent. Answer in one short paragraph. Open the settings page, choose Security."
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_a_beginning_that_all_prompts_share_is_read_once_and_changes_nothing(
-    model: PreTrainedModel, chat: Chat, batch_size: int
-) -> None:
+@pytest.fixture(scope="module")
+def alike(model: PreTrainedModel, chat: Chat) -> dict[str, list[list[int]]]:
+    """Prompts that begin alike, and what follows one row at a time."""
     turns = [[Message(role="system", content=SYSTEM), Message(role="user", content=text)] for text in QUESTIONS]
     prompts = [encode_prompt(messages, chat) for messages in turns]
+    return {"prompts": prompts, "ids": [by_definition(model, prompt, 12, chat.stop_ids) for prompt in prompts]}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_a_beginning_that_all_prompts_share_is_read_once_and_changes_nothing(
+    model: PreTrainedModel, chat: Chat, alike: dict[str, list[list[int]]], batch_size: int
+) -> None:
+    prompts = alike["prompts"]
     assert _num_shared(prompts) > 20
     assert _num_shared([*prompts, [1, 2, 3]]) == 0
-    drawn = generate(model, chat, prompts, GREEDY, batch_size)
-    assert [one.ids for one in drawn] == [by_definition(model, prompt, 12, chat.stop_ids) for prompt in prompts]
+    assert [one.ids for one in generate(model, chat, prompts, GREEDY, batch_size)] == alike["ids"]
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7}, {"temperature": 1.0, "top_k": 4}])

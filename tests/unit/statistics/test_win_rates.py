@@ -117,6 +117,7 @@ def test_a_policy_against_itself_is_one_half_and_swapping_mirrors() -> None:
     assert rate(halves, *doubled) == pytest.approx(rate(np.full(200, 0.5), *doubled), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_interval_of_length_control() -> None:
     wins, lengths, others = judged(300, theta=0.4, phi=1.0)
     value = length_controlled_win_rate(wins, lengths, others, range(300))
