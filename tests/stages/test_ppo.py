@@ -143,12 +143,16 @@ def test_the_policy_with_the_best_gold_score_is_the_one_that_is_sealed(workshop:
     assert gates["rewards_tell_apart"]["outcome"] == "PASS"
     assert gates["gold_holds"]["estimate"] == pytest.approx(-gates["score_rises"]["estimate"])
     without = small_config(
-        rewards=[reward], monitor=MonitorConfig(every=2, num_prompts=6, gold=[against], rollback=False, stop=False)
+        rewards=[reward],
+        monitor=MonitorConfig(
+            every=2, num_prompts=6, completions_per_prompt=2, gold=[against], rollback=False, stop=False
+        ),
     )
     last = workshop.train(without, "no rollback")
     assert json.loads((last.path / "monitor.json").read_text())["chosen_step"] == 6
     gate = next(gate for gate in last.manifest.gates if gate["name"] == "gold_holds")
-    assert gate["n"] == 6
+    assert gate["n"] == 12
+    assert "on 12 completions of 6 prompts" in gate["reason"]
     assert gate["estimate"] == pytest.approx(last.manifest.metrics["monitor_gold_change"])
     assert (gate["outcome"] == "PASS") == (gate["low"] > -0.05), "the margin that the reason states"
     assert "gold may fall by 0.05" in gate["reason"]
@@ -178,6 +182,26 @@ def test_a_run_whose_rewards_are_earned_is_not_warned_of(
 ) -> None:
     workshop.train(small_config(num_rollouts=2), "earned")
     assert "before training" not in capsys.readouterr().out
+
+
+def test_the_coefficient_follows_its_target_from_where_a_run_goes_on(
+    workshop: PPOWorkshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has moved at first, an error of -1 that counts as -0.2: eight of eighty episodes take off a fiftieth."""
+    config = small_config(num_rollouts=3, value_warmup=2, kl_target=4.0, kl_horizon=80, save_every=1)
+    iterate = Loop.iterate
+
+    def die(self: Loop, now: int) -> dict[str, float | int]:
+        if now == 2:
+            raise RuntimeError("died")
+        return iterate(self, now)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "iterate", die)
+        with pytest.raises(RuntimeError, match="died"):
+            workshop.train(config, "target")
+    rows = rows_of(workshop.train(config, "target"))
+    assert [row["kl_coef"] for row in rows[1:]] == pytest.approx([0.05, 0.05 * 0.98, 0.05 * 0.98**2])
 
 
 def test_a_kl_budget_ends_the_run_and_falls_back_inside_it(workshop: PPOWorkshop) -> None:

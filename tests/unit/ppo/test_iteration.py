@@ -20,6 +20,7 @@ from pipeline.errors import TrainingDivergedError
 from pipeline.models.generation import Completion
 from pipeline.ppo.experience import Experience, Microbatch, forward, make_experience
 from pipeline.ppo.loop import Loop, Scores
+from pipeline.ppo.measuring import measure
 from pipeline.ppo.rollout import PromptItem, Rollout
 from pipeline.ppo.update import Learner, schedule_factor, update
 
@@ -196,6 +197,18 @@ def test_the_row_of_the_record_says_what_happened() -> None:
         "update_ended_early": 0,
     }
     assert {name: row[name] for name in wanted} == pytest.approx(wanted, abs=1e-4)
+
+
+def test_a_measurement_is_the_bare_score_and_the_divergence_at_the_temperature_of_sampling() -> None:
+    loop, sampler = make_fixed(models(), config())
+    kept: list[Sequence[float]] = []
+    found = measure(loop, [PROMPT] * 4, loop.scorer, 7, lambda _, scores: kept.append(scores))
+    gaps = [a - b for ours, theirs, _ in rows() for a, b in zip(ours, theirs, strict=True)]
+    assert sampler.keys == [f"monitor/{number}" for number in range(4)]
+    assert found.kl == pytest.approx(sum(gaps) / 4, abs=1e-4)
+    assert found.proxy == found.gold == kept[0] == list(SCORES), "neither clipped nor with a penalty"
+    assert (found.step, found.finished_rate, found.completion_tokens) == (7, 0.5, list(LENGTHS))
+    assert measure(loop, [PROMPT] * 4, None, 7).gold is None
 
 
 def test_the_losses_of_one_step_are_those_of_the_settings() -> None:
