@@ -35,11 +35,12 @@ demo: .venv/ready  ## fine-tune the embedded model on the embedded data and eval
 	$(RUN) $(BIN)/python -m pipeline train +experiment=sft
 
 check: .venv/test-ready  ## lint, types and the quick unit tests, about a minute
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync unit lint unit-learning
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync unit unit-learning lint
 
-# The parts of `check`, two at a time. Each half of the tests is one process: to collect takes as long in every worker
-# as in one, and only the second half has to import torch.
-LEARNING := commands evaluation labels losses models ppo runtime stages
+# The parts of `check`, side by side: two halves of the tests that take as long as each other, and lint, which is short
+# once mypy has its cache. Each half is one process: to collect takes as long in every worker as in one, and only the
+# second half has to import torch.
+LEARNING := commands evaluation losses models ppo runtime stages
 PYTEST := OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -m "not slow and not integration"
 
 lint:

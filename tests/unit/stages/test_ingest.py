@@ -110,6 +110,7 @@ def test_records_and_votes_add_up(labels: Artifact) -> None:
     assert parts.pop("given") == sum(parts.values())
 
 
+@pytest.mark.slow
 def test_the_bad_annotators_are_set_aside_and_nobody_else_and_can_be_brought_back(
     labels: Artifact, tmp_path: Path
 ) -> None:
