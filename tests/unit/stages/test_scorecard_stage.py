@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from made_rows import comparison
 from tiny import make_tiny_model
 
+from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.base_model import resolve_base
 from pipeline.artifacts.hashing import FileHashes
+from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Store
 from pipeline.config.data import DataConfig, SourceConfig, TableName
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
@@ -20,6 +25,8 @@ from pipeline.config.paths import configs_folder
 from pipeline.config.root import Config
 from pipeline.config.shared import DType, ModelConfig, ModelSource, RuntimeConfig, TrackingConfig, TrackingMode
 from pipeline.config.tables import load_tables
+from pipeline.data.tables import part_name, rows_digest, write_table
+from pipeline.errors import DataError
 from pipeline.evaluation.judged import NOT_APPLICABLE, SealedCard, judge_entries
 from pipeline.graph.chain import Wiring
 from pipeline.graph.execution import Executed, run_nodes
@@ -27,6 +34,11 @@ from pipeline.graph.judging import Judging
 from pipeline.graph.run_folder import RunFolder
 from pipeline.graph.spec import STAGES
 from pipeline.graph.wiring import nodes_for
+from pipeline.labels.aggregation import comparison_id
+from pipeline.labels.pair_votes import votes_on_pairs
+from pipeline.labels.tables import read_votes
+from pipeline.labels.verdicts import Pair
+from pipeline.stages.scorecard import load_probes
 from pipeline.tracking.session import TrackingSession
 
 BASE = JudgeConfig(name="base", kind="local", batch_size=8)
@@ -102,6 +114,47 @@ def test_rules_that_people_share_agree_with_them(world: Path, tmp_path: Path) ->
     assert measured["human_agreement"]["estimate"] == pytest.approx(68 / 72)
     assert measured["null_win_rate"]["n"] == 6
     assert measured["people_prefer_longer"]["estimate"] == 0.0
+
+
+def held_out(folder: Path, train: list[Pair], test: list[Pair]) -> Artifact:
+    """Seal a data set whose comparisons are these pairs."""
+    store = Store(folder)
+    work, parts = store.work("curate", "c" * 64), {}
+    for split, pairs in (("train", train), ("test", test)):
+        rows = [comparison(pair.first, pair.second, id=comparison_id(pair)) for pair in pairs]
+        write_table(work.staging, "comparisons", split, rows)
+        parts[part_name("comparisons", split)] = rows_digest(rows)
+    return store.seal(
+        work, kind=ArtifactKind.dataset, stage="curate", version=1, fingerprint="c" * 64, parents=[], config={},
+        outcome=StageOutcome(parts=parts),
+    )  # fmt: skip
+
+
+def test_a_judge_is_measured_on_votes_that_nothing_learns_from(world: Path, tmp_path: Path) -> None:
+    """Of twelve pairs three are of the test split, seven are trained on, and two are in no table."""
+    (ingested, _) = run(world, tmp_path, [SHORT])
+    labels = ingested.artifact
+    pairs = list(votes_on_pairs(read_votes(labels)))
+    dataset = held_out(tmp_path / "dataset", train=pairs[3:10], test=pairs[:3])
+
+    def asked(votes: VotePool, given: Artifact | None) -> set[str]:
+        said: list[str] = []
+        params = {"judge": SHORT, "qualification": QualificationConfig(votes=votes, num_pairs=12, num_probes=1)}
+        inputs = {"labels": labels, "dataset": given}
+        job: Any = SimpleNamespace(one=inputs.get, params=params, run=SimpleNamespace(notice=said.append))
+        return {probe.id for probe in load_probes(job) if probe.votes is not None}
+
+    everything = asked(VotePool.all, dataset)
+    assert len(everything) == 12
+    few = asked(VotePool.held_out, dataset)
+    assert len(few) == 3
+    assert few < everything
+    (other_folder := tmp_path / "other").mkdir()
+    others = asked(VotePool.held_out, held_out(other_folder, train=pairs[:3], test=pairs[3:10]))
+    assert len(others) == 7
+    assert few.isdisjoint(others)
+    with pytest.raises(DataError, match="No pair with human votes is held_out"):
+        asked(VotePool.held_out, None)
 
 
 def test_a_judge_that_goes_by_references_does_not_apply_to_votes(
