@@ -15,8 +15,11 @@ import pytest
 import yaml
 
 from pipeline.__main__ import run
+from pipeline.artifacts.locks import exclusive_lock
+from pipeline.commands.sweep import LOCK, unfinished
 from pipeline.config.paths import configs_folder
-from pipeline.sweeps.record import SweepRecord, read_sweep
+from pipeline.config.sweep import SweepConfig, SweepMethod
+from pipeline.sweeps.record import SweepRecord, Trial, TrialStatus, read_sweep
 
 FAKE = Path(__file__).resolve().parents[2] / "fake_trial.py"
 OBJECTIVE = "objective=[{metric: validation_loss}]"
@@ -188,3 +191,30 @@ def test_beta_is_on_the_scale_of_its_loss(tmp_path: Path, capsys: pytest.Capture
         found[loss] = yaml.safe_load(file.read_text())["parameters"]["dpo.beta"]
     assert found["sigmoid"]["max"] <= found["ipo_mean"]["min"]  # 0.1 and 2.5 are their defaults
     capsys.readouterr()
+
+
+def test_of_records_that_share_a_storage_each_living_process_has_one_and_unfinished_trials_come_first(
+    tmp_path: Path,
+) -> None:
+    def folder(name: str, *statuses: TrialStatus) -> Path:
+        trials = [Trial(number=n, params={}, overrides=[], folder="f", status=one) for n, one in enumerate(statuses)]
+        path = tmp_path / "runs" / f"{name}_sft_sweep"
+        common = {"identity": "i", "command": "c", "experiment": "sft", "method": "random", "objectives": []}
+        SweepRecord(path=path, space={}, trials=trials, **common).save()  # type: ignore[arg-type]
+        return path
+
+    def chosen(wanted: int, storage: str | None) -> Path | None:
+        config = SweepConfig(method=SweepMethod.random, storage=storage)
+        record = unfinished(tmp_path, "i", config, wanted)
+        return record and record.path
+
+    shared = "postgresql+psycopg://host/database"
+    stopped = folder("1", TrialStatus.finished, TrialStatus.stopped)
+    over = folder("2", TrialStatus.finished, TrialStatus.pruned)
+    assert (chosen(2, None), chosen(4, None)) == (None, over)  # alone, only the newest counts, and is made anew
+    assert chosen(4, shared) == stopped
+    with exclusive_lock(stopped / LOCK, wait=False, notice=print):
+        assert chosen(2, shared) == over
+        with exclusive_lock(over / LOCK, wait=False, notice=print):
+            assert chosen(4, shared) is None
+    assert unfinished(tmp_path, "another", SweepConfig(storage=shared), 4) is None
