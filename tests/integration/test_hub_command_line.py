@@ -172,7 +172,10 @@ def test_a_refusal_is_one_error_and_a_download_goes_on(place: Place, model: dict
         f"the model tiny/model is gated. Accept its terms at {hub.url}/tiny/model, and set HF_TOKEN to a token" in said
     )
     hub.repositories["models", "tiny/model"].is_gated = False
-    hub.faults = [Fault("model.safetensors", num_bytes=1000, times=1, method="GET"), Fault("model.safetensors")]
+    hub.faults = [
+        Fault("model.safetensors", num_bytes=1000, times=1, method="GET"),
+        Fault("model.safetensors", method="GET"),
+    ]
     assert "Files that came whole are kept: run the command again" in place.call(*words, status=8)
     hub.faults = []
     place.call(*words)
