@@ -49,6 +49,7 @@ def planned(tmp_path: Path, stage: str) -> tuple[Config, Resolution]:
     return config, resolution
 
 
+@pytest.mark.slow
 def test_prompts_episodes_and_steps_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, resolution = planned(tmp_path, "ppo")
     ppo = config.ppo

@@ -22,6 +22,7 @@ def report() -> dict[str, object]:
     return made_report.report()
 
 
+@pytest.mark.slow
 def test_every_section_is_there_and_none_without_something_to_show() -> None:
     text = " ".join("".join(Outline(made_report.page()).text).split())
     for words in (
