@@ -89,15 +89,6 @@ def test_the_reason_is_what_differs_from_the_most_similar_result(chain: Chain) -
     assert told in chain.line("sft", "running")  # beside the oldest
 
 
-def test_each_of_several_inputs_counts(chain: Chain) -> None:
-    """The report reads the samples of two policies, of which the one that changes comes first."""
-    config = chain.config()
-    config.inputs.evaluate.policy = ["sft", "base"]
-    chain.run(config)
-    config.sft.optimizer.learning_rate = 1e-4
-    assert ran(chain.run(config)) == ["sft", "samples-answers-sft", "report"]
-
-
 def test_keys_that_do_not_affect_results_rerun_nothing(chain: Chain) -> None:
     chain.run()
     config = chain.config()

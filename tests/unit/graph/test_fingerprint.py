@@ -91,6 +91,14 @@ def table(
     return fingerprint_inputs(replace(node, inputs={}), {}, around)
 
 
+def sealed(path: Path, kind: ArtifactKind, parts: dict[str, str]) -> Artifact:
+    manifest = Manifest(
+        kind=kind, stage="any", version=1, fingerprint="f" * 64, content_digest="c" * 64, parents=[], config={},
+        parts=parts, files={},
+    )  # fmt: skip
+    return Artifact(path, manifest)
+
+
 def real_config(tmp_path: Path) -> Config:
     config = make_config(tmp_path / "outputs", fake_stages.write_source(tmp_path / "rows.txt"))
     config.model = ModelConfig(id="tiny")
@@ -215,13 +223,25 @@ def test_an_input_without_a_part_that_is_read_is_no_input(tmp_path: Path) -> Non
     config = real_config(tmp_path)
     nodes, _ = nodes_for(config, make_suites(), {}, STAGES)
     node = next(node for node in nodes if node.name == "sft")
-    manifest = Manifest(
-        kind=ArtifactKind.dataset, stage="curate", version=1, fingerprint="f" * 64, content_digest="c" * 64,
-        parents=[], config={}, parts={"prompts/train": "d" * 64}, files={},
-    )  # fmt: skip
+    dataset = sealed(tmp_path / "curate-1-2", ArtifactKind.dataset, {"prompts/train": "d" * 64})
     around = Surroundings(config=config, hashes=FileHashes(tmp_path / "hashes.json"), base=BASE, plugins={})
     with pytest.raises(ArtifactError, match=r"sft: curate-1-2 \(dataset\) has no part that matches demonstrations"):
-        fingerprint_inputs(node, {"dataset": [Artifact(tmp_path / "curate-1-2", manifest)], "policy": []}, around)
+        fingerprint_inputs(node, {"dataset": [dataset], "policy": []}, around)
+
+
+def test_each_of_several_inputs_counts_and_which_is_which(tmp_path: Path) -> None:
+    config = real_config(tmp_path)
+    nodes, _ = nodes_for(config, make_suites(), {}, STAGES)
+    report = next(node for node in nodes if node.name == "report")
+    node = replace(report, inputs={"samples": report.inputs["samples"]})
+    around = Surroundings(config=config, hashes=FileHashes(tmp_path / "hashes.json"), base=None, plugins={})
+
+    def made(*digits: str) -> str:
+        samples = [sealed(tmp_path / digit, ArtifactKind.samples, {"samples": digit * 64}) for digit in digits]
+        return fingerprint(fingerprint_inputs(node, {"samples": samples}, around))
+
+    assert made("a", "b") == made("a", "b")
+    assert len({made("a", "b"), made("c", "b"), made("a", "c"), made("b", "a")}) == 4
 
 
 def test_a_file_that_a_check_reads_counts_for_the_report_alone(tmp_path: Path, repository: Path) -> None:
