@@ -19,6 +19,7 @@ from pipeline.config.data import FilterConfig, SourceConfig, TableName
 from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.evaluation import CheckConfig
 from pipeline.config.fields import option
+from pipeline.config.plugins import load_plugins
 from pipeline.config.root import Config
 from pipeline.config.shared import DType, ModelConfig, ModelSource
 from pipeline.errors import ArtifactError
@@ -216,6 +217,30 @@ def test_a_file_that_a_filter_reads_counts_for_curate(tmp_path: Path) -> None:
     words.write_text("bad\nworse\n")
     assert differences(before, table(tmp_path, "curate", config)) == ["filter toxicity: words.txt changed"]
     assert not any("words.txt" in key for key in table(tmp_path, "sft", config))
+
+
+def test_a_plugin_counts_for_curate_where_a_filter_of_it_is_used(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from pipeline.data.filters.registry import register_filter\n"
+        "@register_filter('of_fingerprint_test')\n"
+        "def mine():\n"
+        "    'Keep everything.'\n"
+        "    return lambda row: row\n",
+        encoding="utf-8",
+    )
+    plugins = load_plugins([str(plugin)])
+
+    def named(stage: str, *filters: str) -> bool:
+        config = real_config(tmp_path)
+        config.curate.filters = [FilterConfig(name=name) for name in filters]
+        node = next(node for node in nodes_for(config, make_suites(), {}, STAGES)[0] if node.name == stage)
+        around = Surroundings(config=config, hashes=FileHashes(tmp_path / "hashes"), base=BASE, plugins=plugins)
+        return any(key.startswith("plugin ") for key in fingerprint_inputs(replace(node, inputs={}), {}, around))
+
+    assert named("curate", "placeholders", "of_fingerprint_test")
+    assert not named("curate", "placeholders")
+    assert not named("sft", "of_fingerprint_test")
 
 
 def test_an_input_without_a_part_that_is_read_is_no_input(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from pipeline.config.ingest import IngestConfig
 from pipeline.data.rows import Message
 from pipeline.errors import DataError
 from pipeline.labels import collecting
-from pipeline.labels.collecting import Collected, Reporting, collect
+from pipeline.labels.collecting import Collected, Reporting, collect, merged
 from pipeline.labels.importers import registry
 from pipeline.labels.importers.registry import ImportContext, Importer, ReadRecord, register_importer
 from pipeline.labels.votes import Imported, Scale, Status, Vote, make_item
+from tests.made_votes import Ballots
 
 EARLY, LATE = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
 
@@ -88,6 +89,46 @@ def test_the_latest_vote_of_a_person_counts_and_the_earlier_one_is_kept(tmp_path
 def test_without_times_the_vote_further_down_counts(tmp_path: Path) -> None:
     collected, _ = read(tmp_path, [record("Q?", ("1", "ann", "a", None)), record("Q?", ("2", "ann", "b", None))])
     assert [vote.status for vote in collected.votes] == [Status.superseded, Status.submitted]
+
+
+def test_only_the_same_judgement_made_again_takes_the_place_of_an_earlier_one() -> None:
+    ballots = Ballots()
+    item = ballots.item("AB")
+    first = ballots.vote(item, "AB", "ann")
+    ballots.vote(item, "BA", "ann", gold=True)  # the known answer that she gave
+    ballots.vote(item, "BA", "ann", question="style")
+    ballots.vote(item, "BA", "ann", ratings={"A": 1.0, "B": 2.0})
+    ballots.vote(item, "BA", "ann", status=Status.draft)
+    ballots.vote(item, "BA", "bob")
+    assert collecting._supersede(ballots.votes) == ballots.votes
+    ballots.vote(item, "BA", "ann")
+    found = collecting._supersede(ballots.votes)
+    assert [vote.id for vote in found if vote.status is Status.superseded] == [first.id]
+
+
+def test_what_any_record_says_of_a_completion_is_kept() -> None:
+    prompt, answer = [Message(role="user", content="Q?")], [Message(role="assistant", content="yes")]
+    plain, named = (
+        make_item(prompt, [(answer, model)], source="desk", licence=None, topic=topic)[0]
+        for model, topic in ((None, None), ("model-7", "sums"))
+    )
+    for item in (merged(plain, named), merged(named, plain)):
+        (candidate,) = item.candidates.values()
+        assert (candidate.model, candidate.messages, item.topic) == ("model-7", answer, "sums")
+
+
+def test_conversations_of_a_protected_export_are_for_testing_only(tmp_path: Path) -> None:
+    sources = []
+    for split in (SourceSplit.auto, SourceSplit.test):
+        turns = [{"role": "user", "content": f"Of {split}?"}, {"role": "assistant", "content": "So."}]
+        path = tmp_path / f"{split}.jsonl"
+        path.write_text(json.dumps({"messages": turns}), encoding="utf-8")
+        sources.append(SourceConfig(table=TableName.exports, path=str(path), importer="openai", split=split))
+    reporting = Reporting(bad_record=lambda entry: None, account=lambda account: None)
+    found = collect(DataConfig(name="desk", sources=sources), IngestConfig(), {}, reporting).demonstrations
+    assert {split: [row.prompt[0]["content"] for row in rows] for split, rows in found.items()} == {
+        "auto": ["Of auto?"], "test": ["Of test?"],
+    }  # fmt: skip
 
 
 def test_a_pair_shown_the_other_way_round_is_the_same_pair(tmp_path: Path) -> None:
