@@ -10,7 +10,7 @@ import pytest
 from help_desk import EVALUATE, generated, of
 
 from pipeline.config.judges import JudgeConfig
-from pipeline.evaluation.judged import ComparedPair, win_rates, wins_by_item
+from pipeline.evaluation.judged import ComparedPair, SealedCard, judge_entries, win_rates, wins_by_item
 from pipeline.evaluation.outcomes import Outcome
 from pipeline.evaluation.rankings import policy_rankings
 from pipeline.evaluation.win_rates import corrected_win_rate, win_rate_with_votes
@@ -67,6 +67,16 @@ def test_votes_on_some_pairs_and_a_judge_on_all_say_what_people_would() -> None:
     assert win_rates([said], [judge(None), PEOPLE], EVALUATE)[0]["with_votes"] is None
     for wins in ([None] * 100, [1.0] * 100):
         assert win_rates([said, voted(wins)], [judge(None), PEOPLE], EVALUATE)[0]["with_votes"] is None
+
+
+@pytest.mark.parametrize(("base", "told"), [("b" * 64, True), ("c" * 64, False), (None, None)])
+def test_a_judge_that_shares_the_policies_base_is_told_from_others(base: str | None, told: bool | None) -> None:
+    content = {"applies": True, "card": {"kappa": {"n": 3}}, "reliability": [], "kinds": {}}
+    card = SealedCard(judge="llm", suite=None, content=content, base=base)
+    (entry,) = judge_entries({"llm": JudgeConfig(name="llm", kind="local")}, [card], EVALUATE, ["a" * 64, "b" * 64])
+    assert entry["self_family"] is told
+    assert not entry["qualified"]
+    assert entry["reasons"][0].startswith("3 pairs with human votes, fewer than")
 
 
 def test_wins_are_kept_by_item_against_the_baseline_alone() -> None:
