@@ -17,6 +17,13 @@ def test_sign_flips_by_hand() -> None:
     assert sign_flip_p([], []) is None
 
 
+def test_rounding_decides_no_tie() -> None:
+    """Tenths are no exact numbers; the same whole numbers are, and have the same p-value."""
+    generator = np.random.default_rng(4)
+    for values in generator.integers(-5, 6, (20, 8)):
+        assert sign_flip_p((values / 10).tolist(), range(8)) == sign_flip_p(values.tolist(), range(8))
+
+
 def test_clusters_flip_as_one() -> None:
     assert sign_flip_p([1, 1, 2, 2], ["a", "a", "b", "b"]) == 2 / 4
     assert sign_flip_p([1, 1, 2, 2], range(4)) == 2 / 16  # negative control: as if they were independent
