@@ -292,6 +292,7 @@ def test_too_many_missing_verdicts_leave_no_win_rate_and_say_so() -> None:
     refused = entry(0.02)
     assert (refused["estimate"], refused["low"], refused["length_controlled"]["estimate"]) == (None, None, None)
     assert "1 of 5 items have no verdict, more than 2%" in refused["method"]
+    assert entry(0.2)["estimate"] == entry(0.5)["estimate"] is not None  # as many as may be missing are not too many
     assert refused["unscored"] == {"no_completion": 1, "timeout": 1}
 
 
