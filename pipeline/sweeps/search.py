@@ -7,6 +7,7 @@ sampler and the pruner learn from, and may be shared by sweeps on several machin
 from __future__ import annotations
 
 import platform
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 STUDY_FILE = "study.db"
 WORKER = "sweep"  # user attribute of a study's trial: whose it is
+OPENING_PAUSES = (0.2, 0.5, 1.0, 2.0)  # seconds
 UNSIGNED = timedelta(minutes=1)  # longer than from asking for a trial to writing down whose it is
 
 
@@ -49,7 +51,6 @@ class Search:
         """
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
-        from sqlalchemy.pool import NullPool
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._config, self._axes = config, list(axes)
@@ -64,8 +65,7 @@ class Search:
         )
         try:
             self.study = optuna.create_study(
-                # No connection stays open between two questions: nobody would close it.
-                storage=optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool}),
+                storage=_open(storage),
                 study_name=study,
                 load_if_exists=True,
                 pruner=pruner,
@@ -238,6 +238,25 @@ class Search:
         return {
             axis.key: texts[axis.key] if axis.choices else numeric[axis.integer](texts[axis.key]) for axis in self._axes
         }
+
+
+def _open(storage: str) -> optuna.storages.RDBStorage:
+    """Connect, and make the tables where there are none.
+
+    Of two commands that make them at the same moment one is refused a table that the other has just made. A moment
+    later it finds all of them.
+    """
+    import optuna
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+    from sqlalchemy.pool import NullPool
+
+    for pause in OPENING_PAUSES:
+        # No connection stays open between two questions: nobody would close it.
+        try:
+            return optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool})
+        except (IntegrityError, ProgrammingError):
+            time.sleep(pause)
+    return optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool})
 
 
 def _reason(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ import pytest
 from postgresql_server import PostgresqlServer, find_programs, running_server
 from sweeping import make_project, sweep_command, sweep_environment
 from tracked_runs import files_below
+
+from pipeline.config.space import Axis
+from pipeline.config.sweep import SweepConfig, SweepMethod
+from pipeline.sweeps.search import Search
 
 pytestmark = pytest.mark.integration
 
@@ -112,6 +117,25 @@ def test_two_commands_of_a_search_run_its_trials_together_and_none_twice(
     end(start([*command[:-1], "sweep.trials=5"], project, server))
     assert statuses(project) == ["finished"] * 5
     assert_no_password(project, server, again, *(text for pair in said for text in pair))
+
+
+def test_commands_that_find_an_empty_database_at_the_same_moment_all_open_it(
+    tmp_path: Path, server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    axes = [Axis(key="sft.lora.rank", low=1, high=64, log=True, integer=True)]
+
+    def open_search(number: int) -> str:
+        config = SweepConfig(method=SweepMethod.random, storage=server.storage(database))
+        search = Search(tmp_path / str(number), config, axes, ["minimize"], "study")
+        return str(search.study.study_name)
+
+    for database in ("empty1", "empty2", "empty3"):
+        server.create(database)
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(open_search, range(4))) == ["study"] * 4
+        assert server.query(database, "SELECT study_name FROM studies") == [["study"]]
 
 
 def test_a_search_that_was_killed_goes_on_and_keeps_its_place(tmp_path: Path, server: PostgresqlServer) -> None:
