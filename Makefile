@@ -40,7 +40,7 @@ check: .venv/test-ready  ## lint, types and the quick unit tests, about a minute
 # The parts of `check`, side by side: two halves of the tests that take as long as each other, and lint, which is short
 # once mypy has its cache. Each half is one process: to collect takes as long in every worker as in one, and only the
 # second half has to import torch.
-LEARNING := commands evaluation losses models ppo runtime stages
+LEARNING := artifacts commands evaluation losses models ppo runtime stages
 PYTEST := OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -m "not slow and not integration"
 
 lint:

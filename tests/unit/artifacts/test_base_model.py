@@ -194,6 +194,7 @@ def test_vetting_imports_neither_torch_nor_what_lies_in_the_folder(folder: Path)
     assert not (folder.parent / "canary").exists()
 
 
+@pytest.mark.slow
 def test_the_table_of_architectures_is_that_of_transformers() -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 

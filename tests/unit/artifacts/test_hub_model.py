@@ -92,6 +92,7 @@ def test_only_the_shards_that_the_index_names_are_downloaded(
     assert {name for name in hub.sent if name} == sharded.keys()
 
 
+@pytest.mark.slow
 def test_a_moved_branch_is_told_and_taken_only_when_asked(
     hub: HubServer, files: Files, resolve: Callable[..., BaseModel], said: list[str]
 ) -> None:

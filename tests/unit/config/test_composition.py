@@ -36,6 +36,7 @@ def on_the_command_line(*arguments: str) -> Composed:
     return result[0]
 
 
+@pytest.mark.slow
 def test_the_command_line_composes_what_hydra_composes() -> None:
     overrides = ("+experiment=dpo", "dpo.beta=0.5")
     assert on_the_command_line(*overrides).resolved == composed(*overrides).resolved
@@ -54,6 +55,7 @@ def test_every_suite_loads(name: str) -> None:
     assert load_suite(name, [configs_folder()]).name == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gsm8k", "jsonl", "exports", "hub", "open_votes"])
 @pytest.mark.parametrize("given", [[], ["data.path=null"]])
 def test_a_preset_for_a_file_of_ones_own_asks_for_it_beside_all_else(name: str, given: list[str]) -> None:
@@ -162,6 +164,7 @@ def test_every_problem_with_a_value_is_in_one_report() -> None:
         assert key in report
 
 
+@pytest.mark.slow
 def test_only_listed_stages_are_checked() -> None:
     assert composed("+experiment=curate", "sft.lora.rank=0").problems == []
     assert composed("+experiment=sft", "sft.lora.rank=0").problems != []
@@ -175,6 +178,7 @@ def test_a_limit_shortens_what_is_trained_on_and_nothing_else() -> None:
     assert {"test_prompts.jsonl", "test_votes.json"} <= set(limits)  # what is tested on stays whole
 
 
+@pytest.mark.slow
 def test_what_no_source_takes_is_refused_with_what_to_write(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.touch()
@@ -250,6 +254,7 @@ def own_suite(folder: Path, content: str = OWN) -> list[Path]:
     return [folder, configs_folder()]
 
 
+@pytest.mark.slow
 def test_a_suite_with_own_prompts_and_criteria(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text('{"prompt": "Hi"}\n')

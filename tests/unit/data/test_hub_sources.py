@@ -59,6 +59,7 @@ def go_offline(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("datasets.config.HF_HUB_OFFLINE", True)
 
 
+@pytest.mark.slow
 def test_rows_of_parquet_shards_and_of_json_lines_by_split(hub: HubServer) -> None:
     shards = {f"data/train-0000{part}-of-00002.parquet": as_parquet(rows_of(part)) for part in range(2)}
     hub.push("datasets", "tiny/shards", shards)
@@ -79,6 +80,7 @@ def test_a_commit_in_the_cache_of_the_hub_is_a_folder_like_another(hub: HubServe
     assert read(folder) == rows_of(0, 1)
 
 
+@pytest.mark.slow
 def test_a_revision_is_that_one_and_nothing_else(hub: HubServer) -> None:
     first = push(hub, rows_of(0, 1, 2))
     hub.repositories["datasets", "tiny/set"].refs["v1"] = first

@@ -66,6 +66,7 @@ def test_both_orders_are_asked_and_the_same_request_never_twice(tmp_path: Path) 
         assert len(server.asked) == 32
 
 
+@pytest.mark.slow
 def test_every_kind_of_failure_is_retried_within_bounds_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

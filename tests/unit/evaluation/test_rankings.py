@@ -109,6 +109,7 @@ def test_completions_that_say_the_same_stay_ties_beside_votes() -> None:
     assert found["votes"] == 2
 
 
+@pytest.mark.slow
 def test_votes_cover_what_people_would_say_and_the_judge_alone_does_not() -> None:
     generator, covered, naive = np.random.default_rng(0), 0, 0
     for _ in range(200):

@@ -76,6 +76,7 @@ def test_a_grid_runs_every_combination_and_keeps_results_and_courses(tmp_path: P
     assert all(trial.exit_status == 0 and trial.seconds > 0 for trial in record.trials)
 
 
+@pytest.mark.slow
 def test_children_run_side_by_side_no_more_than_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_PAUSE", "0.1")
     axis = Axis(key="sft.lora.rank", choices=tuple("123456"))
@@ -100,6 +101,7 @@ def test_a_failed_child_fails_the_sweep_and_the_others_go_on(tmp_path: Path) -> 
     assert sweep.record.status == "failed"
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverged_to_no_number_fails_and_its_search_goes_on(tmp_path: Path) -> None:
     axes = [Axis(key="seed", choices=("97",)), Axis(key="sft.lora.rank", low=1, high=9, integer=True)]
     sweep = make_sweep(tmp_path, axes, method=SweepMethod.random, trials=2)
@@ -122,6 +124,7 @@ def test_what_failed_runs_again_and_what_finished_does_not(tmp_path: Path) -> No
     assert by_status(again.record.trials) == {"finished": [0, 1, 2]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_children_and_the_same_sweep_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals

@@ -119,6 +119,7 @@ def test_a_trial_worse_than_the_median_is_pruned_after_the_first_validations(tmp
     assert not search.should_prune(trial)
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_dead_process_is_compared_and_kept_too(tmp_path: Path) -> None:
     search = open_search(tmp_path, pruner=Pruner.median, startup_trials=1, pruner_warmup=0)
     first = propose(search, 0)

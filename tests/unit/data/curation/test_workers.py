@@ -52,6 +52,7 @@ def test_lines_and_offsets_are_those_of_the_whole_file(bench: Bench, monkeypatch
     assert made.accounts[0].read == 59
 
 
+@pytest.mark.slow
 def test_a_row_is_in_one_piece_wherever_a_file_is_cut(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [pair(f"Question {n}?", "x" * (n % 7), id=f"r{n}") for n in range(1, 30)]
     source = bench.source("a", rows)
