@@ -1,6 +1,7 @@
 """How far judges agree with people, beside how far two people agree: PandaLM's test set, three annotators a pair.
 
 ``python scripts/judge_agreement.py FOLDER/pandalm --judges style base --pairs 200``
+``python scripts/judge_agreement.py FOLDER/pandalm --judges gold --reward-model reward-0123 --outputs outputs``
 
 FOLDER holds ``testset-v1.json`` and, if the stored verdicts of a model are to be measured as well,
 ``gpt-3.5-turbo-testset-v1.json`` (https://github.com/WeOpenML/PandaLM, Apache-2.0). Everything is cached and resumed as
@@ -26,7 +27,7 @@ from pipeline.config.data import DataConfig, SourceConfig, TableName  # noqa: E4
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind  # noqa: E402
 from pipeline.config.judges import JudgeConfig, QualificationConfig, VotePool  # noqa: E402
 from pipeline.config.paths import configs_folder  # noqa: E402
-from pipeline.config.root import EVALUATE, INGEST, Config  # noqa: E402
+from pipeline.config.root import EVALUATE, INGEST, Config, EvaluateInputs, InputsConfig  # noqa: E402
 from pipeline.config.shared import DType, ModelConfig, ModelSource, RuntimeConfig, TrackingConfig, TrackingMode  # noqa: E402
 from pipeline.config.tables import load_tables  # noqa: E402
 from pipeline.errors import ConfigError  # noqa: E402
@@ -55,6 +56,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure judges against PandaLM's annotators.")
     parser.add_argument("folder", type=Path, help=f"holds {VOTES}")
     parser.add_argument("--judges", nargs="*", default=["style", "base"], help="files of configs/judge/")
+    told = "artifact's id or path, for judges that go by `gold`; pairs whose prompts it learnt from are left out"
+    parser.add_argument("--reward-model", default=None, help=told)
     parser.add_argument("--pairs", type=int, default=200, help="with votes, the first by hash")
     parser.add_argument("--probes", type=int, default=10, help="of them that attacks are tried on")
     parser.add_argument("--model", default=None, help="folder or hub id of the local judge; default: the embedded one")
@@ -90,6 +93,7 @@ def configuration(options: argparse.Namespace) -> Config:
     return Config(
         name="judges",
         stages=[INGEST],
+        inputs=InputsConfig(evaluate=EvaluateInputs(gold=options.reward_model)),
         model=model,
         data=DataConfig(name="pandalm", sources=[votes]),
         evaluate=EvaluateConfig(qualification=asked),

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.config.evaluation import SuiteConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig, VotePool, judges_asked
-from pipeline.config.paths import find_file
 from pipeline.config.root import EVALUATE
 from pipeline.errors import ConfigError
 from pipeline.evaluation.judges.protocol import Judge
-from pipeline.evaluation.judges.registry import build_judge, files_read, is_from_plugin
+from pipeline.evaluation.judges.registry import build_judge
 from pipeline.evaluation.judges.reward_model import GOLD
 from pipeline.graph.chain import Wiring
-from pipeline.graph.fingerprint import result_config
+from pipeline.graph.judge_identity import checks_identity, files_of, identity_of, member_label, stage_of, with_checks
 from pipeline.graph.nodes import Node, Source, safe_name
-from pipeline.graph.spec import SAMPLING_LIBRARIES, StageSpec
 
 HUMAN = "human"
-LOCATIONS = ("source", "id", "revision", "chat_template")  # of a judge's model: its digests stand for them
 
 
 @dataclass(kw_only=True)
@@ -154,15 +150,15 @@ class Judging:
         node = Node(
             name="-".join(["verdicts", *map(safe_name, (name, suite.name, *group))]),
             stage=EVALUATE,
-            spec=_spec(self.wiring.stages["verdicts"], config, judge),
+            spec=stage_of(self.wiring.stages["verdicts"], config, judge),
             inputs={"samples": compared, **self._own_inputs(name, judge, said)},
             reads={"samples": ("samples",), "reward_model": ("reward",), "members": ("verdicts",)},
             params={
-                "judge": config, "suite": suite, "suites": _with_checks(suite, judge), "policies": list(group),
+                "judge": config, "suite": suite, "suites": with_checks(suite, judge), "policies": list(group),
                 "members": self._members(name, said),
             },
-            identity={"judge": identity_of(config), **_checks_identity(suite, judge)},
-            files=_files(config),
+            identity={"judge": identity_of(config), **checks_identity(suite, judge)},
+            files=files_of(config),
             model=config.model if judge.loads_model else None,
         )  # fmt: skip
         self.nodes.append(node)
@@ -176,14 +172,14 @@ class Judging:
         node = Node(
             name="-".join(["ratings", *map(safe_name, (name, suite.name, policy))]),
             stage=EVALUATE,
-            spec=_spec(self.wiring.stages["verdicts"], config, judge),
+            spec=stage_of(self.wiring.stages["verdicts"], config, judge),
             inputs={"samples": (Source(label="samples", node=samples),)},
             reads={"samples": ("samples",)},
             params={
                 "judge": config, "suite": suite, "suites": {}, "policies": [policy], "rubric": list(suite.rubric),
             },
             identity={"judge": identity_of(config), "rubric": list(suite.rubric)},
-            files=_files(config),
+            files=files_of(config),
             model=config.model if judge.loads_model else None,
         )  # fmt: skip
         self.nodes.append(node)
@@ -199,14 +195,10 @@ class Judging:
             return
         config, asked = self.judges[name], self.wiring.config.evaluate.qualification
         held_out = asked.votes is VotePool.held_out
-        if judge.reward_model and not held_out:
-            self.wiring.problems.append(
-                f"evaluate.qualification.votes=all: judge `{name}` is a reward model, which was trained on such votes."
-            )
         node = Node(
             name="-".join(["scorecard", *map(safe_name, (name, *((of_suite,) if of_suite else ())))]),
             stage=EVALUATE,
-            spec=_spec(self.wiring.stages["scorecard"], config, judge),
+            spec=stage_of(self.wiring.stages["scorecard"], config, judge),
             inputs={
                 "labels": labels,
                 **({"dataset": self.dataset} if held_out else {}),
@@ -218,13 +210,13 @@ class Judging:
             },
             required={"dataset": ("comparisons/test",)} if held_out else {},
             needed_by=f"the judge {name!r} (or write evaluate.qualification.votes=all)",
-            params={"judge": config, "suite": suite, "suites": _with_checks(suite, judge), "qualification": asked},
+            params={"judge": config, "suite": suite, "suites": with_checks(suite, judge), "qualification": asked},
             identity={
                 "judge": identity_of(config),
                 "pairs": {key: getattr(asked, key) for key in ("votes", "num_pairs", "num_probes")},
-                **_checks_identity(suite, judge),
+                **checks_identity(suite, judge),
             },
-            files=_files(config),
+            files=files_of(config),
             model=config.model if judge.loads_model else None,
         )  # fmt: skip
         self.nodes.append(node)
@@ -237,8 +229,8 @@ class Judging:
             inputs["reward_model"] = self._reward_model(name, judge.reward_model)
         if config.members:
             said = self._members(name, entries)
-            nodes = {_member_label(entry.params): entry.node for entry in entries}
-            labels = [_member_label(params) for params in said]
+            nodes = {member_label(entry.params): entry.node for entry in entries}
+            labels = [member_label(params) for params in said]
             inputs["members"] = tuple(Source(label=label, node=nodes[label]) for label in labels)
         return inputs
 
@@ -257,56 +249,3 @@ class Judging:
             )
             return ()
         return self.wiring.named(EVALUATE, ArtifactKind.reward_model, value, f"judge `{name}`")
-
-
-def identity_of(judge: JudgeConfig) -> dict[str, Any]:
-    """Return what of a judge's configuration its verdicts depend on; files count by what they hold."""
-    files = set(files_read(judge))
-    located = {key for key, value in judge.params.items() if isinstance(value, str | Path) and _is_one(value, files)}
-    params = {key: value for key, value in judge.params.items() if key not in located}
-    model = None if judge.model is None else {
-        key: value for key, value in vars(judge.model).items() if key not in LOCATIONS
-    }  # fmt: skip
-    return {
-        "kind": judge.kind,
-        "params": params,
-        "members": list(judge.members),
-        "question": judge.question,
-        "seed": judge.seed,
-        "batch_size": judge.batch_size,
-        "model": model,
-        "endpoint": None if judge.endpoint is None else result_config(judge.endpoint),
-    }
-
-
-def _is_one(value: str | Path, files: Collection[Path]) -> bool:
-    return bool(files) and find_file(str(value)).resolve() in files
-
-
-def _files(judge: JudgeConfig) -> dict[str, str]:
-    """Return the files that a judge goes by, whose contents are part of what it says."""
-    return {f"judge file {number}": str(path) for number, path in enumerate(files_read(judge))}
-
-
-def _spec(spec: StageSpec, config: JudgeConfig, judge: Judge) -> StageSpec:
-    """Return the stage as this judge runs it: what it loads, and whose code."""
-    loads = judge.loads_model
-    return replace(
-        spec,
-        uses_base=loads,
-        libraries=(*spec.libraries, *SAMPLING_LIBRARIES) if loads else spec.libraries,
-        runs_checks=judge.checks is None or bool(judge.checks) or is_from_plugin(config),
-    )
-
-
-def _with_checks(suite: SuiteConfig, judge: Judge) -> dict[str, SuiteConfig]:
-    """Return the suite with the checks that the judge goes by, whose files and plugins are part of its verdicts."""
-    return {suite.name: suite if judge.checks is None else replace(suite, checks=list(judge.checks))}
-
-
-def _checks_identity(suite: SuiteConfig, judge: Judge) -> dict[str, Any]:
-    return {"checks": suite.checks} if judge.checks is None else {}
-
-
-def _member_label(params: Mapping[str, Any]) -> str:
-    return "-".join([params["judge"], *params.get("policies", [params.get("suite") or ""])])

@@ -6,13 +6,16 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 
+from pipeline.artifacts.ancestry import ancestry
+from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.durable import write_durably
 from pipeline.artifacts.hashing import sha256_file
+from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.data import TableName
 from pipeline.config.evaluation import SuiteConfig
 from pipeline.config.judges import JudgeConfig, QualificationConfig, VotePool
-from pipeline.data.rows import Comparison
+from pipeline.data.rows import Comparison, Message
 from pipeline.data.tables import read_table
 from pipeline.errors import DataError
 from pipeline.evaluation.judges.protocol import Answer, Question
@@ -28,6 +31,7 @@ from pipeline.stages.verdicts import ask_all, judge_context, member_scores, writ
 from pipeline.tracking.job import StageJob
 
 CARD_FILE = "card.json"
+Prompt = tuple[tuple[str, str], ...]  # role and text of each turn
 
 
 def measure_judge(job: StageJob) -> StageOutcome:
@@ -98,6 +102,13 @@ def load_probes(job: StageJob) -> list[Probe]:
         rows = [] if dataset is None else read_table(dataset, TableName.comparisons.value, "test", Comparison)
         held_out = {row.id for row in rows}
         pool = [entry for entry in pool if items[entry.pair.item].protected or comparison_id(entry.pair) in held_out]
+    elif (model := job.one("reward_model")) is not None:
+        learnt = prompts_learnt_from(model)
+        fair = [entry for entry in pool if as_key(items[entry.pair.item].prompt) not in learnt]
+        job.run.notice(
+            f"{len(pool) - len(fair):,} pairs left out: {job.params['judge'].name} learnt from their prompts"
+        )
+        pool = fair
     pairs = vote_probes(items, pool, asked.num_pairs)
     job.run.notice(f"{len(votes):,} pairs with votes, {len(pool):,} of them {asked.votes}, {len(pairs):,} asked about")
     if not pairs:
@@ -106,6 +117,33 @@ def load_probes(job: StageJob) -> list[Probe]:
             "Set evaluate.qualification.votes=all, or leave the judge out."
         )
     return [*pairs, *attacks(pairs, asked.num_probes)]
+
+
+def prompts_learnt_from(reward_model: Artifact) -> set[Prompt]:
+    """Return the prompts of the comparisons that a reward model was trained or tuned on, by what their turns say.
+
+    Raises:
+        DataError: The data set that it was trained on does not lie beside it.
+    """
+    consumed = [parent for parent in reward_model.manifest.parents if parent.kind is ArtifactKind.dataset]
+    found = {artifact.id: artifact for artifact in ancestry([reward_model])}
+    missing = [parent.id for parent in consumed if parent.id not in found]
+    if missing or not consumed:
+        raise DataError(
+            f"{reward_model.path}: the data set {' and '.join(missing) or '(none is named)'} that it was trained on is "
+            "not there, so it is unknown which votes it has seen. Set evaluate.qualification.votes=held_out."
+        )
+    return {
+        as_key(row.prompt)
+        for parent in consumed
+        for split in ("train", "validation")
+        for row in read_table(found[parent.id], TableName.comparisons.value, split, Comparison)
+    }
+
+
+def as_key(prompt: Sequence[Message]) -> Prompt:
+    """Return the turns of a prompt as something that sets can hold."""
+    return tuple((turn["role"], turn["content"]) for turn in prompt)
 
 
 def probe_rows(probe: Probe, questions: Sequence[Question], answers: Mapping[str, Answer]) -> list[VerdictRow]:

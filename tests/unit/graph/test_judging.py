@@ -13,7 +13,7 @@ from judged_stages import STAGES, run_judged
 from simulated_judge import quality
 
 from pipeline.config.evaluation import CheckConfig, CriterionConfig, SuiteKind
-from pipeline.config.judges import JudgeConfig, VotePool
+from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import Config
 from pipeline.config.sweep import ObjectiveConfig
 from pipeline.errors import PipelineError
@@ -219,17 +219,6 @@ def test_a_reward_model_judges_where_one_of_other_folds_is_asked_for(tmp_path: P
     assert problems == []
     (node,) = [node for node in nodes if node.spec.name == "verdicts"]
     assert [source.reference for source in node.inputs["reward_model"]] == ["gold-0123"]
-
-
-def test_a_reward_model_is_not_measured_on_votes_that_it_may_have_learnt_from(tmp_path: Path) -> None:
-    gold = {"gold": JudgeConfig(name="gold", kind="reward_model", params={"artifact": "gold-0123"})}
-    asked = config(tmp_path, "curate", "evaluate", judges=("gold",))
-    asked.inputs.evaluate.labels = "ingest-0123"
-    _, problems = nodes_for(asked, fake_stages.make_suites(), {}, REAL, gold)
-    assert problems == []
-    asked.evaluate.qualification.votes = VotePool.all
-    _, problems = nodes_for(asked, fake_stages.make_suites(), {}, REAL, gold)
-    assert any("judge `gold` is a reward model, which was trained on such votes" in problem for problem in problems)
 
 
 def test_a_suite_without_completions_has_nothing_to_judge(tmp_path: Path) -> None:

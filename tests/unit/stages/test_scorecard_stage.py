@@ -15,7 +15,7 @@ from tiny import make_tiny_model
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.base_model import resolve_base
 from pipeline.artifacts.hashing import FileHashes
-from pipeline.artifacts.manifest import ArtifactKind
+from pipeline.artifacts.manifest import ArtifactKind, Parent
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Store
 from pipeline.config.data import DataConfig, SourceConfig, TableName
@@ -25,6 +25,7 @@ from pipeline.config.paths import configs_folder
 from pipeline.config.root import Config
 from pipeline.config.shared import DType, ModelConfig, ModelSource, RuntimeConfig, TrackingConfig, TrackingMode
 from pipeline.config.tables import load_tables
+from pipeline.data.rows import Comparison
 from pipeline.data.tables import part_name, rows_digest, write_table
 from pipeline.errors import DataError
 from pipeline.evaluation.judged import NOT_APPLICABLE, SealedCard, judge_entries
@@ -36,7 +37,7 @@ from pipeline.graph.spec import STAGES
 from pipeline.graph.wiring import nodes_for
 from pipeline.labels.aggregation import comparison_id
 from pipeline.labels.pair_votes import votes_on_pairs
-from pipeline.labels.tables import read_votes
+from pipeline.labels.tables import read_items, read_votes
 from pipeline.labels.verdicts import Pair
 from pipeline.stages.scorecard import load_probes
 from pipeline.tracking.session import TrackingSession
@@ -118,10 +119,17 @@ def test_rules_that_people_share_agree_with_them(world: Path, tmp_path: Path) ->
 
 def held_out(folder: Path, train: list[Pair], test: list[Pair]) -> Artifact:
     """Seal a data set whose comparisons are these pairs."""
-    store = Store(folder)
+    tables = {
+        split: [comparison(pair.first, pair.second, id=comparison_id(pair)) for pair in pairs]
+        for split, pairs in (("train", train), ("test", test))
+    }
+    return seal_dataset(Store(folder), tables)
+
+
+def seal_dataset(store: Store, tables: dict[str, list[Comparison]]) -> Artifact:
+    """Seal a data set with these comparisons by split."""
     work, parts = store.work("curate", "c" * 64), {}
-    for split, pairs in (("train", train), ("test", test)):
-        rows = [comparison(pair.first, pair.second, id=comparison_id(pair)) for pair in pairs]
+    for split, rows in tables.items():
         write_table(work.staging, "comparisons", split, rows)
         parts[part_name("comparisons", split)] = rows_digest(rows)
     return store.seal(
@@ -155,6 +163,49 @@ def test_a_judge_is_measured_on_votes_that_nothing_learns_from(world: Path, tmp_
     assert few.isdisjoint(others)
     with pytest.raises(DataError, match="No pair with human votes is held_out"):
         asked(VotePool.held_out, None)
+
+
+def learnt(store: Store, dataset: Artifact | None) -> Artifact:
+    """Seal a reward model, of which only what it was made from matters here."""
+    parents = [] if dataset is None else [Parent(role="dataset", id=dataset.id, kind=dataset.kind, part_digests={})]
+    work = store.work("reward", "d" * 64)
+    (work.staging / "head").write_text("w")
+    return store.seal(
+        work, kind=ArtifactKind.reward_model, stage="reward", version=1, fingerprint="d" * 64, parents=parents,
+        config={}, outcome=StageOutcome(parts={}),
+    )  # fmt: skip
+
+
+def test_a_reward_model_is_not_asked_about_prompts_that_it_learnt_from(world: Path, tmp_path: Path) -> None:
+    (ingested, _) = run(world, tmp_path, [SHORT])
+    labels = ingested.artifact
+    pairs = list(votes_on_pairs(read_votes(labels)))
+    items = read_items(labels)
+    store = Store(tmp_path / "trained")
+    rows = [
+        replace(
+            comparison("One.", "Two.", id=f"{number:016x}"), prompt=list(items[pair.item].prompt)
+        )  # other pairs of them
+        for number, pair in enumerate(pairs[:7])
+    ]
+    dataset = seal_dataset(store, {"train": rows[:4], "validation": rows[4:6], "test": rows[6:]})
+
+    def asked(model: Artifact | None) -> tuple[set[str], list[str]]:
+        said: list[str] = []
+        params = {"judge": SHORT, "qualification": QualificationConfig(votes=VotePool.all, num_pairs=12, num_probes=1)}
+        inputs = {"labels": labels, "reward_model": model}
+        job: Any = SimpleNamespace(one=inputs.get, params=params, run=SimpleNamespace(notice=said.append))
+        return {probe.id for probe in load_probes(job) if probe.votes is not None}, said
+
+    seen, said = asked(learnt(store, dataset))
+    everything, _ = asked(None)
+    assert seen == {f"votes/{comparison_id(pair)}" for pair in pairs[6:]}
+    assert said[0] == "6 pairs left out: short learnt from their prompts"
+    assert len(everything) == 12
+    (other := tmp_path / "other").mkdir()
+    for model in (learnt(Store(other), None), learnt(Store(other), dataset)):
+        with pytest.raises(DataError, match="unknown which votes it has seen"):
+            asked(model)
 
 
 def test_a_judge_that_goes_by_references_does_not_apply_to_votes(
