@@ -30,7 +30,7 @@ class Candidate:
     policy: str
     number: int  # its place among all candidates, from 1
     refused: dict[str, str] = field(default_factory=dict)  # suite -> why it is not compared there
-    twin_of: int | None = None  # number of an earlier candidate with the very same samples
+    twin_of: int | None = None  # number of the candidate that stands for it: one with the very same samples
 
     @property
     def key(self) -> str:
@@ -121,6 +121,16 @@ def find_baseline(found: Sequence[Candidate], asked: str | None) -> Candidate:
         count = "several" if chosen else "none"
         raise ConfigError(f"--baseline {asked}: {count} of the compared policies go by that name. They are: {listed}.")
     return chosen[0]
+
+
+def let_stand_for_its_twins(baseline: Candidate, found: Sequence[Candidate]) -> None:
+    """Make the baseline the one that stands for all candidates with its samples, whichever of them came first."""
+    first = baseline.twin_of
+    if first is None:
+        return
+    for candidate in found:
+        if first in (candidate.number, candidate.twin_of):
+            candidate.twin_of = None if candidate is baseline else baseline.number
 
 
 def align(found: Sequence[Candidate], baseline: Candidate) -> list[str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.comparison.alignment import Candidate, align, candidates, find_baseline, refusals
+from pipeline.comparison.alignment import Candidate, align, candidates, find_baseline, let_stand_for_its_twins, refusals
 from pipeline.comparison.differences import config_differences, lineage_differences
 from pipeline.comparison.effects import Pruned, importance_of, level_effects
 from pipeline.comparison.expenses import expenses_of
@@ -47,6 +47,7 @@ def build_comparison(
     if not found:
         raise ArtifactError("None of the runs has a readable report.\n" + _listed(chosen.runs))
     reference = find_baseline(found, baseline)
+    let_stand_for_its_twins(reference, found)
     confidence = float((reference.run.report or {})["confidence"])
     suites = align(found, reference)
     metrics = [metric for suite in suites for metric in metrics_of(suite, found, reference)]

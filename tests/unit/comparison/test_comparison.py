@@ -202,6 +202,20 @@ def test_the_same_policy_twice_is_one_trial(outputs: Path) -> None:
     assert "#3 is #2 once more" in "\n".join(terminal_lines(comparison))
 
 
+def test_a_baseline_that_is_there_twice_is_the_same_baseline(made: Path) -> None:
+    """All trials have one `sft`: whichever of its copies is named, choosing among nine policies costs the same."""
+    first, third = (compare(made, "sweep", policy="all", baseline=name) for name in ("1", "3"))
+    assert [entry["twin_of"] for entry in third["candidates"][:5]] == [3, None, None, None, 3]
+    assert third["baseline"] == "3"
+    assert len(third["ranking"]["corrected"]) == 8
+    for name in ("corrected", "within_noise", "chance_lead", "quantile", "compared"):
+        assert third["ranking"][name] == first["ranking"][name]
+    assert third["ranking"]["within_noise"] is not None
+    told = third["ranking"]["sentences"]
+    assert told == [line.replace("#1 (sweep-0, sft)", "#3 (sweep-1, sft)") for line in first["ranking"]["sentences"]]
+    assert told[1].startswith("It was chosen among 9: ")
+
+
 def test_differences_in_configuration_and_lineage(outputs: Path) -> None:
     samples = [*samples_of("sft", 0.5), *samples_of("dpo", 0.7)]
     config = {"dpo": {"beta": 0.1, "optimizer": {"learning_rate": 1e-5}}, "seed": 17, "tracking": {"group": "x"}}
