@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +71,14 @@ def compare_command(arguments: list[str]) -> int:
     from pipeline.pages.comparison_page import comparison_page
 
     request = parse(arguments)
+    given = request.option("out")
+    if given:
+        require_room_for_files(given)
     gc.disable()  # hundreds of runs are millions of small objects, none of which goes before the end
     chosen = choose(request.words, request.outputs)
     comparison = build_comparison(
         chosen, baseline=request.option("baseline"), by=request.option("by"), policy=request.option("policy")
     )
-    given = request.option("out")
     folder = Path(given) if given else request.outputs / "comparisons" / folder_name(comparison)
     written = {
         "comparison.html": comparison_page(comparison),
@@ -90,6 +93,22 @@ def compare_command(arguments: list[str]) -> int:
         print(line)
     print(f"\ncomparison  {folder / 'comparison.html'}  (comparison.csv and comparison.json lie beside it)")
     return 0
+
+
+def require_room_for_files(out: str) -> None:
+    """Ask whether files can be made in a folder that may not exist yet; nothing of it is made.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    try:
+        there = next(path for path in (Path(out), *Path(out).absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
+            return
+    except OSError as error:
+        raise ConfigError(
+            f"--out {out}: no files can be made there: {error.strerror}. Name a folder, which need not exist."
+        ) from error
 
 
 def folder_name(comparison: dict[str, Any]) -> str:

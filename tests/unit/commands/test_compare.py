@@ -54,6 +54,19 @@ def test_the_same_runs_give_the_same_files(tmp_path: Path, capsys: pytest.Captur
     assert "2 runs; ranked" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("place", "reason"), [("file", "Not a directory"), ("file/x", "Not a directory"), ("/proc/x", "No such file")]
+)
+def test_a_place_that_takes_no_files_is_told_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, reason: str
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setattr("pipeline.comparison.selecting.choose", lambda *words: pytest.fail("runs were read"))
+    with pytest.raises(ConfigError, match=f"^--out .*{place}: no files can be made there: {reason}.*Name a folder"):
+        compare_command(["sweep-*", "--out", str(tmp_path / place), f"runtime.outputs={tmp_path}"])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.slow
 def test_comparing_imports_neither_torch_nor_a_tracking_client(tmp_path: Path) -> None:
     for number in range(2):
