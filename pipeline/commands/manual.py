@@ -14,7 +14,7 @@ commands
   train   run the stages of an experiment, reusing every artifact whose inputs have not changed, and evaluate
   plan    the same composition and checks without training: what is cached, rows, tokens, memory and time
   compare runs side by side: what differs, metrics with paired intervals, best first, and what the order is worth
-  runs    runs list | verify [ID ...] | prune [--apply] | sync
+  runs    runs list | verify [ID ...] | prune [--apply] | sync | workspace SWEEP
   label   label push | pull: pairs to a Label Studio server, and its annotations back
 """
 

@@ -14,6 +14,7 @@ from pipeline.artifacts.locks import describe_holder, is_locked
 from pipeline.artifacts.store import Store
 from pipeline.artifacts.work import CHECKPOINTS
 from pipeline.config.shared import RuntimeConfig
+from pipeline.config.suggestions import near_miss
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.graph.lineage import delete, folder_bytes, newest_change, run_folders, unreached, verify, work_folders
 from pipeline.graph.run_folder import linked_ids
@@ -84,12 +85,16 @@ def parse(arguments: list[str]) -> Request:
 
 def save_sweep_view(store: Store, words: Sequence[str]) -> int:
     """Save a view of a sweep among W&B's own pages and print where it is."""
-    from pipeline.sweeps.record import read_sweep
+    from pipeline.sweeps.record import RECORD, read_sweep
     from pipeline.tracking.workspace import save_workspace, sweep_view
 
     runs = store.outputs / "runs"
     named = Path(words[0])
-    record = read_sweep(named if named.is_dir() else runs / words[0])
+    folder = named if named.is_dir() else runs / words[0]
+    if not (folder / RECORD).is_file():
+        near = near_miss(words[0], sorted(path.parent.name for path in runs.glob(f"*/{RECORD}")))
+        raise ConfigError(f"`runs workspace {words[0]}`: {folder} holds no {RECORD}, so it is no sweep.{near}")
+    record = read_sweep(folder)
     parameters = {key.lstrip("+"): bool(axis.get("log")) for key, axis in record.space.items()}  # a choice has no scale
     folders = [record.path.parent / trial.folder for trial in record.trials]
     view = sweep_view(record.name, folders, parameters, record.objectives)

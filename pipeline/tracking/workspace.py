@@ -28,6 +28,7 @@ SERVER_SECONDS = 10.0  # for the first answer
 class SweepView:
     """What a workspace of a sweep shows."""
 
+    name: str  # of the sweep
     group: str  # of its runs
     project: str
     entity: str | None  # None is the account's own
@@ -36,12 +37,12 @@ class SweepView:
 
 
 def sweep_view(
-    group: str, folders: Sequence[Path], parameters: Mapping[str, bool], objectives: Sequence[Mapping[str, str]]
+    name: str, folders: Sequence[Path], parameters: Mapping[str, bool], objectives: Sequence[Mapping[str, str]]
 ) -> SweepView:
     """Return the view of a sweep whose runs are mirrored to one project.
 
     Args:
-        group: The sweep's name.
+        name: The sweep's name, by which the view goes.
         folders: The run folders of its trials.
         parameters: What was varied, and whether by its logarithm.
         objectives: Name, as a sweep records it, and direction.
@@ -54,10 +55,11 @@ def sweep_view(
             run = MirroredRun.load(path)
             told = [{"name": metric_key(entry["name"]), "direction": entry["direction"]} for entry in objectives]
             return SweepView(
-                group=group, project=run.project, entity=run.entity, parameters=dict(parameters), objectives=told
-            )
+                name=name, group=run.group, project=run.project, entity=run.entity, parameters=dict(parameters),
+                objectives=told,
+            )  # fmt: skip
     raise TrackingError(
-        f"No trial of {group} is mirrored to W&B, so that a workspace would be empty. Run the sweep with "
+        f"No trial of {name} is mirrored to W&B, so that a workspace would be empty. Run the sweep with "
         "tracking=online or tracking=offline; `runs sync` delivers the latter."
     )
 

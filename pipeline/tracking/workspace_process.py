@@ -41,7 +41,7 @@ def workspace(view: SweepView, entity: str) -> Any:
     return workspaces.Workspace(
         entity=entity,
         project=view.project,
-        name=view.group,
+        name=view.name,
         sections=[
             workspaces.Section(name="What was varied, and what came of it", panels=shown, is_open=True),
             workspaces.Section(name="Courses", panels=[panels.LinePlot(title=key, y=[key]) for key in courses]),

@@ -22,7 +22,7 @@ SPACE = {
 }
 
 
-def recorded_sweep(outputs: Path, mode: TrackingMode) -> SweepRecord:
+def recorded_sweep(outputs: Path, mode: TrackingMode, group: str = "rates_sweep") -> SweepRecord:
     """A sweep of one trial, whose training was mirrored."""
     record = SweepRecord(
         path=outputs / "runs" / "rates_sweep", identity="0" * 64, command="train", experiment="sft", method="tpe",
@@ -34,7 +34,7 @@ def recorded_sweep(outputs: Path, mode: TrackingMode) -> SweepRecord:
         trials=[Trial(number=0, params={"sft.lora.rank": 4}, overrides=["sft.lora.rank=4"], folder="rates_sweep_0")],
     )  # fmt: skip
     record.save()
-    with Invocation(outputs, "rates_sweep_0", mode) as invocation:
+    with Invocation(outputs, "rates_sweep_0", mode, group=group) as invocation:
         run = invocation.start("sft", "b" * 64)
         run.log(row(1), 1)
         run.finish(invocation.seal())
@@ -75,6 +75,15 @@ def test_the_workspace_of_a_sweep_is_saved_on_the_server(
         "validation_loss", "house_style/all_checks/sft",
     }  # fmt: skip
     assert not [name for name, content in files_below(outputs).items() if API_KEY.encode() in content]
+
+
+def test_the_workspace_shows_the_group_that_the_runs_are_in(server: WandbServer, outputs: Path) -> None:
+    recorded_sweep(outputs, TrackingMode.online, group="mine")
+    assert run_command(["workspace", "rates_sweep", f"runtime.outputs={outputs}"]) == 0
+    (run,), (view,) = server.runs.values(), server.views
+    (shown,) = json.loads(view["spec"])["section"]["runSets"]
+    assert [entry["value"] for entry in shown["filters"]["filters"]] == [run.attributes["groupName"]] == ["mine"]
+    assert view["displayName"] == "rates_sweep"
 
 
 def test_a_workspace_says_what_it_lacks(server: WandbServer, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

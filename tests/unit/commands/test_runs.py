@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
+from compared_runs import write_sweep
 from fake_stages import make_config, run_chain, write_source
 
 from pipeline.artifacts.checkpoints import CheckpointFolder
 from pipeline.artifacts.store import Store
-from pipeline.commands.runs import age, parse, run_command, size
+from pipeline.commands import manual
+from pipeline.commands.runs import USAGE, age, parse, run_command, size
 from pipeline.errors import ArtifactError, ConfigError, LockError
 
 
@@ -55,6 +57,25 @@ def test_what_does_not_belong_is_refused(arguments: list[str], told: str) -> Non
     with pytest.raises(ConfigError, match="Usage: python -m pipeline runs") as caught:
         run_command(arguments)
     assert told in str(caught.value)
+
+
+def test_a_workspace_of_what_is_no_sweep_says_so(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path, [], sweep="rates_sweep")
+    for word in ("rate_sweep", str(tmp_path)):
+        with pytest.raises(ConfigError, match="holds no sweep.json, so it is no sweep") as caught:
+            runs(tmp_path, "workspace", word)
+        assert f"`runs workspace {word}`" in str(caught.value)
+        assert "Move the folder away" not in str(caught.value)
+        assert ("Did you mean `rates_sweep`?" in str(caught.value)) is (word == "rate_sweep")
+    (sweep / "sweep.json").write_text("{", encoding="utf-8")  # one that is there and broken is another matter
+    with pytest.raises(ArtifactError, match="Move the folder away"):
+        runs(tmp_path, "workspace", "rates_sweep")
+
+
+def test_help_names_every_action() -> None:
+    actions = "runs list | verify [ID ...] | prune [--apply] | sync | workspace SWEEP"
+    assert actions in USAGE
+    assert actions in manual.USAGE
 
 
 def test_list_shows_runs_artifacts_and_work(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
