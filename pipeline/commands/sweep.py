@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +50,31 @@ def sweep(command: str, arguments: list[str]) -> int:
     check_overrides(arguments)
     flags = [flag for flag in flags_in(arguments) if flag not in MULTIRUN]
     axes, fixed = axes_and_rest(overrides_in(arguments), config_groups(arguments))
+    composed = combination(command, [*flags, *fixed, *(f"{axis.key}={axis.first}" for axis in axes)])
+    if composed is None:  # a flag such as --cfg answered by itself
+        return 0
+    try:
+        other = combination(command, [*fixed, *(f"{axis.key}={axis.last}" for axis in axes)])
+    except ConfigError:  # of its own values, which its trial tells
+        other = None
+    axes = joined_axes(axes, fixed, composed, problems_of(other or composed), arguments)
+    if composed.config.sweep.wandb_file is not None:
+        from pipeline.sweeps.wandb_file import write_wandb_file
+
+        return write_wandb_file(composed.config, axes, child_command([], command, flags, fixed))
+    if command == "plan":
+        return plan_each(axes, command, flags, fixed)
+    again = redact(shlex.join(["python", "-m", "pipeline", command, *arguments]))
+    return train_each(composed, axes, flags, fixed, again)
+
+
+def combination(command: str, words: Sequence[str]) -> Composed | None:
+    """Compose one combination of the values; None where a flag among the words was answered instead.
+
+    Raises:
+        ConfigError: It does not compose.
+    """
     composed: list[Composed] = []
-    overrides = [*fixed, *(f"{axis.key}={axis.first}" for axis in axes)]
 
     def take(config: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
@@ -59,18 +82,16 @@ def sweep(command: str, arguments: list[str]) -> int:
         sources = HydraConfig.get().runtime.config_sources
         composed.append(load(config, [Path(source.path) for source in sources if source.schema == "file"]))
 
-    compose(command, [*flags, *overrides], take)
-    if not composed:  # a flag such as --cfg answered by itself
-        return 0
-    axes = joined_axes(axes, fixed, composed[0], arguments)
-    if composed[0].config.sweep.wandb_file is not None:
-        from pipeline.sweeps.wandb_file import write_wandb_file
+    compose(command, words, take)
+    return composed[0] if composed else None
 
-        return write_wandb_file(composed[0].config, axes, child_command([], command, flags, fixed))
-    if command == "plan":
-        return plan_each(axes, command, flags, fixed)
-    again = redact(shlex.join(["python", "-m", "pipeline", command, *arguments]))
-    return train_each(composed[0], axes, flags, fixed, again)
+
+def problems_of(composed: Composed) -> list[str]:
+    """Return everything that is wrong with one combination."""
+    _, wired = nodes_for(
+        composed.config, composed.suites, composed.tables, judges=composed.judges, endpoints=composed.endpoints
+    )
+    return [*composed.problems, *wired]
 
 
 def refuse_plugins(arguments: Sequence[str]) -> None:
@@ -84,8 +105,17 @@ def refuse_plugins(arguments: Sequence[str]) -> None:
             )
 
 
-def joined_axes(axes: list[Axis], fixed: Sequence[str], composed: Composed, arguments: Sequence[str]) -> list[Axis]:
+def joined_axes(
+    axes: list[Axis], fixed: Sequence[str], composed: Composed, others: Collection[str], arguments: Sequence[str]
+) -> list[Axis]:
     """Return the axes of the command line and those of `sweep.space` that it leaves open.
+
+    Args:
+        axes: Of the command line.
+        fixed: Overrides that do not vary.
+        composed: The first combination.
+        others: What is wrong with the last one. What is wrong with both is wrong with the sweep.
+        arguments: The command line.
 
     Raises:
         ConfigError: One report of what is wrong with the sweep.
@@ -98,10 +128,8 @@ def joined_axes(axes: list[Axis], fixed: Sequence[str], composed: Composed, argu
     space = {key: values for key, values in config.sweep.space.items() if key not in named}
     found, problems = space_axes(space, composed.resolved, {axis.name for axis in axes})
     problems += [f"sweep.space.{key}: {text}" for key in space if (text := unknown_key(key, Config))]
-    _, wired = nodes_for(
-        config, composed.suites, composed.tables, judges=composed.judges, endpoints=composed.endpoints
-    )  # of the first combination: what all of them are judged by does not change between them
-    problems += [text for text in [*composed.problems, *wired] if text.startswith(("objective", "sweep."))]
+    of_all = ("objective", "sweep.")
+    problems += [text for text in problems_of(composed) if text.startswith(of_all) or text in others]
     problems += find_secrets(composed.resolved, list(arguments))
     if config.sweep.method is not SweepMethod.grid and not config.objective:
         problems.append(

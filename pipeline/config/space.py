@@ -37,6 +37,11 @@ class Axis:
         """A value that the rest of the configuration can be composed with."""
         return self.choices[0] if self.choices else self.text(self.low)
 
+    @property
+    def last(self) -> str:
+        """Another such value, where there are several."""
+        return self.choices[-1] if self.choices else self.text(self.high)
+
     def text(self, value: Any) -> str:
         """Return a value as an override writes it."""
         if self.choices:
@@ -114,10 +119,15 @@ def _resolved(values: Mapping[str, Any], composed: Mapping[str, Any], swept: set
         if not isinstance(current, Mapping) or part not in current:
             raise ConfigError(f"`{BY}: {by}` names no key of the configuration.")
         current = current[part]
-    chosen = values.get(str(current), values.get(DEFAULT)) if isinstance(current, str) else values.get(DEFAULT)
-    if chosen is None:
+    # A mapping names several by its keys, as a mix of losses does; where one has no such values, the others decide.
+    named = list(current) if isinstance(current, Mapping) else [current]
+    found = [values.get(name, values.get(DEFAULT)) if isinstance(name, str) else values.get(DEFAULT) for name in named]
+    chosen = [text for number, text in enumerate(found) if text is not None and text not in found[:number]]
+    if not chosen:
         raise ConfigError(f"says nothing about {by}={current}. Set the values on the command line, or add `{DEFAULT}`.")
-    return chosen
+    if len(chosen) > 1:
+        raise ConfigError(f"{by}={current} mixes what has different values here: {', '.join(map(str, chosen))}.")
+    return chosen[0]
 
 
 def _axis(override: Override, choices_of: Mapping[str, Sequence[str]]) -> Axis:

@@ -139,6 +139,10 @@ def test_a_space_of_its_own_and_keys_that_are_set(tmp_path: Path, capfd: pytest.
         (["seed=1,2", "sweep.pruner=median", OBJECTIVE], "a grid runs every combination"),
         (["+sweep.space={sft.lora.rnk: '1,2'}"], "sweep.space.sft.lora.rnk: There is no key"),
         (["seed=1,2", "sweep.storage=postgresql://me:pass@host/db"], "PGPASSWORD"),
+        (["seed=1,2", "sft.lora.rank=0"], "sft.lora.rank=0: "),
+        (["seed=1,2,3", "data=jsonl", "data.path=nowhere.jsonl"], "nowhere.jsonl"),
+        (["sft.lora.rank=-1,0", "sft.num_epochs=0"], "sft.num_epochs=0: "),
+        (["+sweep=dpo", "dpo.loss={ipo_mean:1,sigmoid:1}"], "mixes what has different values"),
         (["+sweep=sfd"], "sweep has no choice `sfd`. Did you mean `sft`"),
         (["sweep=sft"], "a space to sweep over is added, so write `+sweep=sft`"),
     ],
@@ -184,12 +188,13 @@ def test_every_space_composes_with_its_experiment(
 @pytest.mark.slow
 def test_beta_is_on_the_scale_of_its_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = {}
-    for loss in ("sigmoid", "ipo_mean"):
-        file = tmp_path / f"{loss}.yaml"
+    for number, loss in enumerate(("sigmoid", "ipo_mean", "{ipo_mean:1,sft:0.2}")):
+        file = tmp_path / f"{number}.yaml"
         arguments = ["train", "-m", "+experiment=dpo", "+sweep=dpo", f"dpo.loss={loss}", "sweep.pruner=none"]
         assert run([*arguments, f"sweep.wandb_file={file}"]) == 0
         found[loss] = yaml.safe_load(file.read_text())["parameters"]["dpo.beta"]
     assert found["sigmoid"]["max"] <= found["ipo_mean"]["min"]  # 0.1 and 2.5 are their defaults
+    assert found["{ipo_mean:1,sft:0.2}"] == found["ipo_mean"]  # a likelihood has no beta
     capsys.readouterr()
 
 
