@@ -82,7 +82,7 @@ def combination(command: str, words: Sequence[str]) -> Composed | None:
         sources = HydraConfig.get().runtime.config_sources
         composed.append(load(config, [Path(source.path) for source in sources if source.schema == "file"]))
 
-    compose(command, words, take)
+    compose(command, list(words), take)
     return composed[0] if composed else None
 
 

@@ -19,6 +19,8 @@ from pipeline.runtime.signals import StopRequest
 from pipeline.sweeps.children import Child, child_command, child_environment, intermediate_values
 from pipeline.sweeps.record import OVER, SweepRecord, Trial, TrialStatus
 from pipeline.sweeps.search import Search
+from pipeline.tracking.mirrored import any_offline
+from pipeline.tracking.server import DECISION_VARIABLE, Decision
 
 POLL_SECONDS = 0.1
 WATCH_SECONDS = 1.0  # between two looks at what the children have recorded
@@ -49,6 +51,11 @@ class Sweep:
     _children: dict[int, Child] = field(default_factory=dict)  # by the trial's number
     _pruned: set[int] = field(default_factory=set)
     _looked: float = 0.0
+    _decided: dict[str, str] = field(default_factory=dict)  # the environment of the trials to come
+
+    def __post_init__(self) -> None:
+        """Take over what was decided for all trials, which may change on the way."""
+        self._decided = dict(self.started.environment)
 
     def run(self) -> StopRequest:
         """Run every trial that is not over; return whether a signal ended it early."""
@@ -131,9 +138,7 @@ class Sweep:
                 self.started.flags,
                 [*self.started.overrides, *trial.overrides],
             ),
-            child_environment(
-                self.record.name, trial.folder, self.started.environment, slot=slot, slots=self.config.parallel
-            ),
+            child_environment(self.record.name, trial.folder, self._decided, slot=slot, slots=self.config.parallel),
             self.record.path / f"{trial.number}.log",
             quiet=quiet,
             slot=slot,
@@ -177,6 +182,7 @@ class Sweep:
             trial, reason = self.record.trials[number], child.close()
             del self._children[number]
             self._look(trial)
+            self._heed_the_server(trial)
             trial.exit_status, trial.seconds = status, round(trial.seconds + child.seconds, 2)
             trial.status, trial.reason = self._outcome(trial, status, reason, stopped=stop.signal_number is not None)
             self.record.save()  # before the study hears of it, which may be out of reach
@@ -184,6 +190,12 @@ class Sweep:
                 self.search.tell(trial)
             objectives = "  ".join(f"{value:.6g}" for value in trial.objectives or [])
             self.say(f"#{number} {trial.status} in {child.seconds:.0f} s  {objectives or trial.reason}".rstrip())
+
+    def _heed_the_server(self, trial: Trial) -> None:
+        """Start the trials after one that gave up on the tracking server offline; each would wait for it anew."""
+        if self._decided.get(DECISION_VARIABLE) == Decision.online and any_offline(self._folder(trial)):
+            self._decided[DECISION_VARIABLE] = Decision.offline.value
+            self.say("W&B: offline for the trials that follow; `python -m pipeline runs sync` delivers them later")
 
     def _outcome(self, trial: Trial, status: int, reason: str, *, stopped: bool) -> tuple[TrialStatus, str]:
         asked_to_stop = status > 128  # by the signal, or killed at once by a launcher that was told to end

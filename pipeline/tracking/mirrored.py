@@ -94,6 +94,13 @@ class MirroredRun:
         return sorted(path for path in found if path != self.file(outputs))
 
 
+def any_offline(run_folder: Path) -> bool:
+    """Whether the client wrote a run of a run folder to the disk, as it does once the server has failed."""
+    return any(
+        MirroredRun.load(path).mode == "offline" for path in (run_folder / CLIENT_FOLDER).glob(f"*{SPEC_SUFFIX}")
+    )
+
+
 def relative(path: Path, outputs: Path) -> str:
     """Return a path relative to the outputs, or absolute where it lies elsewhere."""
     absolute, root = path.absolute(), outputs.absolute()
