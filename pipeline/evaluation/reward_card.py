@@ -107,7 +107,7 @@ def make_card(findings: Findings, config: AuditConfig) -> Card:
     values = {
         "held_out": {"split": findings.held_out_split, "pairs": len(pairs), "ties": len(pairs) - len(decided)},
         "accuracy": asdict(accuracy),
-        "agreement_with_the_truth": _expected_agreement(pairs, level),
+        "agreement_with_drawn_labels": _expected_agreement(pairs, level),
         "by_source": _grouped(decided, lambda pair: pair.source, level),
         "by_confidence": _grouped(decided, _confidence_bin, level),
         "length_matched": asdict(_accuracy([pair for pair in decided if _matched(pair, config)], level)),
@@ -160,7 +160,11 @@ def _accuracy(pairs: Sequence[ScoredPair], level: float) -> Estimate:
 
 
 def _expected_agreement(pairs: Sequence[ScoredPair], level: float) -> dict[str, Any]:
-    """How often the true preference is met, if confidence is the probability that the stated one is true."""
+    """How often a label is met that is drawn by the pair's confidence, and how often any model could meet one.
+
+    Where confidence is a share of votes that is agreement with one voter, and says nothing of how often the side that
+    most of them prefer is the better one.
+    """
     values = [pair.confidence * pair.right + (1 - pair.confidence) * (1 - pair.right) for pair in pairs]
     best = [max(pair.confidence, 1 - pair.confidence) for pair in pairs]
     return {"expected": asdict(_mean(values, pairs, level)), "at_best": float(np.mean(best)) if best else None}

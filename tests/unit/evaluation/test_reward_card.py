@@ -67,9 +67,9 @@ def test_accuracy_counts_what_is_counted_by_hand() -> None:
     assert {name: group["estimate"] for name, group in card["by_confidence"].items()} == {
         "0.5 to 0.65": 1.0, "0.65 to 0.8": 0.0, "0.95 to 1": 1.0,
     }  # fmt: skip
-    # Right with probability 1, 1, 0.3, 0.6 and 0.5; the best that could be is 1, 1, 0.7, 0.6 and 0.5.
-    assert card["agreement_with_the_truth"]["expected"]["estimate"] == pytest.approx(3.4 / 5)
-    assert card["agreement_with_the_truth"]["at_best"] == pytest.approx(3.8 / 5)
+    # A drawn label is met with probability 1, 1, 0.3, 0.6 and 0.5; at best it would be 1, 1, 0.7, 0.6 and 0.5.
+    assert card["agreement_with_drawn_labels"]["expected"]["estimate"] == pytest.approx(3.4 / 5)
+    assert card["agreement_with_drawn_labels"]["at_best"] == pytest.approx(3.8 / 5)
 
 
 def test_a_calibrated_model_gets_its_temperature_back() -> None:
