@@ -56,7 +56,8 @@ class RewardConfig(TrainingConfig):
     centring_coef: float = option(0.01, ge=0)  # pulls the scores of a pair to opposite sides of zero
     # Only the adapters of so many last layers learn; what lies below them is computed once per pair and kept in memory.
     upper_layers: int | None = option(None, ge=1)
-    num_members: int = option(1, ge=1, le=16)  # adapters with seeds and bootstrap samples of their own
+    num_members: int = option(1, ge=1, le=16)  # an ensemble: adapters with seeds of their own
+    bootstrap: bool = True  # each member of an ensemble draws train pairs of its own; else they differ by seed alone
     audit: AuditConfig = option(factory=AuditConfig)
 
 

@@ -73,7 +73,7 @@ PANEL_MEMBERS = Consumes(role="members", kind=ArtifactKind.verdicts, parts=("ver
 
 REWARD_SPEC = StageSpec(
     name="reward",
-    version=3,
+    version=4,
     kind=ArtifactKind.reward_model,
     entry="pipeline.stages.reward:train_reward",
     sections=(RewardConfig,),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from pipeline.config.evaluation import SamplingConfig
@@ -19,7 +20,7 @@ from pipeline.data.tables import part_name, read_table
 from pipeline.evaluation.reward_card import Card, Comparison, Findings, ScoredPair, length_rule, make_card
 from pipeline.models.generation import generate
 from pipeline.models.loading import ADAPTER_FOLDER
-from pipeline.models.reward import RewardModel, last_scores
+from pipeline.models.reward import RewardModel, ScoreHead, last_scores
 from pipeline.models.roles import POLICY, enter_role, load_role
 from pipeline.stages.pairs import PairRows
 from pipeline.tracking.job import StageJob
@@ -178,20 +179,27 @@ def _batch_change(reward: RewardModel, pairs: Sequence[Pair], batch_size: int) -
 
 
 def _padding_change(reward: RewardModel, pairs: Sequence[Pair], chat: Chat) -> float:
-    """Return how far padding on the left, instead of on the right, moves scores of the first member."""
+    """Return how far padding on the left, instead of on the right, moves scores of any member, normalised."""
     rows = [pair.chosen.input_ids for pair in pairs[:NUM_INVARIANT]]
     if not rows:
         return 0.0
+    changes = []
+    for adapter, head, std in zip(reward.adapters, reward.heads, reward.facts.stds, strict=True):
+        with enter_role(reward.model, adapter):
+            left, right = (_padded_scores(reward.model, head, rows, chat.pad_id, side) for side in ("left", "right"))
+        changes.append(float((left - right).abs().max()) / std)
+    return max(changes)
+
+
+@torch.no_grad()
+def _padded_scores(model: PeftModel, head: ScoreHead, rows: Sequence[list[int]], pad_id: int, side: str) -> Tensor:
+    """Raw scores of one batch, with three more places than the longest row has."""
     length = max(len(row) for row in rows) + 3
-    scores: list[Tensor] = []
-    device = next(reward.model.parameters()).device
-    for side in ("left", "right"):
-        ids = torch.full((len(rows), length), chat.pad_id, dtype=torch.int64)
-        mask = torch.zeros((len(rows), length), dtype=torch.bool)
-        for number, row in enumerate(rows):
-            place = slice(length - len(row), length) if side == "left" else slice(0, len(row))
-            ids[number, place], mask[number, place] = torch.tensor(row), True
-        last = torch.tensor([length - 1 if side == "left" else len(row) - 1 for row in rows])
-        with torch.no_grad(), enter_role(reward.model, reward.adapters[0]):
-            scores.append(last_scores(reward.model, reward.heads[0], ids.to(device), mask.to(device), last.to(device)))
-    return float((scores[0] - scores[1]).abs().max()) / reward.facts.stds[0]
+    ids = torch.full((len(rows), length), pad_id, dtype=torch.int64)
+    mask = torch.zeros((len(rows), length), dtype=torch.bool)
+    for number, row in enumerate(rows):
+        place = slice(length - len(row), length) if side == "left" else slice(0, len(row))
+        ids[number, place], mask[number, place] = torch.tensor(row), True
+    last = torch.tensor([length - 1 if side == "left" else len(row) - 1 for row in rows])
+    device = next(model.parameters()).device
+    return last_scores(model, head, ids.to(device), mask.to(device), last.to(device))

@@ -46,8 +46,8 @@ def member_config(config: RewardConfig, number: int) -> RewardConfig:
 
 
 def member_rows(rows: PairRows, config: RewardConfig, number: int) -> PairRows:
-    """Return the rows of one member: of an ensemble each draws as many train pairs with replacement."""
-    if config.num_members == 1:
+    """Return the rows of one member: with `bootstrap` each of an ensemble draws as many pairs with replacement."""
+    if config.num_members == 1 or not config.bootstrap:
         return rows
     generator = random.Random(f"bootstrap/{config.seed}/{number}")
     drawn: Sequence[Pair] = generator.choices(rows.train, k=len(rows.train))

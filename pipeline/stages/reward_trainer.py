@@ -115,11 +115,27 @@ def pair_losses(
     if config.confidence is not ConfidenceUse.label:
         confidence = (confidence > 0.5).float() + 0.5 * (confidence == 0.5).float()
     confidence = smoothed(confidence, config.label_smoothing)
+    return likelihoods(difference, confidence, batch["tie"], batch["has_tie"], config.ties, tie)
+
+
+def likelihoods(
+    difference: Tensor, confidence: Tensor, tie: Tensor, has_tie: Tensor, ties: TieModel, raw_tie: Tensor | None
+) -> Tensor:
+    """Return ``[B]`` nats: negative log-likelihoods under the model of ties, of pairs that could not tie without one.
+
+    Args:
+        difference: ``[B]`` scores of chosen less those of rejected.
+        confidence: ``[B]`` probabilities that chosen is better; half of ``tie`` is in it.
+        tie: ``[B]`` probabilities that both are equally good, 0 where there is none.
+        has_tie: ``[B]`` bool, whether a tie was a possible answer.
+        ties: The model.
+        raw_tie: `RewardHead.tie`.
+    """
     plain = bradley_terry_loss(difference, confidence)
-    if tie is None:
+    if raw_tie is None:
         return plain
-    with_ties = davidson_loss if config.ties is TieModel.davidson else rao_kupper_loss
-    return torch.where(batch["has_tie"], with_ties(difference, confidence, batch["tie"], tie), plain)
+    with_ties = davidson_loss if ties is TieModel.davidson else rao_kupper_loss
+    return torch.where(has_tie, with_ties(difference, confidence, tie, raw_tie), plain)
 
 
 def make_trainer(
@@ -157,11 +173,16 @@ def make_trainer(
     return trainer
 
 
+@torch.no_grad()
 def validation_loss(model: PeftModel, pairs: Sequence[Pair], batch_size: int, lower: LowerLayers | None) -> float:
-    """Mean negative log-likelihood of the soft labels of the validation pairs under Bradley-Terry, in nats."""
+    """Mean negative log-likelihood of the soft labels of the validation pairs under the trained model, in nats."""
+    head = cast("RewardHead", model.reward_head)
     chosen, rejected = pair_scores(model, pairs, batch_size, lower)
     confidence = torch.tensor([pair.confidence for pair in pairs], dtype=torch.float64)
-    return float(bradley_terry_loss(chosen - rejected, confidence).mean())
+    tie = torch.tensor([pair.tie or 0.0 for pair in pairs], dtype=torch.float64)
+    has_tie = torch.tensor([pair.tie is not None for pair in pairs])
+    raw_tie = None if head.tie is None else head.tie.cpu().double()
+    return float(likelihoods(chosen - rejected, confidence, tie, has_tie, head.ties, raw_tie).mean())
 
 
 @torch.no_grad()

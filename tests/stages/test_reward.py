@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,9 @@ from pipeline.data.pairs import Pair
 from pipeline.errors import CheckpointError, DataError
 from pipeline.models.loading import add_lora, load_base, save_adapter
 from pipeline.models.reward import RewardFacts, load_reward, member_folders, reward_digest
-from pipeline.stages import reward, reward_trainer
-from pipeline.stages.pairs import PairCollator
+from pipeline.stages import audit, reward, reward_trainer
+from pipeline.stages.members import member_config, member_rows
+from pipeline.stages.pairs import PairCollator, PairRows
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
@@ -205,6 +208,26 @@ def test_members_of_an_ensemble_differ_and_a_resumed_one_is_the_same(workshop: W
     assert [row["step"] for row in metric_rows(resumed.metrics)] == list(range(14))
 
 
+@pytest.mark.parametrize("broken", [None, 0, 1])
+def test_padding_is_looked_at_in_every_member(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, broken: int | None
+) -> None:
+    """A broken member scores the number of its pads on the left: three of the longest row, and of the others more."""
+    chat = load_chat(workshop.base.folder, workshop.model)
+    _, pairs = batch_of(workshop)
+
+    def scores(model: Any, head: int, ids: torch.Tensor, mask: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        sound = ids.gather(1, last.unsqueeze(1)).squeeze(1).float()
+        return sound + mask.float().argmax(dim=1) if head == broken else sound
+
+    monkeypatch.setattr(audit, "last_scores", scores)
+    monkeypatch.setattr(audit, "enter_role", lambda model, adapter: contextlib.nullcontext())
+    reward_model: Any = SimpleNamespace(
+        model=torch.nn.Linear(1, 1), adapters=["r0", "r1"], heads=[0, 1], facts=SimpleNamespace(stds=(2.0, 4.0))
+    )
+    assert audit._padding_change(reward_model, pairs, chat) == {None: 0.0, 0: 1.5, 1: 0.75}[broken]
+
+
 # --- labels ------------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +282,37 @@ def test_a_model_of_ties_is_trained_with_its_number(workshop: Workshop, tmp_path
     assert sealed > math.log(2)
     base = load_base(shop.base, shop.model, RuntimeConfig(), DType.float32)
     assert load_reward(base, work.staging).score([[5, 6, 7]]).members.shape == (1, 1)
+
+
+@pytest.mark.parametrize(("ties", "expected"), [(TieModel.half, None), (TieModel.davidson, 1.0)])
+def test_the_checkpoint_is_chosen_by_the_likelihood_that_is_trained(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, ties: TieModel, expected: float | None
+) -> None:
+    """Two pairs at d = 2 and nu = 1: the first decided with ``p`` 0.8 where no tie was possible, the second a tie."""
+    _, (first,) = batch_of(workshop, confidence=0.8)
+    _, (second,) = batch_of(workshop, confidence=0.5, tie=1.0)
+    scores = torch.tensor([[1.5, 1.5], [-0.5, -0.5]], dtype=torch.float64)
+    monkeypatch.setattr(reward_trainer, "pair_scores", lambda *_: scores)
+    model = torch.nn.Module()
+    model.reward_head = reward_trainer.RewardHead(4, ties)
+    with torch.no_grad():
+        found = reward_trainer.validation_loss(model, [first, second], 2, None)
+    won, lost = math.log1p(math.exp(-2.0)), math.log1p(math.exp(2.0))
+    drawn = math.log(math.e + 1 / math.e + 1) if expected else (won + lost) / 2
+    assert found == pytest.approx((0.8 * won + 0.2 * lost + drawn) / 2, abs=1e-12)
+
+
+def test_members_draw_pairs_of_their_own_unless_they_differ_by_seed_alone(workshop: Workshop) -> None:
+    pairs = [batch_of(workshop, id=f"p{number}")[1][0] for number in range(30)]
+    rows = PairRows(chat=load_chat(workshop.base.folder, workshop.model), train=pairs, validation=[], counts={})
+    drawn = [[pair.id for pair in member_rows(rows, small_config(num_members=2), n).train] for n in range(2)]
+    given = [pair.id for pair in pairs]
+    assert drawn[0] != drawn[1]
+    assert all(len(ids) == 30 and set(ids) < set(given) for ids in drawn)
+    for number in range(2):
+        config = small_config(num_members=2, bootstrap=False)
+        assert [pair.id for pair in member_rows(rows, config, number).train] == given
+        assert member_config(config, number).seed == config.seed + 1009 * number
 
 
 @pytest.mark.slow
