@@ -19,11 +19,14 @@ SETTINGS = ("label_smoothing", "tie_threshold", "target_margin")  # keys that so
 class WatchConfig:
     """From when on the course of a run looks wrong. A warning names the likely cause and ends nothing; null is off."""
 
-    window: int = option(20, ge=1, affects_results=False)  # optimizer steps whose mean is looked at
-    # Nats per token by which the chosen completions become less likely than under the reference.
+    # Optimizer steps whose mean is looked at, a quarter of the run at most.
+    window: int = option(20, ge=1, affects_results=False)
+    # Nats per token by which the chosen completions become less likely than under the reference, or than before
+    # training where the loss has none.
     chosen_drop: float | None = option(0.25, gt=0, affects_results=False)
     max_margin: float | None = option(10.0, gt=0, affects_results=False)  # of implicit rewards, in units of the loss
-    # Share of the run after which a loss that is still at log 2 is stuck there, and how near to it counts as at it.
+    # Share of the run after which a loss that is still at log 2 is stuck there, and how near to it counts as at it (for
+    # weights that add up to 1).
     stuck_after: float | None = option(0.5, gt=0, lt=1, affects_results=False)
     stuck_tolerance: float = option(0.01, gt=0, affects_results=False)
     # Length of what the policy itself writes, over that before training, or the inverse where it gets shorter.

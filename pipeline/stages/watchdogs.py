@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pipeline.config.dpo import DPOConfig, WatchConfig
 from pipeline.config.evaluation import SamplingConfig
-from pipeline.config.preference import LOG_2_LOSSES, loss_terms
+from pipeline.config.preference import LOG_2_LOSSES, loss_terms, uses_reference
 from pipeline.data.chat import Chat
 from pipeline.models.generation import generate
 from pipeline.stages.course import Course
@@ -25,6 +25,7 @@ from pipeline.tracking.run import Run
 
 SAMPLED = "sampled_tokens"  # of the validation measures: mean length of what the policy writes
 CHOSEN, MARGIN, LOSS = "log_ratio_per_token_chosen", "reward_margin", "loss"
+LOGPROB, LENGTH = "logprob_chosen", "length_chosen"  # of the validation measures, per completion
 NUM_KEPT = 4  # completions of each validation that are kept to be read
 WATCHED = (CHOSEN, MARGIN, LOSS)
 
@@ -37,15 +38,19 @@ class Sight:
     done: float  # share of the run
     length_before: float | None  # tokens that the policy wrote before training, and now; None where not measured
     length_now: float | None
+    chosen_lost: float | None = None  # nats per token of the chosen validation completions, since before training
 
 
 def warnings(sight: Sight, config: DPOConfig) -> dict[str, str]:
     """Return what looks wrong, by the watchdog's name."""
-    watch, found = config.watch, {}
-    drop, margin = -sight.means.get(CHOSEN, 0.0), sight.means.get(MARGIN, 0.0)
+    watch, found, margin = config.watch, {}, sight.means.get(MARGIN, 0.0)
+    if uses_reference(config.loss):
+        drop, before = -sight.means.get(CHOSEN, 0.0), "under the reference"
+    else:
+        drop, before = sight.chosen_lost or 0.0, "before training, on the validation pairs"
     if watch.chosen_drop is not None and drop > watch.chosen_drop:
         found["chosen_falls"] = (
-            f"the chosen completions are {drop:.2f} nats per token less likely than under the reference (more than "
+            f"the chosen completions are {drop:.2f} nats per token less likely than {before} (more than "
             f"dpo.watch.chosen_drop={watch.chosen_drop:g}). The loss only sees the difference, so both can fall, and "
             "what rises is neither. Lower `dpo.optimizer.learning_rate`, raise `dpo.beta`, or anchor the chosen "
             "completions: `dpo.loss={sigmoid: 1, sft: 0.2}` or `dpo.loss=apo_zero`."
@@ -80,16 +85,19 @@ def length_drift(sight: Sight, watch: WatchConfig, section: str, remedy: str) ->
 
 
 def _stuck(sight: Sight, config: DPOConfig) -> dict[str, str]:
-    watch, loss = config.watch, sight.means.get(LOSS)
-    if watch.stuck_after is None or loss is None or sight.done < watch.stuck_after:
+    watch, loss, terms = config.watch, sight.means.get(LOSS), loss_terms(config.loss)
+    if watch.stuck_after is None or loss is None or sight.done < watch.stuck_after or set(terms) - LOG_2_LOSSES:
         return {}
-    if set(loss_terms(config.loss)) - LOG_2_LOSSES or loss < math.log(2) - watch.stuck_tolerance:
+    weight = sum(terms.values())
+    start = weight * math.log(2)
+    if abs(loss - start) > weight * watch.stuck_tolerance:
         return {}
     return {
         "stuck_at_log_2": (
             f"after {sight.done:.0%} of the run the loss is {loss:.4f}, still that of a policy which tells no chosen "
-            "from a rejected completion (log 2 = 0.6931). The steps are too small, or the labels say little: raise "
-            "`dpo.optimizer.learning_rate` or `dpo.beta`, and look at the agreement of the votes in the data's page."
+            f"from a rejected completion ({weight:g} log 2 = {start:.4f}). The steps are too small, or the labels say "
+            "little: raise `dpo.optimizer.learning_rate` or `dpo.beta`, and look at the agreement of the votes in the "
+            "data's page."
         )
     }
 
@@ -147,7 +155,7 @@ class Watchdogs(TrainerCallback):  # type: ignore[misc]  # untyped upstream
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Take in the step and tell what is new."""
-        window = self.watch.window
+        window = min(self.watch.window, max(1, state.max_steps // 4))  # a short run is looked at, too
         step = {LOSS: torch.stack(self.meter.losses).sum().item(), **self.meter.means()}
         for name in self.names:
             if math.isfinite(step.get(name, math.nan)):
@@ -159,6 +167,7 @@ class Watchdogs(TrainerCallback):  # type: ignore[misc]  # untyped upstream
             done=state.global_step / max(state.max_steps, 1),
             length_before=lengths[0] if lengths else None,
             length_now=lengths[-1] if lengths else None,
+            chosen_lost=_chosen_lost(self.course.details),
         )
         told = {warning["name"] for warning in self.course.warnings}
         for name, message in self.look(sight).items():
@@ -166,3 +175,11 @@ class Watchdogs(TrainerCallback):  # type: ignore[misc]  # untyped upstream
                 self.course.warnings.append({"name": name, "step": state.global_step, "message": message})
                 text = f"step {state.global_step}: watchdog {name}: {message}"
                 self.run.alert(f"{self.run.name}: {name}", text)
+
+
+def _chosen_lost(validations: Sequence[Mapping[str, float]]) -> float | None:
+    """Nats per token that the chosen validation completions have lost since the first validation, before training."""
+    if not validations or LOGPROB not in validations[0]:
+        return None
+    first, last = validations[0], validations[-1]
+    return (first[LOGPROB] - last[LOGPROB]) / last[LENGTH]
