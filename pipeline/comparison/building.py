@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.comparison.alignment import Candidate, align, candidates, find_baseline, let_stand_for_its_twins, refusals
+from pipeline.comparison.criterion import Criterion, criterion, objectives_of
 from pipeline.comparison.differences import config_differences, lineage_differences
 from pipeline.comparison.effects import Pruned, importance_of, level_effects
 from pipeline.comparison.expenses import expenses_of
 from pipeline.comparison.measuring import Metric, metrics_of, rows_of
-from pipeline.comparison.ranking import Criterion, criterion, rank
+from pipeline.comparison.ranking import pareto_fronts, rank
 from pipeline.comparison.records import RunRecord
 from pipeline.comparison.selecting import Chosen
 from pipeline.config.root import EVALUATE
@@ -55,6 +56,9 @@ def build_comparison(
     criteria = criterion(metrics, chosen.sweeps, found, by)
     rows = [row for metric in metrics for row in rows_of(metric, reference, confidence)]
     ranking = rank(found, reference, criteria, rows, confidence)
+    objectives = objectives_of(chosen.sweeps, found)
+    fronts = pareto_fronts(found, chosen.sweeps, objectives)
+    ranking |= {"front": fronts["front"], "sentences": [*ranking["sentences"], *fronts["sentences"]]}
     parameters = _parameters(chosen.runs, found)
     ranked = [key for key in ranking["order"] if found[int(key) - 1].twin_of is None]
     values = {key: ranking["values"][key] for key in ranked}
@@ -67,6 +71,7 @@ def build_comparison(
         "runs": [_run(run) for run in chosen.runs],
         "sweeps": [{"name": entry.name, "status": entry.status, "method": entry.method, "objectives": entry.objectives}
                    for entry in chosen.sweeps],
+        "objectives": objectives,
         "candidates": [_candidate(entry, chosen.runs, parameters, varying) for entry in found],
         "suites": _suites(suites, metrics, reference),
         "metrics": rows,

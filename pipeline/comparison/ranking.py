@@ -2,97 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.comparison.alignment import Candidate
+from pipeline.comparison.criterion import Criterion, Objective
 from pipeline.comparison.measuring import Metric
-from pipeline.config.suggestions import near_miss
-from pipeline.errors import ArtifactError, ConfigError
-from pipeline.pages.numbers import compact, estimate_text, interval_text, metric_words
+from pipeline.pages.numbers import compact, estimate_text, interval_text, metric_text, metric_words, verdict
 from pipeline.statistics.selection import chance_lead, max_t_quantile, possibly_best, widened
-from pipeline.sweeps.record import SweepRecord
-
-Objective = Mapping[str, str]  # name and direction, as a sweep records it
+from pipeline.sweeps.record import SweepRecord, pareto_front
 
 MIN_CLUSTERS = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Criterion:
-    """What the order goes by: a metric with values by item, else a number that a sweep recorded."""
-
-    metric: Metric | None
-    objective: Objective | None
-
-    @property
-    def name(self) -> str:
-        """Return it as `--by` takes it."""
-        if self.metric is not None:
-            return f"{self.metric.suite}/{self.metric.name}"
-        return self.objective["name"] if self.objective else ""
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether more of it is better."""
-        if self.metric is not None:
-            return self.metric.measure.higher_is_better is not False
-        return self.objective is not None and self.objective["direction"] == "maximize"
-
-
-def criterion(
-    metrics: Sequence[Metric], sweeps: Sequence[SweepRecord], found: Sequence[Candidate], asked: str | None
-) -> Criterion:
-    """Return what to rank by: what was asked for, else the sweep's first objective, else the first primary metric.
-
-    Completions come before likelihoods: a suite of the kind generation has the say where there is one.
-
-    Raises:
-        ConfigError: There is no such metric, or neither direction of it is better.
-        ArtifactError: There is nothing to rank by.
-    """
-    by_name = {f"{metric.suite}/{metric.name}": metric for metric in metrics}
-    alone = len({candidate.run.place for candidate in found}) == len(found)  # else it says nothing of one policy
-    objectives = {entry["name"]: entry for sweep in sweeps for entry in sweep.objectives} if alone else {}
-    if asked is not None:
-        if asked in by_name:
-            if by_name[asked].measure.higher_is_better is None:
-                raise ConfigError(f"--by {asked}: neither more nor less of it is better. Choose another metric.")
-            return Criterion(metric=by_name[asked], objective=None)
-        if asked in objectives:
-            return _by_objective(objectives[asked], by_name, found)
-        known = [*objectives, *by_name]
-        raise ConfigError(
-            f"--by {asked}: there is no such metric.{near_miss(asked, known)} It has: {', '.join(known)}."
-        )
-    if objectives:
-        return _by_objective(next(iter(objectives.values())), by_name, found)
-    primary = {metric.suite: metric for metric in reversed(metrics) if len(metric.measure.values) > 1}
-    generation = [
-        metric for metric in primary.values() if _kind(metric.suite, found) == "generation" and _is_directed(metric)
-    ]
-    directed = [*reversed(generation), *(metric for metric in reversed(primary.values()) if _is_directed(metric))]
-    if not directed:
-        raise ArtifactError("Nothing can be ranked: no metric has values for the same items in two policies.")
-    return Criterion(metric=directed[0], objective=None)
-
-
-def _by_objective(objective: Objective, metrics: Mapping[str, Metric], found: Sequence[Candidate]) -> Criterion:
-    """Return the metric that an objective is, where it is one of this report and these policies."""
-    name, _, policy = objective["name"].rpartition("/")
-    if name in metrics and all(candidate.policy == policy for candidate in found):
-        return Criterion(metric=metrics[name], objective=objective)
-    return Criterion(metric=None, objective=objective)
-
-
-def _kind(suite: str, found: Sequence[Candidate]) -> str:
-    held = next((items for candidate in found if (items := candidate.suite(suite)) is not None), None)
-    return str(held["definition"]["kind"]) if held else ""
-
-
-def _is_directed(metric: Metric) -> bool:
-    return metric.measure.higher_is_better is not None
 
 
 def rank(
@@ -108,22 +28,46 @@ def rank(
     ranking: dict[str, Any] = {
         "by": by.name, "higher_is_better": by.higher_is_better, "order": ranked, "values": values, "corrected": {},
         "possibly_best": None, "chance_lead": None, "compared": None, "within_noise": None, "quantile": None,
+        "weighed": None,
     }  # fmt: skip
     if by.metric is None:
-        ranking["sentences"] = _objective_sentences(ranking, by, found, {row["suite"] for row in rows})
+        ranking["weighed"] = _weighed(ranked, found, baseline, by, rows, confidence)
+        ranking["sentences"] = _objective_sentences(ranking, by, found, baseline)
         return ranking
     distinct = [key for key in ranked if found[int(key) - 1].twin_of is None]
     if len(distinct) < 2 or len(set(by.metric.clusters)) < MIN_CLUSTERS:
         ranking["sentences"] = ["There is nothing to choose between: one policy, or one cluster of items."]
         return ranking
-    own = {
-        row["policy"]: row
-        for row in rows
-        if (row["suite"], row["metric"]) == (by.metric.suite, by.metric.name) and row["baseline"] is not None
-    }
+    own = _differences(by.metric, rows)
     ranking |= _selection(distinct, baseline.key, by.metric, own, confidence)
     ranking["sentences"] = _sentences(ranking, distinct, baseline.key, by.metric, own, found)
     return ranking
+
+
+def pareto_fronts(
+    found: Sequence[Candidate], sweeps: Sequence[SweepRecord], objectives: Sequence[Objective]
+) -> dict[str, Any]:
+    """Return the keys of the candidates on the Pareto front of their sweep, with a sentence; none for one objective."""
+    several = [sweep for sweep in sweeps if len(sweep.objectives) > 1] if objectives else []
+    if not several:
+        return {"front": None, "sentences": []}
+    fronts = {sweep.name: pareto_front(sweep) for sweep in several}
+    front = [candidate.key for candidate in found if candidate.run.trial in fronts.get(candidate.run.sweep or "", ())]
+    goals = ", ".join(f"{entry['direction']} {entry['name']}" for entry in objectives)
+    total, listed = sum(map(len, fronts.values())), ", ".join(f"#{key}" for key in front)
+    told = (
+        f"On the Pareto front ({goals}), where no other trial is as good on all and better on one: {listed or 'none'}"
+    )
+    hidden = f" and {total - len(front)} without a comparable report" if total > len(front) else ""
+    return {"front": front, "sentences": [f"{told}{hidden}."]}
+
+
+def _differences(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return by candidate's key the row of its difference from the baseline."""
+    named = (metric.suite, metric.name)
+    return {
+        row["policy"]: row for row in rows if (row["suite"], row["metric"]) == named and row["baseline"] is not None
+    }
 
 
 def _values(found: Sequence[Candidate], by: Criterion) -> dict[str, float]:
@@ -202,17 +146,64 @@ def _sentences(
     return told
 
 
+def _weighed(
+    ranked: Sequence[str],
+    found: Sequence[Candidate],
+    baseline: Candidate,
+    by: Criterion,
+    rows: Sequence[Mapping[str, Any]],
+    confidence: float,
+) -> dict[str, Any] | None:
+    """Return what the items say of the run that another number chose, or of the next one where that is the baseline.
+
+    The row of its difference from the baseline, with the interval that holds whichever run is chosen beside it and
+    whether the choice was made on other items, so that the row's own interval needs no such correction. None where no
+    values by item are there.
+    """
+    metric = by.beside
+    if metric is None or len(set(metric.clusters)) < MIN_CLUSTERS:
+        return None
+    own = _differences(metric, rows)
+    order = list(dict.fromkeys(str(found[int(key) - 1].twin_of or key) for key in ranked))
+    chosen = next((key for key in order if key != baseline.key), None)
+    if chosen not in own:
+        return None
+    compared = [key for key in order if key in own]
+    corrected = _selection([*compared, baseline.key], baseline.key, metric, own, confidence)["corrected"]
+    independent = by.name.partition("/")[0] not in {row["suite"] for row in rows}
+    return {
+        **own[chosen], "is_first": chosen == order[0], "compared": len(compared), "independent": independent,
+        "together": corrected.get(chosen, (None, None)),
+    }  # fmt: skip
+
+
 def _objective_sentences(
-    ranking: Mapping[str, Any], by: Criterion, found: Sequence[Candidate], suites: Collection[str]
+    ranking: Mapping[str, Any], by: Criterion, found: Sequence[Candidate], baseline: Candidate
 ) -> list[str]:
-    ranked = ranking["order"]
+    ranked, row = ranking["order"], ranking["weighed"]
     if not ranked:
         return [f"No run has a value of {by.name}."]
     extreme = "highest" if by.higher_is_better else "lowest"
     value = compact(ranking["values"][ranked[0]])
     told = [f"{_name(ranked[0], found)} has the {extreme} {by.name}: {value}, without an interval."]
-    if by.name.partition("/")[0] not in suites:
-        told.append("The choice was made on other items than those of the suites, whose intervals need no correction.")
+    if row is None:
+        return told
+    together = {**row, "low": row["together"][0], "high": row["together"][1]}
+    decisive = row if row["independent"] else together
+    who = "It" if row["is_first"] else f"It is the baseline; the next, {_name(row['policy'], found)},"
+    told.append(
+        f"{who} has {metric_text(decisive)} against {_name(baseline.key, found)} on {metric_words(row['metric'])} "
+        f"({row['suite']}): {verdict(decisive)}."
+    )
+    if row["independent"]:
+        held = f"; the one that holds for all {row['compared']} together is {interval_text(together)}"
+        told.append(
+            "The choice was made on other items than those of the suites, so that this interval needs no correction"
+            f"{held if row['compared'] > 1 else ''}."
+        )
+    elif row["compared"] > 1:
+        told.append(f"That interval holds whichever of the {row['compared']} is chosen.")
+    told.append(f"`--by {row['suite']}/{row['metric']}` ranks by it.")
     return told
 
 

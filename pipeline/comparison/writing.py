@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.pages.comparison_view import is_objective, leading_metrics, metric_rows, short_names, varying
+from pipeline.pages.comparison_view import leading_metrics, metric_rows, short_names, shown_objectives, varying
 from pipeline.pages.numbers import counted, estimate_text, metric_text, setting_text, verdict
 
 SHOWN_ROWS = 20  # in the terminal; the files have all
@@ -67,8 +67,8 @@ def _table(comparison: Comparison) -> list[str]:
     metrics = leading_metrics(comparison)
     header = ["rank", "#", "run", "policy", *(short[name] for name in parameters)]
     header += [part for suite, name in metrics for part in (f"{suite}/{name}", f"minus #{comparison['baseline']}")]
-    objective = is_objective(comparison)
-    header += [comparison["ranking"]["by"]] if objective else []
+    objectives, front = shown_objectives(comparison), comparison["ranking"]["front"]
+    header += [*objectives, *([] if front is None else ["front"])]
     rows, by_key = [header], metric_rows(comparison)
     for key in shown:
         entry = found[key]
@@ -76,7 +76,9 @@ def _table(comparison: Comparison) -> list[str]:
         row += [setting_text(comparison["parameters"][name].get(key)) for name in parameters]
         for suite, name in metrics:
             row += _cells(comparison, by_key[suite, name, key], key)
-        row += [setting_text(comparison["ranking"]["values"][key])] if objective else []
+        values = comparison["runs"][entry["run"]]["objectives"]
+        row += [setting_text(values[name]) if name in values else "–" for name in objectives]
+        row += [] if front is None else ["Pareto" if key in front else ""]
         rows.append(row)
     more = [f"  … {len(order) - len(shown)} more in the files"] if len(order) > len(shown) else []
     return [*_aligned(rows), *more]
@@ -105,7 +107,9 @@ def csv_text(comparison: Comparison) -> str:
     }
     objectives = list(dict.fromkeys(name for run in comparison["runs"] for name in run["objectives"]))
     keys = list(comparison["config"]["keys"])
+    front = comparison["ranking"]["front"]
     header = ["rank", "number", "run", "policy", "status", "reason", "place", *keys, *objectives]
+    header += [] if front is None else ["pareto front"]
     for suite, name in metrics:
         header += [
             f"{suite}/{name}{end}" for end in ("", " low", " high", " minus baseline", " minus low", " minus high")
@@ -123,6 +127,7 @@ def csv_text(comparison: Comparison) -> str:
             row += [entry["policy"] if entry else None, run["status"], run["reason"] or refused, run["place"]]
             row += [setting_text(comparison["config"]["keys"][name][index]) for name in keys]
             row += [run["objectives"].get(name) for name in objectives]
+            row += [] if front is None else [("yes" if key in front else "no") if key else None]
             for suite, name in metrics:
                 for absolute in (True, False):
                     found_row = table.get((suite, name, key, absolute), {})

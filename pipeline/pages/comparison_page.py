@@ -19,7 +19,14 @@ from pipeline.pages.comparison_charts import (
     parallel_plot,
     share_bars,
 )
-from pipeline.pages.comparison_view import Comparison, is_objective, leading_metrics, metric_rows, short_names, varying
+from pipeline.pages.comparison_view import (
+    Comparison,
+    leading_metrics,
+    metric_rows,
+    short_names,
+    shown_objectives,
+    varying,
+)
 from pipeline.pages.environment import page_environment
 from pipeline.pages.numbers import (
     counted,
@@ -59,7 +66,7 @@ def comparison_page(comparison: Comparison, title: str = "Comparison of runs") -
         metrics=metrics,
         rows=[_row(comparison, key, [by_key[suite, name, key] for suite, name in metrics]) for key in order],
         parameters=varying(comparison),
-        objective=is_objective(comparison),
+        objectives=shown_objectives(comparison),
         forests=_forests(comparison, metrics, colours),
         parallel=_parallel(comparison),
         importance=[share_bars(comparison["importance"]["entries"], "Importance of parameters", layout)

@@ -25,10 +25,10 @@ def leading_metrics(comparison: Comparison) -> list[tuple[str, str]]:
     return list(dict.fromkeys([*([(by[0], by[1])] if by in known else []), *primary]))
 
 
-def is_objective(comparison: Comparison) -> bool:
-    """Whether the order goes by a number that a sweep recorded, and not by a metric with values by item."""
-    by = tuple(comparison["ranking"]["by"].split("/", 1))
-    return by not in {(row["suite"], row["metric"]) for row in comparison["metrics"]}
+def shown_objectives(comparison: Comparison) -> list[str]:
+    """Return the names of the objectives that have a column: all of several, or one that the order goes by."""
+    names = [entry["name"] for entry in comparison["objectives"]]
+    return names if len(names) > 1 or comparison["ranking"]["by"] in names else []
 
 
 def varying(comparison: Comparison) -> list[str]:

@@ -370,21 +370,6 @@ def test_a_trial_that_diverged_is_compared_by_what_it_had_before(outputs: Path) 
     assert compare(outputs, "sweep")["importance"] == last
 
 
-def test_an_objective_that_is_no_metric_ranks_without_intervals(made: Path, tmp_path: Path) -> None:
-    outputs = tmp_path / "outputs"
-    shutil.copytree(made, outputs)
-    path = outputs / "runs" / "sweep" / "sweep.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["objectives"] = [{"name": "dpo/validation_loss", "direction": "minimize"}]
-    for number, trial in enumerate(content["trials"]):
-        trial["objectives"] = None if trial["status"] != "finished" else [abs(number - 5) / 10]
-    path.write_text(json.dumps(content), encoding="utf-8")
-    ranking = compare(outputs, "sweep")["ranking"]
-    assert ranking["order"][0] == "6"
-    assert ranking["corrected"] == {}
-    assert "need no correction" in ranking["sentences"][1]
-
-
 @pytest.mark.parametrize(
     ("words", "options", "told"),
     [
