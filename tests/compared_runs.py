@@ -12,6 +12,11 @@ from typing import Any
 import yaml
 from help_desk import FIT, FORM, GOOD, PLAIN, generated, of, scored
 
+from pipeline.artifacts.artifact import Artifact
+from pipeline.artifacts.hashing import sha256_text
+from pipeline.artifacts.manifest import ArtifactKind, Parent
+from pipeline.artifacts.outcome import StageOutcome
+from pipeline.artifacts.store import Provenance, Store
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig
 from pipeline.evaluation.items import items_json
 from pipeline.evaluation.joining import PolicySamples
@@ -40,6 +45,30 @@ def samples_of(policy: str, skill: float, *, items: int = 40, seed: int = 0, fir
         replace(of(policy, "form", form), artifact=f"samples-form-{identity}"),
         replace(of(policy, "fit", fit), artifact=f"samples-fit-{identity}"),
     ]
+
+
+def seal_policy(
+    store: Store,
+    name: str,
+    stage: str,
+    parents: Sequence[Artifact],
+    *,
+    rows: Sequence[Mapping[str, float]],
+    tokens: int = 50_000,
+    seconds: float = 12.5,
+) -> Artifact:
+    """Seal a policy; its fingerprint comes of the name, and its content of the rows and tokens alone."""
+    work = store.work(stage, sha256_text(name))
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (work.staging / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    (work.staging / "training.json").write_text(json.dumps({"processed_tokens": tokens}), encoding="utf-8")
+    inputs = {f"{stage}.key_{number}": number for number in range(60)}
+    return store.seal(
+        work, kind=ArtifactKind.policy, stage=stage, version=1, fingerprint=sha256_text(name),
+        parents=[Parent("policy", parent.kind, parent.id, {}) for parent in parents],
+        config={"fingerprint_inputs": inputs}, outcome=StageOutcome(parts={"policy": "0" * 64}),
+        provenance=Provenance(wall_seconds=seconds),
+    )  # fmt: skip
 
 
 def write_run(

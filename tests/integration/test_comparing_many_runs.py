@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import resource
 import subprocess
@@ -10,43 +9,29 @@ import sys
 from pathlib import Path
 
 import pytest
-from compared_runs import samples_of, write_run
+from compared_runs import samples_of, seal_policy, write_run
 
-from pipeline.artifacts.artifact import Artifact
-from pipeline.artifacts.hashing import sha256_text
-from pipeline.artifacts.manifest import ArtifactKind, Parent
-from pipeline.artifacts.outcome import StageOutcome
-from pipeline.artifacts.store import Provenance, Store
+from pipeline.artifacts.store import Store
 from pipeline.config.paths import configs_folder
 
 pytestmark = pytest.mark.integration
 NUM_RUNS, ITEMS, STEPS = 200, 216, 70
 
 
-def seal_policy(store: Store, name: str, stage: str, parents: list[Artifact]) -> Artifact:
-    """Seal a policy with a record as long as those of the embedded data."""
-    work = store.work(stage, sha256_text(name))
+def rows_of(name: str) -> list[dict[str, float]]:
+    """Rows as long and as many as those of the embedded data."""
     noise = random.Random(name)
-    rows = [{"step": step, **{f"measure_{k}": noise.random() for k in range(20)}, "loss": 2 / step, "memory_gb": 2.5}
+    return [{"step": step, **{f"measure_{k}": noise.random() for k in range(20)}, "loss": 2 / step, "memory_gb": 2.5}
             for step in range(1, STEPS)]  # fmt: skip
-    (work.staging / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (work.staging / "training.json").write_text('{"processed_tokens": 50000}', encoding="utf-8")
-    inputs = {f"{stage}.key_{number}": number for number in range(60)}
-    return store.seal(
-        work, kind=ArtifactKind.policy, stage=stage, version=1, fingerprint=sha256_text(name),
-        parents=[Parent("policy", parent.kind, parent.id, {}) for parent in parents],
-        config={"fingerprint_inputs": inputs}, outcome=StageOutcome(parts={"policy": "0" * 64}),
-        provenance=Provenance(wall_seconds=12.5),
-    )  # fmt: skip
 
 
 def test_two_hundred_runs_take_less_than_three_seconds_of_computing(tmp_path: Path) -> None:
     store, drawn = Store(tmp_path), random.Random(0)
     whole = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in configs_folder().rglob("*.yaml")}
-    sft = seal_policy(store, "sft", "sft", [])
+    sft = seal_policy(store, "sft", "sft", [], rows=rows_of("sft"))
     shared = samples_of("sft", 0.5, items=ITEMS)
     for number in range(NUM_RUNS):
-        policy = seal_policy(store, f"dpo {number}", "dpo", [sft])
+        policy = seal_policy(store, name := f"dpo {number}", "dpo", [sft], rows=rows_of(name))
         parameters = {
             "beta": round(10 ** drawn.uniform(-2, 0), 4),
             "optimizer": {"learning_rate": drawn.uniform(0, 1e-4)},
