@@ -17,7 +17,7 @@ from pipeline.config.suggestions import near_miss
 from pipeline.errors import ConfigError
 
 USAGE = (
-    "Usage: python -m pipeline compare [RUN | GLOB | SWEEP | wandb:ENTITY/PROJECT/GROUP ...] "
+    "Usage: python -m pipeline compare [RUN | GLOB | SWEEP | group:NAME | wandb:ENTITY/PROJECT/GROUP ...] "
     "[--baseline RUN[:POLICY]] [--by SUITE/METRIC] [--policy NAME|all] [--out DIR] [runtime.outputs=DIR]."
 )
 OPTIONS = ("--baseline", "--by", "--policy", "--out")

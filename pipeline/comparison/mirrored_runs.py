@@ -51,7 +51,7 @@ def _record(name: str, place: str, runs: Sequence[StoredRun]) -> RunRecord:
     config = {key: value for key, value in newest.config.items() if key not in OWN_KEYS}
     if "configured_inputs" in newest.config:
         config["inputs"] = newest.config["configured_inputs"]
-    record = RunRecord(name=name, place=place, config=dict(flatten(config)))
+    record = RunRecord(name=name, place=place, group=runs[-1].group, config=dict(flatten(config)))
     record.curves = {str(run.config.get("node", run.run_id)): run.rows for run in runs if run.rows}
     if made is None:
         record.status = NO_REPORT if newest.state == FINISHED else FAILED

@@ -32,6 +32,7 @@ class RunRecord:
     name: str
     place: str  # where it was found: a folder, or a run of a tracking server
     folder: Path | None = None  # None where it is not on this machine
+    group: str = ""  # that a tracking client wrote, where there is no folder
     status: str = FINISHED
     reason: str = ""  # of any status but finished
     config: dict[str, Any] = field(default_factory=dict)  # dotted key -> value

@@ -15,8 +15,10 @@ from pipeline.config.suggestions import near_miss
 from pipeline.errors import ConfigError
 from pipeline.graph.lineage import run_folders, run_folders_below
 from pipeline.sweeps.record import RECORD, SweepRecord, read_sweep
+from pipeline.tracking.mirrored import CLIENT_FOLDER, SPEC_SUFFIX, MirroredRun
 
 REMOTE = "wandb:"
+GROUP = "group:"
 MAGIC = frozenset("*?[")
 
 
@@ -37,7 +39,8 @@ def choose(words: Sequence[str], outputs: Path) -> Chosen:
     """Return the runs that the words name; every run below the outputs where there are none.
 
     Args:
-        words: Paths, globs, names below ``outputs/runs`` or their beginnings, and ``wandb:ENTITY/PROJECT/GROUP``.
+        words: Paths, globs, names below ``outputs/runs`` or their beginnings, ``group:NAME`` among those,
+            ``group:FOLDER/NAME`` among what lies in a folder, and ``wandb:ENTITY/PROJECT/GROUP``.
         outputs: The folder of all state.
 
     Raises:
@@ -49,6 +52,11 @@ def choose(words: Sequence[str], outputs: Path) -> Chosen:
     for word in words:
         if word.startswith(REMOTE):
             chosen.add(online_runs(word.removeprefix(REMOTE)))
+            continue
+        if word.startswith(GROUP):
+            found, problem = _grouped(word, outputs)
+            problems += [problem] if problem else []
+            chosen.add(found)
             continue
         folders, problem = _folders(word, outputs)
         problems += [problem] if problem else []
@@ -72,6 +80,28 @@ def _add_folder(chosen: Chosen, folder: Path) -> None:
         chosen.add(offline_runs(offline))
     else:
         chosen.add([read_run(path) for path in run_folders_below(folder)])
+
+
+def _grouped(word: str, outputs: Path) -> tuple[list[RunRecord], str | None]:
+    """Return the runs of a tracking group, or why there are none."""
+    place, slash, name = word.removeprefix(GROUP).rpartition("/")
+    folder, pool = Path(place or "/").expanduser() if slash else outputs / "runs", Chosen()
+    if folder.is_dir():
+        _add_folder(pool, folder)
+    groups: dict[str, list[RunRecord]] = {}
+    for run in pool.runs:
+        groups.setdefault(_group_of(run), []).append(run)
+    if name in groups:
+        return groups[name], None
+    return [], f"`{word}`: no run in {folder} is of the group {name!r}.{near_miss(name, groups)}"
+
+
+def _group_of(run: RunRecord) -> str:
+    """Return the group as W&B was told it; of a run that was not mirrored that of its configuration, or its name."""
+    if run.folder is None:
+        return run.group
+    mirrored = next(iter(sorted((run.folder / CLIENT_FOLDER).glob(f"*{SPEC_SUFFIX}"))), None)
+    return MirroredRun.load(mirrored).group if mirrored else run.config.get("tracking.group") or run.name
 
 
 def _folders(word: str, outputs: Path) -> tuple[list[Path], str | None]:

@@ -14,7 +14,7 @@ from wandb_server import WandbServer
 from pipeline.comparison.building import build_comparison
 from pipeline.comparison.selecting import choose
 from pipeline.config.shared import TrackingMode
-from pipeline.errors import TrackingError
+from pipeline.errors import ConfigError, TrackingError
 from pipeline.tracking.delivery import sync
 
 pytestmark = pytest.mark.slow
@@ -54,6 +54,8 @@ def test_a_group_of_the_server_is_compared_item_by_item(server: WandbServer, out
 
 def test_files_that_the_client_wrote_offline_are_compared(outputs: Path, tmp_path: Path) -> None:
     local = mirrored(outputs, tmp_path, TrackingMode.offline)
+    with Invocation(outputs, "another", TrackingMode.offline, logged={"command": "y"}, group="other") as invocation:
+        invocation.stage_run("sft", "e", steps=[1])
     with Invocation(outputs, "died", TrackingMode.offline, logged={"command": "x"}, group="group") as invocation:
         invocation.start("sft", "f" * 64).fail(RuntimeError("out of memory"))
     moved = tmp_path / "copied"
@@ -61,12 +63,22 @@ def test_files_that_the_client_wrote_offline_are_compared(outputs: Path, tmp_pat
         shutil.copytree(folder / "wandb", moved / folder.name, ignore=shutil.ignore_patterns("client", "*.run.json"))
     found = build_comparison(choose([str(moved)], tmp_path))
     assert same_numbers(found, local)
-    assert sorted(run["status"] for run in found["runs"]) == ["failed", "finished", "finished"]
+    assert sorted(run["status"] for run in found["runs"]) == ["failed", "finished", "finished", "no report"]
     assert [len(points["loss"]) for points in found["curves"].values()] == [3]
+    grouped = choose([f"group:{moved}/group"], tmp_path)
+    assert {(run.name.rpartition("-")[0], run.group) for run in grouped.runs} == {("group", "group")}
+    assert build_comparison(grouped)["ranking"] == found["ranking"]
+    assert [run.status for run in choose([f"group:{moved}/other"], tmp_path).runs] == ["no report"]
+    with pytest.raises(ConfigError, match=r"no run in .* is of the group 'grup'. Did you mean `group`\?"):
+        choose([f"group:{moved}/grup"], tmp_path)
     for report in (outputs / "artifacts").glob("report-*/items.json"):
         report.unlink()
     later = choose([str(moved)], tmp_path)
-    assert {run.status for run in later.runs} == {"unreadable", "failed"}  # the files were never copied by the client
+    assert {run.status for run in later.runs} == {
+        "unreadable",
+        "failed",
+        "no report",
+    }  # the files were never copied by the client
 
 
 def test_a_server_that_cannot_be_used_is_one_clear_line(server: WandbServer, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from pipeline.comparison.writing import csv_text, terminal_lines
 from pipeline.config.evaluation import CheckConfig
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.evaluation.judged import JudgedWins
+from pipeline.tracking.mirrored import MirroredRun
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +227,27 @@ def test_differences_in_configuration_and_lineage(outputs: Path) -> None:
     whole = compare(outputs, "sweep")
     assert list(whole["config"]["keys"]) == ["dpo.beta", "dpo.optimizer.learning_rate"]
     assert whole["lineage"]["sentence"] == "They have the same base model and the same data set."
+
+
+def test_runs_are_taken_by_the_group_that_they_were_given(outputs: Path) -> None:
+    for number, tracking in enumerate([{"group": "mine"}, {"group": None}, {"group": "mine"}]):
+        samples = [*samples_of("sft", 0.5), *samples_of("dpo", 0.5, seed=number)]
+        write_run(outputs, f"alone-{number}", samples, config={"tracking": tracking})
+    assert [run.name for run in choose(["group:mine"], outputs).runs] == ["alone-0", "alone-2"]
+    assert [run.name for run in choose(["group:alone-1", "group:mine", "alone-0"], outputs).runs] == [
+        "alone-1", "alone-0", "alone-2",
+    ]  # fmt: skip
+    assert [run.name for run in choose([f"group:{outputs / 'runs'}/mine"], outputs).runs] == ["alone-0", "alone-2"]
+    mirrored = MirroredRun(
+        run_id="abc", project="p", entity=None, group="of the sweep", job_type="dpo", name="dpo", tags=[], config={},
+        upload_artifacts=True, inputs=[], run_folder="runs/alone-1", record="", pid=1, started=0.0, mode="offline",
+    )  # fmt: skip
+    mirrored.save(outputs)
+    assert [run.name for run in choose(["group:of the sweep"], outputs).runs] == ["alone-1"]
+    with pytest.raises(ConfigError, match=r"is of the group 'mein'. Did you mean `mine`\?"):
+        choose(["group:mein"], outputs)
+    with pytest.raises(ConfigError, match="no run in .*nowhere is of the group"):
+        choose(["group:nowhere/mine"], outputs)
 
 
 def test_runs_of_different_stages_go_by_their_policies(outputs: Path) -> None:
