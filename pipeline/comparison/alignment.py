@@ -123,18 +123,9 @@ def find_baseline(found: Sequence[Candidate], asked: str | None) -> Candidate:
     return chosen[0]
 
 
-def let_stand_for_its_twins(baseline: Candidate, found: Sequence[Candidate]) -> None:
-    """Make the baseline the one that stands for all candidates with its samples, whichever of them came first."""
-    first = baseline.twin_of
-    if first is None:
-        return
-    for candidate in found:
-        if first in (candidate.number, candidate.twin_of):
-            candidate.twin_of = None if candidate is baseline else baseline.number
-
-
 def align(found: Sequence[Candidate], baseline: Candidate) -> list[str]:
-    """Note for every candidate which suites it cannot be compared on; return the suites of the baseline."""
+    """Note for every candidate which suites it cannot be compared on, and who stands for whom; return the suites."""
+    _let_stand_for_its_twins(baseline, found)
     items = baseline.run.items or {}
     suites = [suite["name"] for suite in (baseline.run.report or {})["suites"] if suite["name"] in items]
     for candidate in found:
@@ -164,6 +155,16 @@ def refusals(found: Sequence[Candidate]) -> list[str]:
         for reason in dict.fromkeys(candidate.refused.values()):
             by_reason.setdefault(reason, []).append(f"#{candidate.key} {candidate.run.name}")
     return [f"{_listed(names)}: {reason}" for reason, names in by_reason.items()]
+
+
+def _let_stand_for_its_twins(baseline: Candidate, found: Sequence[Candidate]) -> None:
+    """Make the baseline the one that stands for all candidates with its samples, whichever of them came first."""
+    first = baseline.twin_of
+    if first is None:
+        return
+    for candidate in found:
+        if first in (candidate.number, candidate.twin_of):
+            candidate.twin_of = None if candidate is baseline else baseline.number
 
 
 def _items_differ(suite: str, ours: SuiteItems, theirs: SuiteItems) -> str | None:

@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.comparison.alignment import Candidate, align, candidates, find_baseline, let_stand_for_its_twins, refusals
+from pipeline.comparison.alignment import Candidate, align, candidates, find_baseline, refusals
 from pipeline.comparison.criterion import Criterion, criterion, objectives_of
 from pipeline.comparison.differences import config_differences, lineage_differences
 from pipeline.comparison.effects import Pruned, importance_of, level_effects
 from pipeline.comparison.expenses import expenses_of
 from pipeline.comparison.measuring import Metric, metrics_of, rows_of
-from pipeline.comparison.ranking import pareto_fronts, rank
+from pipeline.comparison.ranking import mark_fronts, rank
 from pipeline.comparison.records import RunRecord
 from pipeline.comparison.selecting import Chosen
 from pipeline.config.root import EVALUATE
@@ -48,7 +48,6 @@ def build_comparison(
     if not found:
         raise ArtifactError("None of the runs has a readable report.\n" + _listed(chosen.runs))
     reference = find_baseline(found, baseline)
-    let_stand_for_its_twins(reference, found)
     confidence = float((reference.run.report or {})["confidence"])
     suites = align(found, reference)
     metrics = [metric for suite in suites for metric in metrics_of(suite, found, reference)]
@@ -57,8 +56,7 @@ def build_comparison(
     rows = [row for metric in metrics for row in rows_of(metric, reference, confidence)]
     ranking = rank(found, reference, criteria, rows, confidence)
     objectives = objectives_of(chosen.sweeps, found)
-    fronts = pareto_fronts(found, chosen.sweeps, objectives)
-    ranking |= {"front": fronts["front"], "sentences": [*ranking["sentences"], *fronts["sentences"]]}
+    mark_fronts(ranking, found, chosen.sweeps, objectives)
     parameters = _parameters(chosen.runs, found)
     ranked = [key for key in ranking["order"] if found[int(key) - 1].twin_of is None]
     values = {key: ranking["values"][key] for key in ranked}

@@ -28,7 +28,7 @@ def rank(
     ranking: dict[str, Any] = {
         "by": by.name, "higher_is_better": by.higher_is_better, "order": ranked, "values": values, "corrected": {},
         "possibly_best": None, "chance_lead": None, "compared": None, "within_noise": None, "quantile": None,
-        "weighed": None,
+        "weighed": None, "front": None,
     }  # fmt: skip
     if by.metric is None:
         ranking["weighed"] = _weighed(ranked, found, baseline, by, rows, confidence)
@@ -44,13 +44,16 @@ def rank(
     return ranking
 
 
-def pareto_fronts(
-    found: Sequence[Candidate], sweeps: Sequence[SweepRecord], objectives: Sequence[Objective]
-) -> dict[str, Any]:
-    """Return the keys of the candidates on the Pareto front of their sweep, with a sentence; none for one objective."""
+def mark_fronts(
+    ranking: dict[str, Any],
+    found: Sequence[Candidate],
+    sweeps: Sequence[SweepRecord],
+    objectives: Sequence[Objective],
+) -> None:
+    """Add to a ranking who is on the Pareto front of its sweep, with a sentence; nothing for one objective."""
     several = [sweep for sweep in sweeps if len(sweep.objectives) > 1] if objectives else []
     if not several:
-        return {"front": None, "sentences": []}
+        return
     fronts = {sweep.name: pareto_front(sweep) for sweep in several}
     front = [candidate.key for candidate in found if candidate.run.trial in fronts.get(candidate.run.sweep or "", ())]
     goals = ", ".join(f"{entry['direction']} {entry['name']}" for entry in objectives)
@@ -59,7 +62,8 @@ def pareto_fronts(
         f"On the Pareto front ({goals}), where no other trial is as good on all and better on one: {listed or 'none'}"
     )
     hidden = f" and {total - len(front)} without a comparable report" if total > len(front) else ""
-    return {"front": front, "sentences": [f"{told}{hidden}."]}
+    ranking["front"] = front
+    ranking["sentences"].append(f"{told}{hidden}.")
 
 
 def _differences(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
