@@ -153,7 +153,7 @@ def test_a_signal_stops_the_children_and_the_same_sweep_goes_on(
 
 @pytest.mark.slow
 def test_a_search_prunes_by_what_the_children_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE_PAUSE", "0.08")
+    monkeypatch.setenv("FAKE_PAUSE", "0.2")
     axes = [Axis(key="sft.lora.rank", low=1, high=1000, integer=True)]
     sweep = make_sweep(
         tmp_path, axes, method=SweepMethod.random, trials=6, pruner=Pruner.median, startup_trials=2, pruner_warmup=0,
