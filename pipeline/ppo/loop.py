@@ -29,6 +29,7 @@ class Scores:
 
     total: Tensor  # [B] weighted sum, fp64
     by_name: Mapping[str, Tensor]  # [B] each, unweighted
+    spread: Tensor | None = None  # [B] standard deviation between the members of an ensemble of reward models
 
 
 Scorer = Callable[[Rollout], Scores]
@@ -100,6 +101,7 @@ def _sampled(rollout: Rollout, scores: Scores, experience: Experience, kl_coef: 
         "objective": float(total - kl_coef * kl),
         "told_apart": max(map(told_apart, scores.by_name.values())),
         **{f"reward_{name}": float(values.float().mean()) for name, values in scores.by_name.items()},
+        **({} if scores.spread is None else {"reward_spread": float(scores.spread.float().mean())}),
         "kl": float(kl),
         "kl_k3": float(k3s),
         "kl_coef": kl_coef,

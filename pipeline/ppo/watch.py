@@ -147,6 +147,18 @@ SIGNATURES: tuple[Signature, ...] = (
         patience=3,
     ),
     Signature(
+        name="members_part",
+        metric="reward_spread",
+        threshold=1.5,
+        sees=lambda row, limit: row["reward_spread"] > limit * row["first_reward_spread"],
+        message=(
+            "the members of the reward model are {reward_spread:.2f} standard deviations apart about what the policy "
+            "writes, {first_reward_spread:.2f} in the first rollout (more than {threshold:g} times that): it has left "
+            "what they learned from, where a score can be wrong. Raise `ppo.kl_coef` or set `ppo.kl_budget`."
+        ),
+        patience=3,
+    ),
+    Signature(
         name="skipped",
         metric="skipped_steps",
         threshold=0.0,
@@ -193,10 +205,14 @@ class Watchdog:
         self.signatures = signatures
         self.streaks: dict[str, int] = {}
         self.told: list[str] = []
+        self.first_spread: float | None = None  # between the members of a reward model, in the first rollout
 
     def warnings(self, row: Row, number: int) -> list[str]:
         """Return what is to be said about the row of rollout ``number``, counted from 0."""
         found = []
+        if "reward_spread" in row:
+            self.first_spread = row["reward_spread"] if self.first_spread is None else self.first_spread
+            row = {**row, "first_reward_spread": self.first_spread}
         for signature in self.signatures:
             known = signature.metric in row and all(metric in row for metric in signature.needs)
             if not known or number < signature.after:

@@ -77,6 +77,7 @@ class GroupSampler:
         self._measures = {
             "score": total,
             **{f"reward_{name}": values.cpu().double() for name, values in scores.by_name.items()},
+            **({} if scores.spread is None else {"reward_spread": scores.spread.cpu().double()}),
             "completion_tokens": torch.tensor([float(one.num_tokens) for one in rollout.completions]),
             "finished_rate": torch.tensor([float(reason == "stop") for reason in rollout.finish_reasons]),
         }

@@ -131,6 +131,7 @@ class PPOCourse:
             "monitor": self.monitor.facts(),
             "streaks": self.watchdog.streaks,
             "told": self.watchdog.told,
+            "first_spread": self.watchdog.first_spread,
             "told_apart": self.told_apart,
             "finished": self.finished,
         }
@@ -146,6 +147,7 @@ class PPOCourse:
         self.loop.learner.skipped_in_a_row = facts["skipped_in_a_row"]
         self.monitor.restore(facts["monitor"])
         self.watchdog.streaks, self.watchdog.told = dict(facts["streaks"]), list(facts["told"])
+        self.watchdog.first_spread = facts["first_spread"]
         self.told_apart, self.finished = list(facts["told_apart"]), facts["finished"]
         self.job.run.notice(f"going on from the checkpoint of rollout {checkpoint.step}")
         return checkpoint.step

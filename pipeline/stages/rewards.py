@@ -13,16 +13,17 @@ from torch import Tensor
 from pipeline.checks.rewards import Reward, build_reward
 from pipeline.config.ppo import REWARD_MODEL, NamedReward
 from pipeline.errors import ConfigError, DataError
-from pipeline.models.reward import RewardModel, load_reward
+from pipeline.models.reward import RewardModel, RewardScores, load_reward
 from pipeline.ppo.loop import Scorer, Scores
 from pipeline.ppo.rollout import Rollout
 from pipeline.tracking.job import StageJob
 
-Learned = Callable[[Rollout], Tensor]  # [B] scores of a reward model, normalised
+Rule = Callable[[Rollout], Tensor]  # [B]
+Learned = Callable[[Rollout], RewardScores]  # [K, B] scores of a reward model's members, normalised
 
 
 def make_scorer(entries: Sequence[NamedReward], *, learned: Learned | None, where: str) -> Scorer:
-    """Build every reward once; the scorer returns their weighted sum and each by name.
+    """Build every reward once; the scorer returns their weighted sum and each by name; an ensemble scores by its mean.
 
     Args:
         entries: Empty means the learned reward model alone.
@@ -36,7 +37,7 @@ def make_scorer(entries: Sequence[NamedReward], *, learned: Learned | None, wher
         entries = [NamedReward(name=REWARD_MODEL)]
     if not entries:
         raise ConfigError(f"{where}: no reward is named and no reward model is wired. Name one, or train one.")
-    built: list[tuple[str, float, Learned]] = []
+    built: list[tuple[str, float, Rule | Learned]] = []
     for name, entry in zip(reward_names(entries), entries, strict=True):
         if entry.name == REWARD_MODEL:
             if learned is None:
@@ -47,11 +48,18 @@ def make_scorer(entries: Sequence[NamedReward], *, learned: Learned | None, wher
             built.append((name, entry.weight, _rule(reward, entry.name, where)))
 
     def score(rollout: Rollout) -> Scores:
-        by_name = {name: function(rollout) for name, _, function in built}
+        by_name: dict[str, Tensor] = {}
+        spread: Tensor | None = None
+        for name, _, function in built:
+            said = function(rollout)
+            if isinstance(said, RewardScores):
+                spread = said.spread if len(said.members) > 1 else None
+                said = said.mean
+            by_name[name] = said
         total = torch.zeros(len(rollout.prompts), dtype=torch.float64)
         for name, weight, _ in built:
             total = total + weight * by_name[name].cpu().double()
-        return Scores(total=total, by_name=by_name)
+        return Scores(total=total, by_name=by_name, spread=spread)
 
     return score
 
@@ -106,18 +114,18 @@ def learned_rewards(
 
 
 def score_with(reward: RewardModel | None, batch_size: int) -> Learned | None:
-    """Score whole conversations with a reward model; an ensemble scores with its mean."""
+    """Score whole conversations with a reward model."""
     if reward is None:
         return None
 
-    def score(rollout: Rollout) -> Tensor:
+    def score(rollout: Rollout) -> RewardScores:
         pairs = zip(rollout.prompts, rollout.completions, strict=True)
-        return reward.score([[*prompt.ids, *completion.ids] for prompt, completion in pairs], batch_size).mean
+        return reward.score([[*prompt.ids, *completion.ids] for prompt, completion in pairs], batch_size)
 
     return score
 
 
-def _rule(reward: Reward, name: str, where: str) -> Learned:
+def _rule(reward: Reward, name: str, where: str) -> Rule:
     def score(rollout: Rollout) -> Tensor:
         values = []
         for prompt, completion in zip(rollout.prompts, rollout.completions, strict=True):

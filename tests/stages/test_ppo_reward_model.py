@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.ppo import REWARD_MODEL, MonitorConfig, NamedReward, ValueInit, ValueModel
 from pipeline.errors import ConfigError
+from pipeline.models.reward import RewardScores
 from pipeline.ppo.loop import Loop
 from pipeline.ppo.rollout import Rollout
+from pipeline.stages.rewards import make_scorer
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +124,47 @@ def test_a_failed_audit_stops_the_stage_unless_it_is_allowed_by_name(
         workshop.train(small_config(**short, allow_failed_reward=["length"]), "other", reward_model=failed)
     artifact = workshop.train(small_config(**short, allow_failed_reward=["accuracy"]), "allowed", reward_model=failed)
     assert artifact.manifest.metrics["rollouts"] == 2
+
+
+def test_an_inconclusive_audit_is_told_and_the_policy_trains(
+    workshop: PPOWorkshop,
+    reward_workshop: reward_jobs.Workshop,
+    trained: tuple[StageOutcome, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    artifact = sealed(reward_workshop, trained, "undecided", "INCONCLUSIVE")
+    made = workshop.train(small_config(rewards=[], num_rollouts=2), "undecided", reward_model=artifact)
+    assert made.manifest.metrics["rollouts"] == 2
+    told = f"reward_model {artifact.id}: gate accuracy is INCONCLUSIVE: said by the test"
+    assert told in capsys.readouterr().out
+    passed = sealed(reward_workshop, trained, "certain", "PASS")
+    workshop.train(small_config(rewards=[], num_rollouts=2), "certain", reward_model=passed)
+    assert "gate accuracy" not in capsys.readouterr().out
+
+
+def test_an_ensemble_scores_by_its_mean_and_its_spread_is_in_the_record(
+    workshop: PPOWorkshop, reward_workshop: reward_jobs.Workshop, reward: Artifact
+) -> None:
+    made = reward_workshop.run(reward_jobs.small_config(num_members=2, num_epochs=1), "two")
+    ensemble = sealed(reward_workshop, made, "ensemble", "PASS")
+    config = small_config(rewards=[], missing_eos_penalty=0.0, score_clip=None, num_rollouts=2)
+    rows = metric_rows(workshop.train(config, "ensemble", reward_model=ensemble).path / "metrics.jsonl")
+    assert all(row["reward_spread"] > 0 for row in rows[1:])
+    alone = metric_rows(workshop.train(config, "one", reward_model=reward).path / "metrics.jsonl")
+    assert not any("reward_spread" in row for row in alone)
+
+
+def test_mean_and_spread_of_two_members_by_hand() -> None:
+    """Members say 1 and 3 of the first completion, 2 and 2 of the second."""
+    rollout: Any = SimpleNamespace(prompts=[None, None])
+    members = torch.tensor([[1.0, 2.0], [3.0, 2.0]])
+    entries = [NamedReward(name=REWARD_MODEL, weight=0.5)]
+    scores = make_scorer(entries, learned=lambda given: RewardScores(members), where="ppo.rewards")(rollout)
+    assert scores.total.tolist() == [1.0, 1.0]
+    assert scores.spread is not None
+    assert scores.spread.tolist() == [1.0, 0.0]
+    alone = make_scorer(entries, learned=lambda given: RewardScores(members[:1]), where="ppo.rewards")(rollout)
+    assert (alone.total.tolist(), alone.spread) == ([0.5, 1.0], None)
 
 
 def test_a_reward_model_that_no_reward_names_is_said_to_score_nothing_and_stops_nothing(

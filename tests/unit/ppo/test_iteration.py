@@ -158,7 +158,8 @@ def make_fixed(made: SeparateModels, settings: PPOConfig) -> tuple[Loop, Fixed]:
     loop, sampler = make_loop(made, settings, make_problem()), Fixed()
     total = torch.tensor(SCORES, dtype=torch.float64)
     loop.sampler, loop.prompts = sampler, lambda number: [PROMPT] * 4
-    loop.scorer = lambda given: Scores(total=total, by_name={"sum": total, "same": torch.ones(4)})
+    spread = torch.tensor([0.1, 0.2, 0.3, 0.6])
+    loop.scorer = lambda given: Scores(total=total, by_name={"sum": total, "same": torch.ones(4)}, spread=spread)
     return loop, sampler
 
 
@@ -180,6 +181,7 @@ def test_the_row_of_the_record_says_what_happened() -> None:
         "told_apart": 0.75,
         "reward_sum": statistics.fmean(SCORES),
         "reward_same": 1.0,
+        "reward_spread": 0.3,
         "kl": sum(gaps) / 4,
         "kl_k3": sum(math.exp(-gap) - 1 + gap for gap in gaps) / 4,
         "kl_coef": KL_COEF,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from pipeline.config.ppo import PPOConfig
 from pipeline.ppo.monitor import Measurement, Monitor, distinct_pairs
 from pipeline.ppo.watch import SIGNATURES, Watchdog, nothing_to_learn, told_apart
 
@@ -124,7 +128,7 @@ def test_scores_that_are_nearly_all_the_same_are_said_to_teach_nothing() -> None
 HEALTHY = {
     "first_ratio_gap": 0.0, "kl": 3.0, "policy_grad_norm": 0.5, "mismatch_mean": 1e-5, "explained_variance": 0.4,
     "clip_fraction": 0.1, "finished_rate": 0.95, "entropy": 1.2, "score_std": 0.8, "skipped_steps": 0,
-    "told_apart": 0.3,
+    "told_apart": 0.3, "reward_spread": 0.2,
 }  # fmt: skip
 SICK = {
     "first_ratio": {"first_ratio_gap": 0.2},
@@ -137,6 +141,7 @@ SICK = {
     "entropy_collapse": {"entropy": 0.01},
     "constant_score": {"score_std": 0.0},
     "rewards_say_nothing": {"told_apart": 0.02},
+    "members_part": {"reward_spread": 0.4},
     "skipped": {"skipped_steps": 2},
 }
 
@@ -148,9 +153,21 @@ def test_every_signature_has_a_case() -> None:
 @pytest.mark.parametrize("name", SICK)
 def test_a_signature_is_told_once_with_its_cause_and_key(name: str) -> None:
     watchdog = Watchdog()
-    told = [text for number in range(30) for text in watchdog.warnings({**HEALTHY, **SICK[name]}, number)]
+    rows = [HEALTHY, *[{**HEALTHY, **SICK[name]}] * 30]
+    told = [text for number, row in enumerate(rows) for text in watchdog.warnings(row, number)]
     assert [text.partition(":")[0] for text in told] == [name]
-    assert "`" in told[0]
+    for key in re.findall(r"`ppo\.([\w.]+)", told[0]):
+        at: Any = PPOConfig()
+        for part in key.split("."):
+            assert part in {field.name for field in fields(at)}, f"ppo.{key} is no key"
+            at = getattr(at, part)
+
+
+def test_members_part_where_their_spread_grows_and_not_where_it_is_large() -> None:
+    for spreads, told in (((0.2, 0.31, 0.31, 0.31), 1), ((0.2, 0.29, 0.29, 0.29), 0), ((0.9, 0.9, 0.9, 0.9), 0)):
+        watchdog = Watchdog()
+        found = [watchdog.warnings({"reward_spread": spread}, number) for number, spread in enumerate(spreads)]
+        assert [len(texts) for texts in found] == [0, 0, 0, told]
 
 
 def test_a_healthy_run_says_nothing() -> None:
