@@ -87,6 +87,9 @@ def compose_and_run(command: str, arguments: list[str]) -> int:
         from pipeline.commands.sweep import sweep
 
         return sweep(command, arguments)
+    from pipeline.commands.launchers import refuse_outside_a_sweep
+
+    refuse_outside_a_sweep(arguments)
     statuses: list[int] = []
 
     def task(composed: DictConfig) -> None:

@@ -54,6 +54,7 @@ ALLOWED_IMPORTERS = {
     "hydra": {"config", "commands", "__main__"},
     "jinja2": {"pages", "data"},
     "optuna": {"sweeps"},
+    "submitit": {"sweeps"},
 }
 FORBIDDEN = {
     r"(?<![\w.])eval\(": "eval",

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 from pipeline.artifacts.hashing import sha256_json
 from pipeline.artifacts.locks import exclusive_lock, is_locked
 from pipeline.commands.composing import check_overrides, compose, config_groups, flags_in, overrides_in
+from pipeline.commands.launchers import canonical
 from pipeline.commands.runs import print_table
 from pipeline.config.composition import Composed, load
+from pipeline.config.launching import Launcher
 from pipeline.config.space import Axis, axes_and_rest, require_method, space_axes
 from pipeline.config.sweep import SweepConfig, SweepMethod
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.graph.run_folder import RunFolder
 from pipeline.graph.wiring import nodes_for
 from pipeline.sweeps.children import child_command
+from pipeline.sweeps.launching import described, launcher_for, require_launcher
 from pipeline.sweeps.record import SweepRecord, TrialStatus, best_first, pareto_front, read_sweep, recorded_sweeps
 from pipeline.sweeps.running import Started, Sweep, watched_metric
 from pipeline.sweeps.search import Search
@@ -46,7 +49,7 @@ def sweep(command: str, arguments: list[str]) -> int:
             by its own trial.
         Interrupted: A signal stopped the sweep.
     """
-    refuse_plugins(arguments)
+    typed, arguments = arguments, canonical(arguments)
     check_overrides(arguments)
     flags = [flag for flag in flags_in(arguments) if flag not in MULTIRUN]
     axes, fixed = axes_and_rest(overrides_in(arguments), config_groups(arguments))
@@ -63,8 +66,10 @@ def sweep(command: str, arguments: list[str]) -> int:
 
         return write_wandb_file(composed.config, axes, child_command([], command, flags, fixed))
     if command == "plan":
+        if composed.config.sweep.launcher is not Launcher.process:
+            print("plans are made here, one after the other: nothing is submitted")
         return plan_each(axes, command, flags, fixed)
-    again = redact(shlex.join(["python", "-m", "pipeline", command, *arguments]))
+    again = redact(shlex.join(["python", "-m", "pipeline", command, *typed]))
     return train_each(composed, axes, flags, fixed, again)
 
 
@@ -92,17 +97,6 @@ def problems_of(composed: Composed) -> list[str]:
         composed.config, composed.suites, composed.tables, judges=composed.judges, endpoints=composed.endpoints
     )
     return [*composed.problems, *wired]
-
-
-def refuse_plugins(arguments: Sequence[str]) -> None:
-    """Raise where one of Hydra's own launchers or sweepers is asked for."""
-    for text in overrides_in(list(arguments)):
-        if text.lstrip("+~").startswith(("hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweeper")):
-            raise ConfigError(
-                f"`{text}`: a trial is a process of its own here, and Hydra's launchers and sweepers would call it as "
-                "a function. sweep.parallel=N runs several at a time, sweep.launch='[srun,\"--gpus=1\"]' starts "
-                "each through a scheduler, sweep.method=tpe searches with Optuna. docs/sweeps.md says more."
-            )
 
 
 def joined_axes(
@@ -161,6 +155,7 @@ def train_each(composed: Composed, axes: Sequence[Axis], flags: Sequence[str], f
     """Run ``train`` once per trial, or go on with the sweep of the same command that is not over."""
     config = composed.config
     require_method(axes, config.sweep.method)
+    require_launcher(config.sweep)
     identity = sweep_identity(composed, axes, flags)
     record = unfinished(Path(config.runtime.outputs), identity, config.sweep, wanted_trials(config.sweep, axes))
     if record is None:
@@ -177,10 +172,12 @@ def train_each(composed: Composed, axes: Sequence[Axis], flags: Sequence[str], f
             print(f"going on with {record.path}: {over} of {len(record.trials)} trials are over", flush=True)
         else:
             print(f"sweep folder  {record.path}", flush=True)
+        print(f"trials        {described(config.sweep)}", flush=True)
         decided = {DECISION_VARIABLE: os.environ.get(DECISION_VARIABLE) or decide(config.tracking)[0].value}
         running = Sweep(
             record=record, config=config.sweep, axes=axes, search=search_of(config.sweep, record, axes),
             started=Started(command="train", flags=flags, overrides=fixed, environment=decided),
+            launcher=launcher_for(config.sweep, record.path, record.save),
             watched=watched_metric([entry.metric for entry in config.objective], config.stages),
             say=lambda text: print(text, flush=True),
         )  # fmt: skip

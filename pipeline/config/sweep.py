@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.fields import MISSING, option
+from pipeline.config.launching import Launcher, SubmititConfig, launcher_problems
 from pipeline.config.suggestions import near_miss
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class SweepConfig:
         1, ge=0, affects_results=False
     )  # validations, that before training included, that prune nothing
     parallel: int = option(1, ge=1, affects_results=False)  # trials that run at the same time
+    launcher: Launcher = option(Launcher.process, affects_results=False)
+    submitit: SubmititConfig = option(factory=SubmititConfig, affects_results=False)  # what a submitted trial asks for
     # Words put before each trial's command, such as [srun,"--gpus=1"] or [taskset,-c,0-7].
     launch: list[str] = option(factory=list, affects_results=False)
     # Where Optuna keeps the search, such as postgresql+psycopg://HOST/NAME; null is a file in the folder of the sweep.
@@ -96,6 +99,7 @@ def sweep_problems(config: Config) -> Iterator[str]:
             yield f"{key}: `{suite}` is no stage and no suite.{near_miss(suite, known)} There are: {', '.join(known)}."
     if config.sweep.pruner is not Pruner.none:
         yield from _pruning_problems(config)
+    yield from launcher_problems(config.sweep)
     if config.sweep.storage and PASSWORD.search(config.sweep.storage):
         yield "sweep.storage: holds a password. Leave it out and set PGPASSWORD, or use ~/.pgpass."
 

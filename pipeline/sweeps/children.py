@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from pipeline.graph.objectives import training_series
 from pipeline.graph.run_folder import record_of
@@ -25,12 +25,40 @@ KEPT_LINES = 40  # of what a child wrote to standard error
 MOST_CHARACTERS = 300  # of the reason that a trial failed for
 
 
+class RunningTrial(Protocol):
+    """What the loop of a sweep needs of a trial that runs, wherever it does."""
+
+    @property
+    def slot(self) -> int:
+        """Which of the places for trials that run at the same time it takes."""
+
+    @property
+    def job(self) -> dict[str, str] | None:
+        """The job that it runs in, as the record of the sweep keeps it; None for a child of the sweep."""
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+
+    def poll(self) -> int | None:
+        """Return the exit status, as a shell would, or None while it runs."""
+
+    def stop(self, number: int) -> None:
+        """Ask it to save and end."""
+
+    def close(self) -> str:
+        """Clean up after its end; return why it failed, where that is known."""
+
+
 class Child:
-    """A running trial."""
+    """A running trial, a child of this process."""
+
+    job: dict[str, str] | None = None
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], log: Path, *, quiet: bool, slot: int
-    ) -> None:
+        self, command: Sequence[str], environment: Mapping[str, str], log: Path, *, quiet: bool, slot: int = 0,
+        own_session: bool = True,
+    ) -> None:  # fmt: skip
         """Start the process.
 
         Args:
@@ -39,13 +67,14 @@ class Child:
             log: Gets what the child prints, without secrets: everything where it is quiet, else its errors.
             quiet: Keep its lines off the terminal, where several children would write at once.
             slot: Which of the places for trials that run at the same time it takes.
+            own_session: Out of reach of signals for the process group of this process.
         """
         self.started, self.slot = time.monotonic(), slot
         self._redactor, self._errors = Redactor(), deque[str](maxlen=KEPT_LINES)
         self._log = log.open("ab")
-        # A session of its own: the terminal's Ctrl-C is for the sweep, which tells its children once.
+        # In a session of its own the terminal's Ctrl-C does not reach it: the sweep tells its children once.
         self.process = subprocess.Popen(
-            list(command), env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True,
+            list(command), env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=own_session,
             stdout=subprocess.PIPE if quiet else None, stderr=subprocess.PIPE,
         )  # fmt: skip
         self._threads = [
@@ -102,15 +131,15 @@ def child_command(launch: Sequence[str], command: str, flags: Sequence[str], ove
     return [*launch, sys.executable, "-m", "pipeline", command, *flags, *overrides]
 
 
-def child_environment(
+def child_variables(
     sweep: str, run_folder: str, decided: Mapping[str, str], *, slot: int = 0, slots: int = 1
 ) -> dict[str, str]:
-    """Return the environment of one trial: ours, who it is, and its GPU of those that we were given by number."""
-    environment = {**os.environ, **decided, SWEEP: sweep, RUN_FOLDER: run_folder}
+    """Return what a trial's environment has beyond the sweep's: who it is, and its GPU of those given by number."""
+    variables = {**decided, SWEEP: sweep, RUN_FOLDER: run_folder}
     devices = [device for device in os.environ.get(DEVICES, "").split(",") if device]
     if slots > 1 and devices:
-        environment[DEVICES] = devices[slot % len(devices)]  # a stage trains on one
-    return environment
+        variables[DEVICES] = devices[slot % len(devices)]  # a stage trains on one
+    return variables
 
 
 def intermediate_values(run_folder: Path, stage: str, metric: str) -> list[tuple[int, float]] | None:

@@ -47,6 +47,7 @@ class Trial:
     started: str | None = None
     seconds: float = 0.0  # over all attempts
     study_number: int | None = None  # in Optuna's storage, which counts attempts
+    job: dict[str, str] | None = None  # that it was last submitted as; a sweep that was killed finds it again by this
 
 
 @dataclass(kw_only=True)

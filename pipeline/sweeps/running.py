@@ -16,9 +16,11 @@ from pipeline.config.sweep import SweepConfig, objective_place
 from pipeline.errors import GateFailedError, GateUndecidedError
 from pipeline.graph.run_folder import read_objective
 from pipeline.runtime.signals import StopRequest
-from pipeline.sweeps.children import Child, child_command, child_environment, intermediate_values
+from pipeline.sweeps.children import RunningTrial, child_command, intermediate_values
+from pipeline.sweeps.launching import TrialLauncher
 from pipeline.sweeps.record import OVER, SweepRecord, Trial, TrialStatus
 from pipeline.sweeps.search import Search
+from pipeline.sweeps.submitted import earlier_job
 from pipeline.tracking.mirrored import any_offline
 from pipeline.tracking.server import DECISION_VARIABLE, Decision
 
@@ -46,9 +48,10 @@ class Sweep:
     axes: Sequence[Axis]
     search: Search | None  # None is a grid
     started: Started
+    launcher: TrialLauncher
     watched: tuple[str, str] | None  # stage and metric whose course is followed
     say: Callable[[str], None] = print
-    _children: dict[int, Child] = field(default_factory=dict)  # by the trial's number
+    _children: dict[int, RunningTrial] = field(default_factory=dict)  # by the trial's number
     _pruned: set[int] = field(default_factory=set)
     _looked: float = 0.0
     _decided: dict[str, str] = field(default_factory=dict)  # the environment of the trials to come
@@ -94,7 +97,10 @@ class Sweep:
         if self.search:
             self.search.take_up(self.record.trials)
         for trial in self.record.trials:
-            if trial.status not in OVER:
+            if trial.status is TrialStatus.running and (job := earlier_job(trial, self._free_slot())) is not None:
+                self._children[trial.number] = job
+                self.say(f"#{trial.number} goes on in its job {job.job['id']}")
+            elif trial.status not in OVER:
                 trial.status, trial.exit_status, trial.reason = TrialStatus.waiting, None, ""
         if not self.search and not self.record.trials:
             for texts in itertools.product(*(axis.choices for axis in self.axes)):
@@ -125,24 +131,21 @@ class Sweep:
         return trial
 
     def _start(self, trial: Trial) -> None:
-        quiet = self.config.parallel > 1
         self.say(f"\n#{trial.number}: {' '.join(trial.overrides)}")
         trial.status, trial.started = TrialStatus.running, datetime.now(UTC).isoformat(timespec="seconds")
+        trial.job = None
         self.record.save()
+        overrides = [*self.started.overrides, *trial.overrides]
+        command = child_command(self.config.launch, self.started.command, self.started.flags, overrides)
+        child = self.launcher.start(trial, command, self._decided, self._free_slot())
+        self._children[trial.number] = child
+        if child.job is not None:
+            log = self.record.path / f"{trial.number}.log"
+            self.say(f"#{trial.number} is the job {child.job['id']}, which writes to {log}")
+
+    def _free_slot(self) -> int:
         taken = {child.slot for child in self._children.values()}
-        slot = next(number for number in itertools.count() if number not in taken)
-        self._children[trial.number] = Child(
-            child_command(
-                self.config.launch,
-                self.started.command,
-                self.started.flags,
-                [*self.started.overrides, *trial.overrides],
-            ),
-            child_environment(self.record.name, trial.folder, self._decided, slot=slot, slots=self.config.parallel),
-            self.record.path / f"{trial.number}.log",
-            quiet=quiet,
-            slot=slot,
-        )
+        return next(number for number in itertools.count() if number not in taken)
 
     def _folder(self, trial: Trial) -> Path:
         return self.record.path.with_name(trial.folder)
