@@ -87,7 +87,7 @@ def _launcher(launching: Mapping[str, Override]) -> str:
         if override.is_sweep_override() or override.is_delete():
             raise ConfigError(f"`{text}`: a launcher is for the whole sweep. Name one value.")
     if len(named) != 1:
-        what = "names a key of a launcher" if not named else "is not the only launcher that is named"
+        what = "no launcher is named, whose key it is" if not named else "another launcher is named as well"
         raise ConfigError(f"`{next(iter(named or launching))}`: {what}. Name one: {GROUP}={' or '.join(LAUNCHERS)}.")
     ((text, override),) = named.items()
     value = str(override.value())
@@ -107,10 +107,11 @@ def _translated(launcher: str, text: str, override: Override) -> list[str]:
     if path == PARALLEL.get(launcher):
         return [f"sweep.parallel={_num_jobs(_whole(text, override)) if launcher == JOBLIB else value}"]
     if launcher in (BASIC, JOBLIB):
-        known = {BASIC: "It has no keys", JOBLIB: "Of joblib's keys n_jobs has a meaning"}[launcher]
+        known = {BASIC: "basic has no keys", JOBLIB: "of joblib's keys only n_jobs has a meaning"}[launcher]
+        hint = near_miss(path, [PARALLEL[JOBLIB]]) if launcher == JOBLIB else ""
         raise ConfigError(
-            f"`{text}`:{near_miss(path, [PARALLEL[JOBLIB]]) if launcher == JOBLIB else ''} {known} here: a trial is a "
-            "process of its own. sweep.parallel says how many run at the same time."
+            f"`{text}`: {known} here: a trial is a process of its own, and sweep.parallel says how many run at the "
+            f"same time.{hint}"
         )
     if key in ONE_VALUE and not below:
         if override.value() != ONE_VALUE[key]:

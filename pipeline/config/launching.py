@@ -80,7 +80,8 @@ def launcher_problems(sweep: SweepConfig) -> Iterator[str]:
     if resources.signal_delay_s >= 60 * resources.timeout_min:
         yield (
             f"sweep.submitit.signal_delay_s={resources.signal_delay_s}: is no less than the whole time, "
-            f"sweep.submitit.timeout_min={resources.timeout_min}. A trial would be stopped at once."
+            f"sweep.submitit.timeout_min={resources.timeout_min} minutes. A trial would be stopped at once: set it "
+            "lower."
         )
     if sweep.wandb_file is not None:
         yield (

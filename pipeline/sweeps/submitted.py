@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import submitit
 
 GRACE_SECONDS = 10.0  # until what a job wrote is seen by other machines
+REAP_SECONDS = 30.0  # that a process of this machine may take to end once its trial has
 REPEAT_SECONDS = 5.0  # between two requests to stop: a job that is about to start may not hear the first
 KILLED = 128 + signal.SIGKILL
 
@@ -83,11 +84,11 @@ class SubmittedTrial:
     def close(self) -> str:
         """Return why it failed."""
         self._queue.forget(self.job)
-        deadline = time.monotonic() + GRACE_SECONDS
-        if isinstance(self._queue, SlurmQueue):
-            return self._reason
-        while self._handle is not None and not self._handle.done() and time.monotonic() < deadline:
-            time.sleep(0.02)  # a child of this process, which is to leave no zombie
+        deadline = time.monotonic() + REAP_SECONDS
+        # A job of this machine is a child of this process, which is to leave no zombie.
+        own = None if isinstance(self._queue, SlurmQueue) else self._handle
+        while own is not None and not own.done() and time.monotonic() < deadline:
+            time.sleep(0.02)
         return self._reason
 
 

@@ -130,7 +130,7 @@ def test_a_space_of_its_own_and_keys_that_are_set(tmp_path: Path, capfd: pytest.
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["hydra/launcher=joblib", "seed=1,2"], "sweep.parallel=N runs several"),
+        (["hydra/launcher=ray", "seed=1,2"], "There are: basic, joblib, submitit_local, submitit_slurm"),
         (["hydra/sweeper=optuna", "seed=1,2"], "sweep.method=tpe searches with Optuna"),
         (["sft.lora.rnak=1,2"], "Did you mean `sft.lora.rank`"),
         (["sft.optimizer.learning_rate=interval(0.1,0.2)"], "an interval has no grid"),

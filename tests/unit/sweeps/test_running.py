@@ -4,60 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from made_sweep import by_status, epochs, make_sweep
 
 from pipeline.config.space import Axis
-from pipeline.config.sweep import Pruner, SweepConfig, SweepMethod
+from pipeline.config.sweep import Pruner, SweepMethod
 from pipeline.sweeps import running
-from pipeline.sweeps.children import child_environment
-from pipeline.sweeps.record import SweepRecord, Trial, TrialStatus, read_sweep
-from pipeline.sweeps.running import Started, Sweep
-from pipeline.sweeps.search import Search
+from pipeline.sweeps.children import child_variables
+from pipeline.sweeps.record import TrialStatus, read_sweep
 
-FAKE = Path(__file__).resolve().parents[2] / "fake_trial.py"
 RANKS = Axis(key="sft.lora.rank", choices=("1", "2", "3"))
-OBJECTIVE = [{"name": "sft/validation_loss", "direction": "minimize"}]
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "WATCH_SECONDS", 0.02)
     monkeypatch.setattr(running, "POLL_SECONDS", 0.01)
-
-
-def make_sweep(outputs: Path, axes: list[Axis], record: SweepRecord | None = None, **config: object) -> Sweep:
-    settings = SweepConfig(launch=[sys.executable, str(FAKE)], **config)  # type: ignore[arg-type]
-    folder = outputs / "runs" / "now_sft_sweep"
-    folder.mkdir(parents=True, exist_ok=True)
-    record = record or SweepRecord(
-        path=folder, identity="i", command="c", experiment="sft", method=str(settings.method),
-        objectives=list(OBJECTIVE), space={axis.key: axis.described() for axis in axes},
-    )  # fmt: skip
-    search = None if settings.method is SweepMethod.grid else Search(folder, settings, axes, ["minimize"], "study")
-    started = Started(command="train", flags=[], overrides=[f"runtime.outputs={outputs}"], environment={})
-    return Sweep(
-        record=record, config=settings, axes=axes, search=search, started=started,
-        watched=("sft", "validation_loss"), say=lambda _: None,
-    )  # fmt: skip
-
-
-def epochs(outputs: Path) -> list[tuple[str, int, float]]:
-    """Every epoch that was really run: folder, number, time."""
-    log = outputs / "epochs.log"
-    lines = log.read_text().splitlines() if log.exists() else []
-    return [(name, int(number), float(at)) for name, number, at, _ in (line.split() for line in lines)]
-
-
-def by_status(trials: list[Trial]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for trial in trials:
-        found.setdefault(str(trial.status), []).append(trial.number)
-    return found
 
 
 def test_a_grid_runs_every_combination_and_keeps_results_and_courses(tmp_path: Path) -> None:
@@ -190,7 +156,7 @@ def test_secrets_of_the_environment_reach_no_file(tmp_path: Path, monkeypatch: p
 def test_trials_that_run_together_get_a_gpu_each_of_those_given_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage trains on one, so that a trial that saw two would refuse to start."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    shares = [child_environment("s", "f", {}, slot=slot, slots=2)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)]
+    shares = [child_variables("s", "f", {}, slot=slot, slots=2)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)]
     assert shares == ["4", "5"]
-    assert child_environment("s", "f", {})["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
-    assert child_environment("s", "f", {}, slot=5, slots=8)["CUDA_VISIBLE_DEVICES"] == "5"  # two trials on one
+    assert "CUDA_VISIBLE_DEVICES" not in child_variables("s", "f", {})  # all of them, as the sweep sees them
+    assert child_variables("s", "f", {}, slot=5, slots=8)["CUDA_VISIBLE_DEVICES"] == "5"  # two trials on one
