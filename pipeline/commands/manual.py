@@ -39,7 +39,8 @@ keys that people change most
   runtime.outputs=DIR  seed=7  force=[sft]   where everything is written; other seed; run a stage again
 
 flags
-  -m, --multirun      sweep: -m sft.optimizer.learning_rate=1e-4,2e-4 seed=1,2  sweep.parallel=2
+  -m, --multirun      sweep: -m sft.optimizer.learning_rate=1e-4,2e-4 seed=1,2
+                      side by side: hydra/launcher=joblib hydra.launcher.n_jobs=2; on Slurm: submitit_slurm
                       search: -m +sweep=sft sweep.trials=20; spaces in configs/sweep/, more in docs/sweeps.md
   --cfg job           print the composed configuration and stop
   --config-dir DIR    a folder with files of your own, laid out like configs/

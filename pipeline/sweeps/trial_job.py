@@ -51,6 +51,8 @@ class TrialJob:
 
     def __call__(self) -> None:
         """Run the trial to its end, or put the job back into its queue where its time is up before."""
+        if self.ended.exists():  # the sweep knows it as over, and a scheduler started it anew by itself
+            return
         requeue: Any = signal.getsignal(OUT_OF_TIME)  # submitit's
         asked: list[int] = []
         for number in (STOP, OUT_OF_TIME, signal.SIGTERM):

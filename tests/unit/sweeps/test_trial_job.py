@@ -142,3 +142,9 @@ def test_a_command_that_cannot_be_started_is_told(tmp_path: Path) -> None:
     ended = Job(tmp_path, command=["/nowhere/to/be/found"]).ended()
     assert ended["exit_status"] == 127
     assert "/nowhere/to/be/found" in ended["reason"]
+
+
+def test_a_job_that_a_scheduler_starts_anew_after_its_end_does_nothing(tmp_path: Path) -> None:
+    (tmp_path / "ended.json").write_text('{"exit_status": 143, "reason": ""}')
+    assert Job(tmp_path).ended() == {"exit_status": 143, "reason": ""}
+    assert not (tmp_path / "log").exists()
