@@ -4,9 +4,10 @@
 
 `hh` and `pandalm` train five reward models with the stage `reward`, each on four folds of prompts that `curate` made,
 and score the fifth. `annotators` lets five simulated annotators of known accuracy vote on hh-rlhf's labels and compares
-what is learned from Dawid-Skene's confidence with what is learned from majority labels, on the original labels of
-pairs that nobody trained on. Every run is kept below ``--output``: the same command goes on where it stopped and ends
-by printing the results as JSON. A key of the configuration is set by ``--set reward.optimizer.learning_rate=1e-4``.
+what is learned from Dawid-Skene's confidence, from the share of the votes as confidence, and from hard majority labels,
+on the original labels of pairs that nobody trained on. Every run is kept below ``--output``: the same command goes on
+where it stopped and ends by printing the results as JSON. A key of the configuration is set by
+``--set reward.optimizer.learning_rate=1e-4``; with ``reward.num_members=3`` a pair's score is the mean of three models.
 """
 
 from __future__ import annotations

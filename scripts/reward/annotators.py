@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,9 +20,13 @@ from reward.runs import compose, held_out_pairs, make_dataset, rewrite, train_an
 
 ACCURACIES = (0.95, 0.85, 0.6, 0.55, 0.5)
 SEED = 7
-ARMS = {  # how votes become labels -> what the stage does with their confidence
-    "dawid_skene": "reward.confidence=label",
-    "majority": "reward.confidence=ignore",
+DAWID_SKENE, SHARE = "dawid_skene", "share"  # how votes are joined: the posterior, or the share of the votes
+# What a reward model learns from: how the votes are joined, and what the stage does with that confidence. The first two
+# differ in how they join, the last two in whether labels are soft.
+ARMS = {
+    "dawid_skene": (DAWID_SKENE, "reward.confidence=label"),
+    "vote_share": (SHARE, "reward.confidence=label"),
+    "majority": (SHARE, "reward.confidence=ignore"),
 }
 
 
@@ -35,10 +40,10 @@ def run(
     nats: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for fold in folds:
         others = [other for other in range(5) if other != fold]
-        for arm, use in ARMS.items():
+        for arm, (method, use) in ARMS.items():
             config = compose([*changes, use])
             pairs = held_out_pairs(original, fold, config)  # with their original labels
-            dataset = vote(original, output, arm)
+            dataset = vote(original, output, method)
             scored, _ = train_and_score(dataset, others, pairs, output, f"{arm}-{fold}", config, lower)
             found[arm] += scored
             nats[arm] += [float(np.logaddexp(0.0, -pair.difference)) for pair in scored]
@@ -50,19 +55,22 @@ def run(
         "accuracy": {
             arm: asdict(proportion_interval([pair.right > 0.5 for pair in found[arm]], clusters)) for arm in ARMS
         },
-        # Nats per pair; above zero is better than the majority's labels.
-        "saved_by_dawid_skene": asdict(paired_difference(nats["majority"], nats["dawid_skene"], clusters)),
+        # Nats per pair that the first of the two saves over the second.
+        "saved": {
+            f"{better}_over_{worse}": asdict(paired_difference(nats[worse], nats[better], clusters))
+            for better, worse in itertools.combinations(ARMS, 2)
+        },
     }  # fmt: skip
 
 
-def vote(original: Artifact, output: Path, arm: str) -> Artifact:
-    """Return the data set with the labels that the votes make; the votes are the same for every arm."""
+def vote(original: Artifact, output: Path, method: str) -> Artifact:
+    """Return the data set with the labels that the votes make; the votes are the same for every method."""
 
     def change(rows: Sequence[Comparison]) -> list[Comparison]:
-        right = joined(simulated(len(rows)), arm)
+        right = joined(simulated(len(rows)), method)
         return [_turned(row, chance) for row, chance in zip(rows, right, strict=True)]
 
-    return rewrite(original, output / arm, change)
+    return rewrite(original, output / method, change)
 
 
 def simulated(num_pairs: int) -> np.ndarray:
@@ -70,9 +78,9 @@ def simulated(num_pairs: int) -> np.ndarray:
     return np.random.default_rng(SEED).random((num_pairs, len(ACCURACIES))) < np.asarray(ACCURACIES)
 
 
-def joined(named: np.ndarray, arm: str) -> np.ndarray:
+def joined(named: np.ndarray, method: str) -> np.ndarray:
     """Return ``[pairs]``, the probability that the original label is right as the votes tell it."""
-    if arm != "dawid_skene":
+    if method == SHARE:
         return np.asarray(named.mean(axis=1))
     units, annotators = np.indices(named.shape)
     # Which side stands first says nothing, so it is drawn: else a prior of "first is better" would know the answer.

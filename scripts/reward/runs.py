@@ -31,7 +31,7 @@ from pipeline.tracking.job import StageJob
 from pipeline.tracking.session import TrackingSession
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from torch import Tensor
 
 SPLITS = ("train", "validation")  # none is tested on: what is held out is a fold
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,10 +128,11 @@ def train_and_score(
     config: Config,
     lower: LowerLayers | None,
 ) -> tuple[list[ScoredPair], float]:
-    """Train on some folds and score pairs, or read what an earlier run of the same has found.
+    """Train `reward.num_members` on some folds and score pairs, or read what an earlier run of the same has found.
 
     Returns:
-        The pairs with raw scores, and the temperature that the validation pairs ask for.
+        The pairs with raw scores, of an ensemble the mean of its members, and the temperature that the validation pairs
+        ask for.
     """
     settings = f"{config.reward} {config.model} {sorted(folds)} {dataset.id} {[pair.id for pair in pairs]}"
     digest = hashlib.sha256(settings.encode()).hexdigest()
@@ -156,6 +157,7 @@ def _run(
 ) -> dict[str, Any]:
     from pipeline.stages.pairs import load_pairs
     from pipeline.stages.reward import fit_member
+    from pipeline.stages.reward_trainer import pair_scores
     from pipeline.stages.training import course_metrics
 
     store, reward = Store(output), config.reward
@@ -173,27 +175,30 @@ def _run(
             params={"folds": sorted(folds)},
         )  # fmt: skip
         rows = load_pairs(job, section="reward", folds=folds, max_length=reward.max_length)
-        fitted = fit_member(job, None, rows, reward, 0, lower)
-        validation = score(fitted.model, rows.validation, reward.microbatch_size, lower)
-        scored = score(fitted.model, pairs, reward.microbatch_size, lower)
-        metrics = course_metrics(fitted.training.attempt, fitted.step)
+        base, metrics, scored = None, [], []
+        for number in range(reward.num_members):
+            fitted = fit_member(job, base, rows, reward, number, lower)
+            scored.append(pair_scores(fitted.model, [*rows.validation, *pairs], reward.microbatch_size, lower))
+            metrics.append(course_metrics(fitted.training.attempt, fitted.step))
+            base = fitted.model.unload()
+    found = joined([*rows.validation, *pairs], scored)
+    validation = found[: len(rows.validation)]
     temperature = fit_temperature(
         [pair.difference for pair in validation],
         [pair.confidence for pair in validation],
         [pair.cluster for pair in validation],
     ).estimate
     return {
-        "scores": [asdict(pair) for pair in scored],
+        "scores": [asdict(pair) for pair in found[len(validation) :]],
         "temperature": 1.0 if temperature is None else temperature,
-        "metrics": metrics,
+        "members": metrics,
         "seconds": round(time.monotonic() - started, 1),
     }
 
 
-def score(model: PeftModel, pairs: Sequence[Pair], batch_size: int, lower: LowerLayers | None) -> list[ScoredPair]:
-    """Score both sides of every pair."""
+def joined(pairs: Sequence[Pair], scored: Sequence[Tensor]) -> list[ScoredPair]:
+    """Return the pairs with the mean of what the members say, ``[2, N]`` raw scores each: they are all log-odds."""
     from pipeline.stages.audit import scored_pair
-    from pipeline.stages.reward_trainer import pair_scores
 
-    chosen, rejected = pair_scores(model, pairs, batch_size, lower).tolist()
+    chosen, rejected = (sum(scored) / len(scored)).tolist()
     return [scored_pair(pair, *scores) for pair, *scores in zip(pairs, chosen, rejected, strict=True)]
