@@ -15,6 +15,10 @@ from pipeline.errors import ConfigError, DataError
 SECONDS = 1.0  # per text; a pattern that backtracks little needs far below a millisecond for a completion
 
 
+class PatternTimeoutError(DataError):
+    """A search took longer than it may, so there is no verdict on the text."""
+
+
 def bounded_search(pattern: str, where: str, *, seconds: float = SECONDS) -> Callable[[str], bool]:
     """Return a function that says whether the pattern matches somewhere in a text.
 
@@ -26,6 +30,8 @@ def bounded_search(pattern: str, where: str, *, seconds: float = SECONDS) -> Cal
 
     Raises:
         ConfigError: It is no regular expression.
+
+    The function raises a `PatternTimeoutError`.
     """
     try:
         compiled = regex.compile(pattern)
@@ -36,7 +42,7 @@ def bounded_search(pattern: str, where: str, *, seconds: float = SECONDS) -> Cal
         try:
             return compiled.search(text, timeout=seconds) is not None
         except TimeoutError:
-            raise DataError(
+            raise PatternTimeoutError(
                 f"{where} {pattern!r} has not finished on a text of {len(text):,} characters after {seconds:g} s: it "
                 f"tries the same characters again and again. Write it so that no repetition stands within another "
                 f"one, or make the inner one possessive, as in `(?:a++b?)+`. The text begins {text[:60]!r}."

@@ -13,6 +13,9 @@ from pipeline.config.shared import DType, LoRAConfig, ModelConfig, OptimizerConf
 REWARD_MODEL = "reward_model"  # the name, among rewards, of the learned one that `inputs` wires
 
 
+NO_DORA = "Several roles on one base are shown to be right for plain LoRA alone. Set `dora=false` where it begins."
+
+
 class ValueModel(StrEnum):
     """What predicts the score to come."""
 
@@ -104,7 +107,7 @@ class PPOConfig:
     value_init: ValueInit = ValueInit.zero
     value_warmup: int = option(2, ge=0)  # rollouts of which only the value model learns
     value_clip_range: float | None = option(0.2, gt=0)  # in units of the score; null is off
-    value_coef: float = option(0.1, gt=0)  # weight of the value loss where it shares the policy's adapter
+    value_coef: float = option(0.1, gt=0)  # weight of the value loss where it shares the policy's states
 
     monitor: MonitorConfig = option(factory=MonitorConfig)
     max_nonfinite_steps: int = option(5, ge=1)  # skipped in a row before the run stops
@@ -137,5 +140,11 @@ def ppo_problems(ppo: PPOConfig, model: ModelConfig) -> Iterator[str]:
         yield f"ppo.max_new_tokens={ppo.max_new_tokens} leaves no room for a prompt in model.context_length={context}."
     if ppo.kl_budget is not None and ppo.monitor.every is None:
         yield "ppo.kl_budget needs ppo.monitor.every: the measured policies are what it falls back to."
+    if ppo.kl_target is not None and ppo.kl_coef == 0:
+        yield f"ppo.kl_target={ppo.kl_target:g} multiplies ppo.kl_coef, which is 0 and would stay so. Set a small one."
+    if ppo.lora.dropout:
+        yield "ppo.lora.dropout: trained without dropout, so that what samples and what learns are the same policy."
+    if ppo.lora.dora:
+        yield f"ppo.lora.dora: {NO_DORA}"
     if ppo.value_warmup >= ppo.num_rollouts:
         yield f"ppo.value_warmup={ppo.value_warmup} leaves the policy none of ppo.num_rollouts={ppo.num_rollouts}."

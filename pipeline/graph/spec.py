@@ -84,7 +84,7 @@ REWARD_SPEC = StageSpec(
 
 PPO_SPEC = StageSpec(
     name="ppo",
-    version=3,
+    version=4,
     kind=ArtifactKind.policy,
     entry="pipeline.stages.ppo:train_ppo",
     sections=(PPOConfig,),

@@ -44,6 +44,11 @@ class KLController:
             self.coef *= 1.0 + error * num_episodes / self.horizon
 
 
+def importance_weights(logprobs: Tensor, engine_logprobs: Tensor) -> Tensor:
+    """Return ``pi / engine`` per token, as far as the exponential is finite."""
+    return (logprobs - engine_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp().detach()
+
+
 def truncated_importance_weights(logprobs: Tensor, engine_logprobs: Tensor, *, cap: float) -> Tensor:
     """Return ``min(pi / engine, cap)`` per token: the correction for a sampler that is not quite the policy.
 
@@ -54,8 +59,7 @@ def truncated_importance_weights(logprobs: Tensor, engine_logprobs: Tensor, *, c
         engine_logprobs: ``[N]`` by the engine that sampled.
         cap: At least 1.
     """
-    log_ratio = (logprobs - engine_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    return log_ratio.exp().clamp(max=cap).detach()
+    return importance_weights(logprobs, engine_logprobs).clamp(max=cap)
 
 
 def effective_sample_share(weights: Tensor) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,7 +25,8 @@ class Microbatch:
 
     B rows of L tokens, N real completion tokens, T of them in the longest completion. The same microbatches are scored
     and trained, so that before the first update the new log-probabilities are the old ones to the last bit, also in
-    low precision, where another shape of batch rounds differently.
+    low precision, where another shape of batch rounds differently. That is why the minibatches of a rollout are drawn
+    once, and its epochs differ in their order alone.
     """
 
     rows: list[int]  # of the rollout
@@ -60,21 +62,40 @@ class Microbatch:
 class Experience:
     """A rollout, ready to learn from."""
 
-    microbatches: list[Microbatch]
+    minibatches: list[list[Microbatch]]  # one optimizer step each
     scores: Tensor  # [B] in the order of the rollout: clipped, with the penalty for a missing end
     kl: Tensor  # [B] k1, nats per completion
     advantage_mean: float  # before whitening
     advantage_std: float
+
+    @property
+    def microbatches(self) -> list[Microbatch]:
+        """Those of all minibatches."""
+        return [batch for minibatch in self.minibatches for batch in minibatch]
 
     def joined(self, name: str) -> Tensor:
         """Join a ``[N]`` field of all microbatches."""
         return torch.cat([getattr(microbatch, name) for microbatch in self.microbatches])
 
 
-def make_microbatches(rollout: Rollout, size: int, device: torch.device) -> list[Microbatch]:
-    """Sort a rollout by length and cut it into microbatches."""
+def draw_minibatches(num_completions: int, size: int, *, seed: int, rollout: int) -> list[list[int]]:
+    """Draw which completions of a rollout share an optimizer step.
+
+    A pure function of seed and rollout: how many completions go through the model together changes no gradient but by
+    rounding, and nothing has to be saved.
+
+    Returns:
+        Places of completions, ``size`` in each but perhaps the last.
+    """
+    rows = list(range(num_completions))
+    random.Random(f"{seed}/{rollout}").shuffle(rows)
+    return [rows[start : start + size] for start in range(0, num_completions, size)]
+
+
+def make_microbatches(rollout: Rollout, rows: Iterable[int], size: int, device: torch.device) -> list[Microbatch]:
+    """Sort completions of a rollout by length and cut them into microbatches, so that little of one is padding."""
     lengths = [len(p.ids) + len(c.ids) for p, c in zip(rollout.prompts, rollout.completions, strict=True)]
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    order = sorted(rows, key=lambda row: (-lengths[row], row))
     return [_collate(rollout, order[start : start + size], device) for start in range(0, len(order), size)]
 
 
@@ -104,7 +125,7 @@ def _collate(rollout: Rollout, rows: Sequence[int], device: torch.device) -> Mic
 @torch.no_grad()
 @as_in_training()
 def make_experience(
-    rollout: Rollout, scores: Tensor, models: ActorCritic, config: PPOConfig, kl_coef: float
+    rollout: Rollout, scores: Tensor, models: ActorCritic, config: PPOConfig, kl_coef: float, *, number: int
 ) -> Experience:
     """Score a rollout under every role, each in one pass over all microbatches, and estimate advantages.
 
@@ -114,9 +135,12 @@ def make_experience(
         models: The roles.
         config: The hyperparameters.
         kl_coef: The coefficient in force.
+        number: Of the rollout; it decides which completions share a minibatch.
     """
     device = models.value_head.linear.weight.device
-    microbatches = make_microbatches(rollout, config.microbatch_size, device)
+    drawn = draw_minibatches(len(rollout.prompts), config.minibatch_size, seed=config.seed, rollout=number)
+    minibatches = [make_microbatches(rollout, rows, config.microbatch_size, device) for rows in drawn]
+    microbatches = [batch for minibatch in minibatches for batch in minibatch]
     with models.policy() as policy:
         for batch in microbatches:
             batch.logprobs, values = forward(policy, batch, models, config.temperature)
@@ -142,7 +166,7 @@ def make_experience(
         batch.advantages = part
         kl[batch.rows] = batch.sums(k1(batch.logprobs, batch.reference_logprobs))
     return Experience(
-        microbatches=microbatches,
+        minibatches=minibatches,
         scores=scores,
         kl=kl,
         advantage_mean=float(advantages.mean()),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.config.evaluation import SamplingConfig
 from pipeline.config.ppo import PPOConfig
-from pipeline.ppo.divergence import KLController, effective_sample_share, k3
+from pipeline.ppo.divergence import KLController, effective_sample_share, importance_weights, k3
 from pipeline.ppo.experience import Experience, make_experience
 from pipeline.ppo.processes import sum_over_processes
 from pipeline.ppo.roles import ActorCritic
@@ -30,6 +30,7 @@ class Scores:
     total: Tensor  # [B] weighted sum, fp64
     by_name: Mapping[str, Tensor]  # [B] each, unweighted
     spread: Tensor | None = None  # [B] standard deviation between the members of an ensemble of reward models
+    pattern_timeouts: int = 0  # verdicts of rules that took too long and count as not followed
 
 
 Scorer = Callable[[Rollout], Scores]
@@ -65,7 +66,7 @@ class Loop:
         rollout = self.sample(self.prompts(number), f"rollout-{number}")
         sampled = time.perf_counter()
         scores, kl_coef = self.scorer(rollout), self.controller.coef
-        experience = make_experience(rollout, scores.total, self.models, config, kl_coef)
+        experience = make_experience(rollout, scores.total, self.models, config, kl_coef, number=number)
         scored = time.perf_counter()
         record = update(self.learner, experience, rollout=number, train_policy=number >= config.value_warmup)
         self.controller.update(*_over_processes(experience.kl))
@@ -102,6 +103,7 @@ def _sampled(rollout: Rollout, scores: Scores, experience: Experience, kl_coef: 
         "told_apart": max(map(told_apart, scores.by_name.values())),
         **{f"reward_{name}": float(values.float().mean()) for name, values in scores.by_name.items()},
         **({} if scores.spread is None else {"reward_spread": float(scores.spread.float().mean())}),
+        "pattern_timeouts": scores.pattern_timeouts,
         "kl": float(kl),
         "kl_k3": float(k3s),
         "kl_coef": kl_coef,
@@ -121,8 +123,15 @@ def _estimated(experience: Experience) -> Row:
         "explained_variance": float(1 - (returns - values).var(correction=0) / spread) if spread > 0 else 0.0,
     }
     if all(batch.engine_logprobs is not None for batch in experience.microbatches):
-        gaps = (experience.joined("logprobs") - experience.joined("engine_logprobs")).abs()
-        row |= {"mismatch_mean": float(gaps.mean()), "mismatch_max": float(gaps.max())}
+        ours, engine = experience.joined("logprobs"), experience.joined("engine_logprobs")
+        gaps, weights = (ours - engine).abs(), importance_weights(ours, engine)
+        row |= {
+            "mismatch_mean": float(gaps.mean()),
+            "mismatch_max": float(gaps.max()),
+            "engine_kl": float(k3(engine, ours).mean()),
+            "importance_weight_mean": float(weights.mean()),
+            "importance_weight_max": float(weights.max()),
+        }
     if all(batch.weights is not None for batch in experience.microbatches):
         row["effective_sample_share"] = effective_sample_share(experience.joined("weights"))
     return row
@@ -136,6 +145,7 @@ def _learned(record: UpdateRecord) -> Row:
         "value_grad_norm": _mean(record.value_grad_norms),
         "optimizer_steps": record.steps,
         "skipped_steps": record.skipped,
+        "skipped_ratio_steps": record.skipped_ratio,
         "update_ended_early": int(record.ended_early),
     }
     if record.policy_grad_norms:

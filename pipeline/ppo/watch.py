@@ -5,7 +5,7 @@ The thresholds here are the ones that docs/ppo.md prints; a test compares the tw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,8 +27,9 @@ class Signature:
     sees: Callable[[Row, float], bool]  # (row, threshold)
     message: str  # formatted with the row's metrics and `threshold`
     needs: tuple[str, ...] = ()  # metrics without which a row says nothing
-    after: int = 0  # rollouts before which it says nothing
+    after: int | None = None  # rollouts since the value warm-up before which it says nothing; None: from the first on
     patience: int = 1  # rollouts in a row
+    in_fp32: bool | None = None  # whether it is for runs in fp32 or for all others; None: for both
 
 
 SIGNATURES: tuple[Signature, ...] = (
@@ -57,14 +58,37 @@ SIGNATURES: tuple[Signature, ...] = (
         name="kl_stays_zero",
         metric="kl",
         threshold=1e-7,
-        sees=lambda row, limit: abs(row["kl"]) <= limit and row.get("policy_grad_norm", 0.0) == 0.0,
+        sees=lambda row, limit: abs(row["kl"]) <= limit and row["policy_grad_norm"] == 0.0,
         message=(
             "the policy does not move: KL {kl:.1g} and no gradient. Every advantage is equal, or the adapter gets no "
-            "gradient. Look at `reward_*` (do the rewards tell completions apart?) and at `ppo.value_warmup`."
+            "gradient. Look at `reward_*`: do the rewards tell completions apart?"
         ),
         needs=("policy_grad_norm",),
-        after=2,
         patience=3,
+    ),
+    Signature(
+        name="kl_zero_despite_gradient",
+        metric="kl",
+        threshold=0.0,
+        sees=lambda row, limit: abs(row["kl"]) <= limit and row["policy_grad_norm"] > 0.0,
+        message=(
+            "the KL is {kl:.1g} to the last digit after updates with a gradient of {policy_grad_norm:.3g}: what learns "
+            "is not what samples, or its steps are lost in rounding. Look at which adapter acts and which parameters "
+            "the optimizer holds; raise `ppo.optimizer.learning_rate` or set `model.dtype=float32`."
+        ),
+        needs=("policy_grad_norm",),
+        patience=3,
+    ),
+    Signature(
+        name="reference_drift",
+        metric="reference_drift",
+        threshold=0.0,
+        sees=lambda row, limit: row["reference_drift"] > limit,
+        message=(
+            "the reference gives the same tokens other log-probabilities than at the start, by up to "
+            "{reference_drift:.2g} nats: something trains it, or the base beneath it. The KL means nothing from here "
+            "on. Go on from a checkpoint before, on `runtime.device=cpu`, where they are equal to the last bit."
+        ),
     ),
     Signature(
         name="mismatch",
@@ -75,6 +99,19 @@ SIGNATURES: tuple[Signature, ...] = (
             "engine and policy differ by {mismatch_mean:.3f} nats per token on average (more than {threshold:g}). "
             "`ppo.importance_cap` corrects for it; `model.dtype=float32` or `ppo.engine=hf` removes it."
         ),
+        in_fp32=False,
+    ),
+    Signature(
+        name="mismatch_in_fp32",
+        metric="mismatch_mean",
+        threshold=1e-4,
+        sees=lambda row, limit: row["mismatch_mean"] > limit,
+        message=(
+            "engine and policy differ by {mismatch_mean:.2g} nats per token on average in fp32, where {threshold:g} is "
+            "beyond rounding: they do not compute the same model. Set `ppo.engine=hf`; look at sampling parameters, "
+            "positions and the adapter that acts."
+        ),
+        in_fp32=True,
     ),
     Signature(
         name="value_model_useless",
@@ -85,8 +122,10 @@ SIGNATURES: tuple[Signature, ...] = (
             "the value model explains less than nothing of the returns ({explained_variance:.2f}). Raise "
             "`ppo.value_learning_rate` or `ppo.value_warmup`; with `ppo.value_init=reward_model` the scales may differ."
         ),
-        after=10,
-        patience=5,
+        # The head has warmed up; two more rollouts let it follow a policy that has begun to move, and three in a row
+        # are no accident. Seven rollouts with the default warm-up of two: presets make eight.
+        after=2,
+        patience=3,
     ),
     Signature(
         name="clipping",
@@ -120,6 +159,17 @@ SIGNATURES: tuple[Signature, ...] = (
             "`ppo.kl_coef` or lower `ppo.optimizer.learning_rate`."
         ),
         patience=3,
+    ),
+    Signature(
+        name="degenerate_text",
+        metric="monitor_distinct_2_share",
+        threshold=0.5,
+        sees=lambda row, limit: row["monitor_distinct_2_share"] < limit,
+        message=(
+            "the held-out completions repeat themselves: different pairs of neighbouring tokens are "
+            "{monitor_distinct_2_share:.0%} of what they were before training (less than {threshold:.0%}). Read them; "
+            "raise `ppo.kl_coef`, or mend the reward that likes this."
+        ),
     ),
     Signature(
         name="constant_score",
@@ -168,6 +218,17 @@ SIGNATURES: tuple[Signature, ...] = (
             "learning rates or set `model.dtype=float32`."
         ),
     ),
+    Signature(
+        name="ratio_too_far",
+        metric="skipped_ratio_steps",
+        threshold=0.0,
+        sees=lambda row, limit: row["skipped_ratio_steps"] > limit,
+        message=(
+            "{skipped_ratio_steps} optimizer steps were skipped because the policy had gone so far within one rollout "
+            "that its samples say nothing about it (a mean ratio above 10). Lower `ppo.optimizer.learning_rate` or "
+            "`ppo.ppo_epochs`, or set `ppo.update_kl_target`."
+        ),
+    ),
 )
 
 
@@ -201,8 +262,15 @@ def nothing_to_learn(scores: Tensor, section: str) -> str | None:
 class Watchdog:
     """Tells of each signature once per run, when it has been seen as often in a row as it takes."""
 
-    def __init__(self, signatures: Sequence[Signature] = SIGNATURES) -> None:
-        self.signatures = signatures
+    def __init__(self, *, warmup: int, in_fp32: bool) -> None:
+        """Nothing was seen yet.
+
+        Args:
+            warmup: Rollouts of which only the value model learns.
+            in_fp32: Whether engine and training compute in full precision.
+        """
+        self.signatures = [one for one in SIGNATURES if one.in_fp32 in (None, in_fp32)]
+        self.warmup = warmup
         self.streaks: dict[str, int] = {}
         self.told: list[str] = []
         self.first_spread: float | None = None  # between the members of a reward model, in the first rollout
@@ -215,7 +283,7 @@ class Watchdog:
             row = {**row, "first_reward_spread": self.first_spread}
         for signature in self.signatures:
             known = signature.metric in row and all(metric in row for metric in signature.needs)
-            if not known or number < signature.after:
+            if not known or (signature.after is not None and number < self.warmup + signature.after):
                 continue
             seen = signature.sees(row, signature.threshold)
             self.streaks[signature.name] = self.streaks.get(signature.name, 0) + 1 if seen else 0

@@ -118,7 +118,10 @@ def train_grpo(job: StageJob) -> StageOutcome:
     roles = {REWARD_MODEL: reads_reward_model(config.rewards)}
     learned = learned_rewards(job, model, roles, allow_failed=config.allow_failed_reward)
     scorer = make_scorer(
-        config.rewards, learned=score_with(learned.get(REWARD_MODEL), 4 * config.microbatch_size), where="grpo.rewards"
+        config.rewards,
+        learned=score_with(learned.get(REWARD_MODEL), 4 * config.microbatch_size),
+        where="grpo.rewards",
+        say=job.run.notice,
     )
     order = group_order(prompts.train, config)
     engine = BatchSampler(chat=chat, batch_size=config.generation_batch_size)

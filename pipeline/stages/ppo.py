@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from pipeline.artifacts.outcome import StageOutcome
-from pipeline.config.ppo import REWARD_MODEL, PPOConfig, RolloutEngine, ValueInit, ValueModel
+from pipeline.config.ppo import NO_DORA, REWARD_MODEL, PPOConfig, RolloutEngine, ValueInit, ValueModel
 from pipeline.config.shared import DType, ModelConfig
 from pipeline.data.encode import Chat, load_chat
 from pipeline.errors import ConfigError
@@ -23,6 +23,7 @@ from pipeline.ppo.roles import OneBackbone
 from pipeline.ppo.rollout import Sampler
 from pipeline.ppo.samplers import BatchSampler, ContinuousSampler
 from pipeline.ppo.update import Learner
+from pipeline.ppo.watch import Watchdog
 from pipeline.runtime.allocator import keep_memory
 from pipeline.runtime.device import choose_device
 from pipeline.stages.arguments import require_one_device
@@ -47,6 +48,12 @@ def train_ppo(job: StageJob) -> StageOutcome:
     for notice in chat.notices:
         job.run.notice(notice)
     prompts = load_all_prompts(job, chat, config, section="ppo", num_held_out=config.monitor.num_prompts)
+    if not prompts.held_out and config.kl_budget is not None:
+        raise ConfigError(
+            f"ppo.kl_budget={config.kl_budget:g}: there are no two validation prompts, and the policies that are "
+            "measured on them are what it falls back to. Raise `curate.validation_fraction`, or set "
+            "`ppo.kl_budget=null`."
+        )
     if not prompts.held_out and config.monitor.every is not None:
         job.run.notice("there are no validation prompts, so nothing watches for over-optimisation")
     device = choose_device(job.runtime)
@@ -59,11 +66,19 @@ def train_ppo(job: StageJob) -> StageOutcome:
     if starts_values:
         start_values(models, learned)
     batch_size = 4 * config.microbatch_size  # without gradients more fits
-    scorer = make_scorer(config.rewards, learned=score_with(learned.get(REWARD_MODEL), batch_size), where="ppo.rewards")
+    scorer = make_scorer(
+        config.rewards,
+        learned=score_with(learned.get(REWARD_MODEL), batch_size),
+        where="ppo.rewards",
+        say=job.run.notice,
+    )
     gold = None
     if config.monitor.gold or GOLD in learned:
         gold = make_scorer(
-            config.monitor.gold, learned=score_with(learned.get(GOLD), batch_size), where="ppo.monitor.gold"
+            config.monitor.gold,
+            learned=score_with(learned.get(GOLD), batch_size),
+            where="ppo.monitor.gold",
+            say=job.run.notice,
         )
     learner = Learner(models, config)
     loop = Loop(
@@ -77,19 +92,31 @@ def train_ppo(job: StageJob) -> StageOutcome:
         ),
         controller=KLController(coef=config.kl_coef, target=config.kl_target, horizon=config.kl_horizon),
     )
-    course = PPOCourse(job=job, loop=loop, held_out=prompts.held_out * config.monitor.completions_per_prompt, gold=gold)
+    course = PPOCourse(
+        job=job,
+        loop=loop,
+        held_out=prompts.held_out * config.monitor.completions_per_prompt,
+        gold=gold,
+        watchdog=Watchdog(warmup=config.value_warmup, in_fp32=dtype is DType.float32),
+    )
     course.run(checkpoint)
     return seal(course, models, dtype, prompts)
 
 
 def build_models(job: StageJob, config: PPOConfig, dtype: DType) -> OneBackbone:
-    """Put policy, reference and value model on one frozen base, from the incoming artifacts, also on resume."""
+    """Put policy, reference and value model on one frozen base, from the incoming artifacts, also on resume.
+
+    Raises:
+        ConfigError: The given policy is of a kind that this is not right for.
+    """
     base = load_base(job.base, job.section(ModelConfig), job.runtime, dtype)
     given = job.one("policy")
     if given is None:
         model = add_lora(base, config.lora, config.seed)
     else:
         model = load_policy(base, given, trainable=True)
+        if model.peft_config[POLICY].use_dora:
+            raise ConfigError(f"ppo: the policy {given.id} is a DoRA adapter. {NO_DORA}")
         load_role(model, REFERENCE, given.path / ADAPTER_FOLDER)
     shares_trunk = config.value_model is ValueModel.head
     if not shares_trunk:

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.artifacts.checkpoints import Checkpoint
 from pipeline.ppo.loop import Loop, Row, Scorer
-from pipeline.ppo.measuring import measure
+from pipeline.ppo.measuring import ReferenceProbe, measure
 from pipeline.ppo.monitor import Monitor
 from pipeline.ppo.rollout import PromptItem, Rollout
 from pipeline.ppo.watch import Watchdog, nothing_to_learn
@@ -21,6 +21,8 @@ from pipeline.stages.ppo_checkpoints import restore, save
 from pipeline.stages.watchdogs import NUM_KEPT
 from pipeline.tracking.job import StageJob
 
+NUM_PROBED = 4  # held-out prompts by which the reference is seen to stay
+
 
 @dataclass(kw_only=True)
 class PPOCourse:
@@ -30,7 +32,7 @@ class PPOCourse:
     loop: Loop
     held_out: list[PromptItem]
     gold: Scorer | None
-    watchdog: Watchdog = field(default_factory=Watchdog)
+    watchdog: Watchdog
     told_apart: list[float] = field(default_factory=list)  # by rollout, see `pipeline.ppo.loop.told_apart`
     finished: str | None = None  # why nothing is left to train
 
@@ -39,6 +41,7 @@ class PPOCourse:
         self.monitor = Monitor(
             margin=monitor.margin, confidence=monitor.confidence, kl_budget=self.loop.config.kl_budget
         )
+        self.probe = ReferenceProbe.of(self.loop, self.held_out[:NUM_PROBED]) if self.held_out else None
 
     def run(self, checkpoint: Checkpoint | None) -> None:
         """Train to the end.
@@ -77,8 +80,6 @@ class PPOCourse:
         seed_everything((config.seed + 100_003 * (number + 1)) % 2**32)
         row = self.loop.iterate(number)
         self.told_apart.append(row["told_apart"])
-        for warning in self.watchdog.warnings(row, number):
-            self.job.run.alert(f"{self.job.run.name}: watchdog", f"rollout {number + 1}: {warning}")
         if self._is_due(number + 1):
             row |= self._measure(number + 1)
         if number + 1 == config.num_rollouts:
@@ -93,6 +94,8 @@ class PPOCourse:
             self.job.run.notice(f"rollout {number + 1}: training ends, because {self.finished}")
             if not self._is_due(number + 1):
                 row |= self._measure(number + 1)
+        for warning in self.watchdog.warnings(row, number):
+            self.job.run.alert(f"{self.job.run.name}: watchdog", f"rollout {number + 1}: {warning}")
         row["memory_gb"] = peak_memory_bytes(self.loop.models.value_head.linear.weight.device.type) / 1e9
         return row
 
@@ -117,7 +120,12 @@ class PPOCourse:
                 f"(interval {found.low:.3f} to {found.high:.3f}, {found.n} completions). Raise `ppo.kl_coef`, set "
                 "`ppo.kl_budget`, or mend the rewards.",
             )
-        return dict(measurement.row())
+        row: Row = dict(measurement.row())
+        # Of what it was: how much of it is normal depends on how long and how many the completions are.
+        row["monitor_distinct_2_share"] = measurement.distinct_2 / self.monitor.measurements[0].distinct_2
+        if self.probe is not None:
+            row["reference_drift"] = self.probe.drift(self.loop)
+        return row
 
     def _keep(self, rollout: Rollout, scores: Sequence[float]) -> None:
         """Keep the first completions to be read."""

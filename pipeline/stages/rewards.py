@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from peft import PeftModel
 from torch import Tensor
 
+from pipeline.checks.patterns import PatternTimeoutError
+from pipeline.checks.registry import CheckItem
 from pipeline.checks.rewards import Reward, build_reward
 from pipeline.config.ppo import REWARD_MODEL, NamedReward
 from pipeline.errors import ConfigError, DataError
@@ -22,13 +24,19 @@ Rule = Callable[[Rollout], Tensor]  # [B]
 Learned = Callable[[Rollout], RewardScores]  # [K, B] scores of a reward model's members, normalised
 
 
-def make_scorer(entries: Sequence[NamedReward], *, learned: Learned | None, where: str) -> Scorer:
+def make_scorer(
+    entries: Sequence[NamedReward], *, learned: Learned | None, where: str, say: Callable[[str], None]
+) -> Scorer:
     """Build every reward once; the scorer returns their weighted sum and each by name; an ensemble scores by its mean.
+
+    A completion on which the pattern of a rule takes too long counts as not following it: what the policy writes must
+    not be able to end the run. The scorer raises a `DataError` where a reward is not finite, whichever it is.
 
     Args:
         entries: Empty means the learned reward model alone.
         learned: Scores by the reward model that `inputs` wires, where there is one.
         where: The configuration key of the entries; error messages begin with it.
+        say: Is told the first time that a pattern of a reward takes too long.
 
     Raises:
         ConfigError: There is nothing to score with, or a reward cannot be built.
@@ -38,6 +46,15 @@ def make_scorer(entries: Sequence[NamedReward], *, learned: Learned | None, wher
     if not entries:
         raise ConfigError(f"{where}: no reward is named and no reward model is wired. Name one, or train one.")
     built: list[tuple[str, float, Rule | Learned]] = []
+    late: list[str] = []  # the reward of each verdict of the rollout in hand that took too long
+    told: set[str] = set()
+
+    def note(name: str, error: PatternTimeoutError) -> None:
+        late.append(name)
+        if name not in told:
+            told.add(name)
+            say(f"{where}: the reward `{name}` counts as not followed where its pattern takes too long. {error}")
+
     for name, entry in zip(reward_names(entries), entries, strict=True):
         if entry.name == REWARD_MODEL:
             if learned is None:
@@ -45,9 +62,10 @@ def make_scorer(entries: Sequence[NamedReward], *, learned: Learned | None, wher
             built.append((name, entry.weight, learned))
         else:
             reward = build_reward(entry.name, entry.params, where=where)
-            built.append((name, entry.weight, _rule(reward, entry.name, where)))
+            built.append((name, entry.weight, _rule(reward, partial(note, name))))
 
     def score(rollout: Rollout) -> Scores:
+        late.clear()
         by_name: dict[str, Tensor] = {}
         spread: Tensor | None = None
         for name, _, function in built:
@@ -55,11 +73,11 @@ def make_scorer(entries: Sequence[NamedReward], *, learned: Learned | None, wher
             if isinstance(said, RewardScores):
                 spread = said.spread if len(said.members) > 1 else None
                 said = said.mean
-            by_name[name] = said
+            by_name[name] = _finite(said, name, rollout, where)
         total = torch.zeros(len(rollout.prompts), dtype=torch.float64)
         for name, weight, _ in built:
             total = total + weight * by_name[name].cpu().double()
-        return Scores(total=total, by_name=by_name, spread=spread)
+        return Scores(total=total, by_name=by_name, spread=spread, pattern_timeouts=len(late))
 
     return score
 
@@ -125,14 +143,29 @@ def score_with(reward: RewardModel | None, batch_size: int) -> Learned | None:
     return score
 
 
-def _rule(reward: Reward, name: str, where: str) -> Rule:
+def _rule(reward: Reward, too_late: Callable[[PatternTimeoutError], None]) -> Rule:
+    def value(text: str, item: CheckItem) -> float:
+        try:
+            return float(reward(text, item))
+        except PatternTimeoutError as error:
+            too_late(error)
+            return 0.0
+
     def score(rollout: Rollout) -> Tensor:
-        values = []
-        for prompt, completion in zip(rollout.prompts, rollout.completions, strict=True):
-            value = float(reward(completion.text, prompt.item))
-            if not math.isfinite(value):
-                raise DataError(f"{where}: the reward `{name}` gave {value} to a completion of prompt {prompt.id!r}.")
-            values.append(value)
-        return torch.tensor(values, dtype=torch.float64)
+        pairs = zip(rollout.prompts, rollout.completions, strict=True)
+        return torch.tensor([value(completion.text, prompt.item) for prompt, completion in pairs], dtype=torch.float64)
 
     return score
+
+
+def _finite(values: Tensor, name: str, rollout: Rollout, where: str) -> Tensor:
+    """Return the values of a reward; one that is not finite would reach every advantage of the rollout."""
+    bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
+    if bad:
+        first = bad[0]
+        raise DataError(
+            f"{where}: the reward `{name}` gave {float(values[first])} to {len(bad)} of {len(values)} completions, the "
+            f"first of them of prompt {rollout.prompts[first].id!r}: {rollout.completions[first].text[:60]!r}. Mend "
+            "the reward; for a learned one set `model.dtype=float32`."
+        )
+    return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from sft_jobs import metric_rows, tensors
 
 from pipeline.artifacts.artifact import Artifact
 from pipeline.config.ppo import MonitorConfig, NamedReward, ValueModel
-from pipeline.config.shared import DType, OptimizerConfig
+from pipeline.config.shared import DType, LoRAConfig, OptimizerConfig, RuntimeConfig
 from pipeline.errors import ConfigError, Interrupted
+from pipeline.models.loading import add_lora, load_base, save_adapter
 from pipeline.ppo.loop import Loop
 from pipeline.stages.watchdogs import NUM_KEPT
 
@@ -215,6 +217,20 @@ def test_a_kl_budget_ends_the_run_and_falls_back_inside_it(workshop: PPOWorkshop
     assert seen["reason"] == "last one inside the KL budget"
     inside = [entry["step"] for entry in seen["measurements"] if entry["monitor_kl"] <= 1e-3]
     assert seen["chosen_step"] == inside[-1]
+
+
+def test_a_kl_budget_without_policies_to_fall_back_to_does_not_start(tmp_path: Path) -> None:
+    alone = make_workshop(tmp_path, num_validation=0)
+    with pytest.raises(ConfigError, match=r"ppo\.kl_budget=5: there are no two validation prompts"):
+        alone.train(small_config(kl_budget=5.0), "no fall back")
+
+
+def test_a_dora_policy_is_refused(workshop: PPOWorkshop, reference: Artifact) -> None:
+    folder = workshop.outputs / "dora"
+    base = load_base(workshop.base, workshop.model, RuntimeConfig(), DType.float32)
+    save_adapter(add_lora(base, LoRAConfig(rank=4, dora=True), seed=1), folder / "adapter")
+    with pytest.raises(ConfigError, match="is a DoRA adapter"):
+        workshop.train(small_config(), "dora", policy=replace(reference, path=folder))
 
 
 def test_the_last_policy_inside_the_budget_is_kept_until_the_next_is_measured(workshop: PPOWorkshop) -> None:

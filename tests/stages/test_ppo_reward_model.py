@@ -21,7 +21,7 @@ from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.ppo import REWARD_MODEL, MonitorConfig, NamedReward, ValueInit, ValueModel
 from pipeline.errors import ConfigError
 from pipeline.models.reward import RewardScores
-from pipeline.ppo.loop import Loop
+from pipeline.ppo.loop import Loop, Scores
 from pipeline.ppo.rollout import Rollout
 from pipeline.stages.rewards import make_scorer
 
@@ -159,11 +159,15 @@ def test_mean_and_spread_of_two_members_by_hand() -> None:
     rollout: Any = SimpleNamespace(prompts=[None, None])
     members = torch.tensor([[1.0, 2.0], [3.0, 2.0]])
     entries = [NamedReward(name=REWARD_MODEL, weight=0.5)]
-    scores = make_scorer(entries, learned=lambda given: RewardScores(members), where="ppo.rewards")(rollout)
+
+    def score(members: torch.Tensor) -> Scores:
+        return make_scorer(entries, learned=lambda given: RewardScores(members), where="", say=print)(rollout)
+
+    scores = score(members)
     assert scores.total.tolist() == [1.0, 1.0]
     assert scores.spread is not None
     assert scores.spread.tolist() == [1.0, 0.0]
-    alone = make_scorer(entries, learned=lambda given: RewardScores(members[:1]), where="ppo.rewards")(rollout)
+    alone = score(members[:1])
     assert (alone.total.tolist(), alone.spread) == ([0.5, 1.0], None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -17,8 +17,9 @@ from pipeline.config.evaluation import SamplingConfig
 from pipeline.config.ppo import PPOConfig
 from pipeline.config.shared import OptimizerConfig, Schedule
 from pipeline.errors import TrainingDivergedError
+from pipeline.losses.ppo import clipped_policy_loss
 from pipeline.models.generation import Completion
-from pipeline.ppo.experience import Experience, Microbatch, forward, make_experience
+from pipeline.ppo.experience import Experience, Microbatch, draw_minibatches, forward, make_experience
 from pipeline.ppo.loop import Loop, Scores
 from pipeline.ppo.measuring import measure
 from pipeline.ppo.rollout import PromptItem, Rollout
@@ -101,8 +102,8 @@ def expected(row: int) -> tuple[list[float], list[float]]:
     return advantages, [a + v for a, v in zip(advantages, values, strict=True)]
 
 
-def scored(made: SeparateModels, settings: PPOConfig) -> Experience:
-    return make_experience(rollout(), torch.tensor(SCORES, dtype=torch.float64), made, settings, KL_COEF)
+def scored(made: SeparateModels, settings: PPOConfig, number: int = 0) -> Experience:
+    return make_experience(rollout(), torch.tensor(SCORES, dtype=torch.float64), made, settings, KL_COEF, number=number)
 
 
 def by_row(experience: Experience, name: str) -> list[list[float]]:
@@ -172,7 +173,8 @@ def test_the_row_of_the_record_says_what_happened() -> None:
     logprobs = [value for ours, _, _ in rows() for value in ours]
     values, returns = [v for row in rows() for v in row[2]], [v for row in range(4) for v in expected(row)[1]]
     errors = [r - v for r, v in zip(returns, values, strict=True)]
-    mismatch = [abs(gap) for gap, length in zip(MISMATCH, LENGTHS, strict=True) for _ in range(length)]
+    signed = [gap for gap, length in zip(MISMATCH, LENGTHS, strict=True) for _ in range(length)]
+    mismatch = [abs(gap) for gap in signed]
     weights = [min(math.exp(gap), CAP) for gap, length in zip(MISMATCH, LENGTHS, strict=True) for _ in range(length)]
     wanted = {
         "score": statistics.fmean(CLIPPED),
@@ -191,11 +193,16 @@ def test_the_row_of_the_record_says_what_happened() -> None:
         "explained_variance": 1 - statistics.pvariance(errors) / statistics.pvariance(returns),
         "mismatch_mean": statistics.fmean(mismatch),
         "mismatch_max": 0.5,
+        "engine_kl": statistics.fmean(math.exp(gap) - 1 - gap for gap in signed),
+        "importance_weight_mean": statistics.fmean(math.exp(gap) for gap in signed),
+        "importance_weight_max": math.exp(0.5),
         "effective_sample_share": sum(weights) ** 2 / (9 * sum(weight**2 for weight in weights)),
         "learning_rate": 2e-3 * 0.5,  # two of four rollouts are done, and the schedule is linear
         "episodes": 12,
         "optimizer_steps": 4,  # two epochs of two minibatches
         "skipped_steps": 0,
+        "skipped_ratio_steps": 0,
+        "pattern_timeouts": 0,
         "update_ended_early": 0,
     }
     assert {name: row[name] for name in wanted} == pytest.approx(wanted, abs=1e-4)
@@ -276,7 +283,7 @@ def test_an_update_that_went_too_far_ends(limit: float | None, steps: int, early
 
 def test_the_limit_of_an_update_is_one_and_a_half_times_the_target() -> None:
     """The divergence of the first step that has one lies between the target and its one and a half fold, or beyond."""
-    made, settings = models(), config(ppo_epochs=2, minibatch_size=4, optimizer=OptimizerConfig(learning_rate=1e-2))
+    made, settings = models(), config(ppo_epochs=2, minibatch_size=4, optimizer=OptimizerConfig(learning_rate=2e-3))
     free = update(Learner(made, settings), scored(made, settings), rollout=0, train_policy=True)
     reached = free.sums["update_kl"] / 9  # of the second step; the first one has none
     for target, early in ((reached / 1.25, False), (reached / 1.75, True)):
@@ -361,11 +368,89 @@ def test_every_epoch_of_every_rollout_has_an_order_of_its_own(monkeypatch: pytes
     monkeypatch.setattr("pipeline.ppo.update.forward", note)
     made, settings = models(), config(minibatch_size=1, ppo_epochs=3)
     for number in range(4):
-        update(Learner(made, settings), scored(made, settings), rollout=number, train_policy=True)
+        update(Learner(made, settings), scored(made, settings, number), rollout=number, train_policy=True)
     orders = [tuple(seen[start : start + 4]) for start in range(0, len(seen), 4)]
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
     assert len(set(orders[:3])) > 1, "the epochs of a rollout"
     assert len({tuple(orders[start : start + 3]) for start in range(0, 12, 3)}) == 4, "the rollouts"
+
+
+def test_which_completions_share_a_step_is_drawn_for_every_rollout_and_seed() -> None:
+    drawn = [draw_minibatches(12, 4, seed=seed, rollout=number) for seed, number in ((1, 0), (1, 1), (2, 0), (1, 0))]
+    assert all(sorted(row for part in parts for row in part) == list(range(12)) for parts in drawn)
+    assert all([len(part) for part in parts] == [4, 4, 4] for parts in drawn)
+    together = [{frozenset(part) for part in parts} for parts in drawn]
+    assert together[0] == together[3]
+    assert together[0] != together[1] != together[2] != together[0]
+    assert frozenset(range(4)) not in together[0], "else it is no draw"
+
+
+@pytest.mark.parametrize("microbatch_size", [1, 2])
+def test_the_microbatches_of_a_minibatch_are_sorted_by_length_and_hold_what_was_drawn(microbatch_size: int) -> None:
+    settings = config(microbatch_size=microbatch_size)
+    experience = scored(models(), settings, 3)
+    found = [[row for batch in minibatch for row in batch.rows] for minibatch in experience.minibatches]
+    drawn = draw_minibatches(4, 2, seed=settings.seed, rollout=3)
+    assert [set(part) for part in found] == [set(part) for part in drawn]
+    assert all([LENGTHS[row] for row in part] == sorted((LENGTHS[row] for row in part), reverse=True) for part in found)
+    assert all(len(batch.rows) == microbatch_size for batch in experience.microbatches)
+
+
+def broken_first(monkeypatch: pytest.MonkeyPatch, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Change the new log-probabilities of the very first microbatch."""
+    calls: list[int] = []
+
+    def change_one(logprobs: torch.Tensor, *rest: Any, **more: Any) -> Any:
+        calls.append(1)
+        return clipped_policy_loss(change(logprobs) if len(calls) == 1 else logprobs, *rest, **more)
+
+    monkeypatch.setattr("pipeline.ppo.update.clipped_policy_loss", change_one)
+
+
+def test_a_step_that_is_not_finite_is_in_no_mean_and_leaves_the_early_stop_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first minibatch is skipped, the second is the first update, and the third is beyond the limit."""
+    settings = config(ppo_epochs=6, update_kl_target=1e-9, optimizer=OptimizerConfig(learning_rate=1e-2))
+    made = models()
+    experience = scored(made, settings)
+    broken_first(monkeypatch, lambda logprobs: logprobs * math.nan)
+    record = update(Learner(made, settings), experience, rollout=0, train_policy=True)
+    assert (record.steps, record.skipped, record.ended_early) == (3, 1, True)
+    assert record.tokens in {a + b for a in LENGTHS for b in LENGTHS} | {9}, "of the two that were made"
+    assert all(math.isfinite(value) for value in record.sums.values())
+    assert record.mean("update_kl") > 1e-9
+    assert record.first_ratio_gap == 0.0, "of the first minibatch after which something moved"
+
+
+@pytest.mark.parametrize(("factor", "skipped"), [(1e3, 1), (5.0, 0)])
+def test_a_minibatch_whose_samples_say_nothing_about_the_policy_moves_nothing(
+    monkeypatch: pytest.MonkeyPatch, factor: float, skipped: int
+) -> None:
+    settings = config(ppo_epochs=1, minibatch_size=4, microbatch_size=4, update_kl_target=None)
+    made = models()
+    experience = scored(made, settings)
+    before = [parameter.clone() for parameter in made.policy_model.parameters()]
+    broken_first(monkeypatch, lambda logprobs: logprobs + math.log(factor))
+    record = update(Learner(made, settings), experience, rollout=0, train_policy=True)
+    assert (record.steps, record.skipped, record.skipped_ratio) == (1, 0, skipped)
+    moved = any(not torch.equal(a, b) for a, b in zip(before, made.policy_model.parameters(), strict=True))
+    assert moved is not bool(skipped)
+    assert all(parameter.grad is None for parameter in made.policy_model.parameters())
+    assert record.mean("ratio") == pytest.approx(0.0 if skipped else factor, rel=1e-4)
+
+
+def test_the_head_on_the_policys_states_learns_from_a_loss_of_one_scale_all_along() -> None:
+    """Adam has one memory of the head's gradients: what is scaled after the warm-up is scaled in it."""
+
+    def gradient(*, train_policy: bool) -> torch.Tensor:
+        made, seen = models(shares_trunk=True), []
+        settings = config(ppo_epochs=1, minibatch_size=4, value_coef=0.25)
+        settings.optimizer.max_grad_norm = 1e9
+        learner = Learner(made, settings)
+        learner.optimizer.register_step_pre_hook(lambda *_: seen.append(made.value_head.linear.weight.grad.clone()))
+        update(learner, scored(made, settings), rollout=0, train_policy=train_policy)
+        return seen[0]
+
+    torch.testing.assert_close(gradient(train_policy=False), gradient(train_policy=True))
 
 
 @pytest.mark.parametrize(
@@ -381,7 +466,7 @@ def test_the_clipping_of_the_policy_is_that_of_the_settings(changes: dict[str, f
     """Two completions of three tokens with advantages 1 and -1, 1.4 times as likely as when they were sampled."""
     made, settings = models(), config(ppo_epochs=1, minibatch_size=4, importance_cap=None, **changes)
     experience = scored(made, settings)
-    experience.microbatches = [batch for batch in experience.microbatches if batch.num_tokens == 3]
+    experience.minibatches = [[batch for batch in experience.microbatches if batch.num_tokens == 3]]
     for batch, advantage in zip(experience.microbatches, (1.0, -1.0), strict=True):
         batch.logprobs = batch.logprobs - math.log(1.4)
         batch.advantages = torch.full_like(batch.advantages, advantage)

@@ -128,13 +128,19 @@ def test_scores_that_are_nearly_all_the_same_are_said_to_teach_nothing() -> None
 HEALTHY = {
     "first_ratio_gap": 0.0, "kl": 3.0, "policy_grad_norm": 0.5, "mismatch_mean": 1e-5, "explained_variance": 0.4,
     "clip_fraction": 0.1, "finished_rate": 0.95, "entropy": 1.2, "score_std": 0.8, "skipped_steps": 0,
-    "told_apart": 0.3, "reward_spread": 0.2,
+    "told_apart": 0.3, "reward_spread": 0.2, "skipped_ratio_steps": 0, "reference_drift": 0.0,
+    "monitor_distinct_2_share": 0.9,
 }  # fmt: skip
 SICK = {
     "first_ratio": {"first_ratio_gap": 0.2},
     "negative_kl": {"kl": -3.0},
     "kl_stays_zero": {"kl": 0.0, "policy_grad_norm": 0.0},
+    "kl_zero_despite_gradient": {"kl": 0.0, "policy_grad_norm": 0.5},
+    "reference_drift": {"reference_drift": 1e-6},
     "mismatch": {"mismatch_mean": 0.3},
+    "mismatch_in_fp32": {"mismatch_mean": 3e-4},
+    "degenerate_text": {"monitor_distinct_2_share": 0.2},
+    "ratio_too_far": {"skipped_ratio_steps": 1},
     "value_model_useless": {"explained_variance": -0.5},
     "clipping": {"clip_fraction": 0.5},
     "never_ends": {"finished_rate": 0.1},
@@ -146,13 +152,17 @@ SICK = {
 }
 
 
+def watchdog_for(name: str = "") -> Watchdog:
+    return Watchdog(warmup=2, in_fp32=name == "mismatch_in_fp32")
+
+
 def test_every_signature_has_a_case() -> None:
     assert set(SICK) == {signature.name for signature in SIGNATURES}
 
 
 @pytest.mark.parametrize("name", SICK)
 def test_a_signature_is_told_once_with_its_cause_and_key(name: str) -> None:
-    watchdog = Watchdog()
+    watchdog = watchdog_for(name)
     rows = [HEALTHY, *[{**HEALTHY, **SICK[name]}] * 30]
     told = [text for number, row in enumerate(rows) for text in watchdog.warnings(row, number)]
     assert [text.partition(":")[0] for text in told] == [name]
@@ -165,18 +175,40 @@ def test_a_signature_is_told_once_with_its_cause_and_key(name: str) -> None:
 
 def test_members_part_where_their_spread_grows_and_not_where_it_is_large() -> None:
     for spreads, told in (((0.2, 0.31, 0.31, 0.31), 1), ((0.2, 0.29, 0.29, 0.29), 0), ((0.9, 0.9, 0.9, 0.9), 0)):
-        watchdog = Watchdog()
+        watchdog = watchdog_for()
         found = [watchdog.warnings({"reward_spread": spread}, number) for number, spread in enumerate(spreads)]
         assert [len(texts) for texts in found] == [0, 0, 0, told]
 
 
-def test_a_healthy_run_says_nothing() -> None:
-    watchdog = Watchdog()
+@pytest.mark.parametrize("name", ["mismatch", "mismatch_in_fp32"])
+def test_a_healthy_run_says_nothing(name: str) -> None:
+    watchdog = watchdog_for(name)
     assert [text for number in range(30) for text in watchdog.warnings(HEALTHY, number)] == []
 
 
+def test_in_bfloat16_the_mismatch_of_rounding_is_healthy_and_in_fp32_it_is_not() -> None:
+    row = {**HEALTHY, "mismatch_mean": 0.03}
+    assert Watchdog(warmup=0, in_fp32=False).warnings(row, 9) == []
+    [told] = Watchdog(warmup=0, in_fp32=True).warnings(row, 9)
+    assert told.startswith("mismatch_in_fp32: ")
+
+
+def test_a_useless_value_model_is_told_of_within_the_rollouts_that_presets_make() -> None:
+    """With the default warm-up of two: rollouts 5, 6 and 7 of eight."""
+    watchdog, row = Watchdog(warmup=2, in_fp32=True), {**HEALTHY, "explained_variance": -0.2}
+    said = [number + 1 for number in range(8) if watchdog.warnings(row, number)]
+    assert said == [7]
+
+
+def test_a_policy_that_has_just_begun_is_at_zero_and_healthy() -> None:
+    """The first rollout that the policy learns from is drawn before its first update."""
+    watchdog = watchdog_for()
+    rows = [{**HEALTHY, "kl": 0.0}] * 2 + [HEALTHY]
+    assert [text for number, row in enumerate(rows * 5) for text in watchdog.warnings(row, number)] == []
+
+
 def test_a_streak_that_breaks_begins_anew() -> None:
-    watchdog = Watchdog()
+    watchdog = watchdog_for()
     for number in range(12):
         row = {**HEALTHY, "clip_fraction": 0.1 if number % 3 == 2 else 0.9}
         assert watchdog.warnings(row, number) == []

@@ -102,7 +102,7 @@ def test_the_engines_log_probabilities_are_those_of_the_forward_pass_that_trains
 ) -> None:
     model = made[0]
     rollout = sample(sampler, model, temperature=temperature)
-    for batch in make_microbatches(rollout, 5, torch.device("cpu")):
+    for batch in make_microbatches(rollout, range(5), 5, torch.device("cpu")):
         with enter_role(model, POLICY), torch.no_grad():
             ours = states_of(model, batch).logprobs(model, temperature=temperature)
             other = states_of(model, batch).logprobs(model, temperature=1.3)
