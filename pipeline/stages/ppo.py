@@ -18,7 +18,7 @@ from pipeline.models.reward import RewardModel
 from pipeline.models.roles import POLICY, REFERENCE, VALUE, add_role, copy_role, load_role, switch_dropout_off
 from pipeline.models.value import ValueHead
 from pipeline.ppo.divergence import KLController
-from pipeline.ppo.loop import Loop
+from pipeline.ppo.loop import Loop, Scorer
 from pipeline.ppo.roles import OneBackbone
 from pipeline.ppo.rollout import Sampler
 from pipeline.ppo.samplers import BatchSampler, ContinuousSampler
@@ -48,14 +48,8 @@ def train_ppo(job: StageJob) -> StageOutcome:
     for notice in chat.notices:
         job.run.notice(notice)
     prompts = load_all_prompts(job, chat, config, section="ppo", num_held_out=config.monitor.num_prompts)
-    if not prompts.held_out and config.kl_budget is not None:
-        raise ConfigError(
-            f"ppo.kl_budget={config.kl_budget:g}: there are no two validation prompts, and the policies that are "
-            "measured on them are what it falls back to. Raise `curate.validation_fraction`, or set "
-            "`ppo.kl_budget=null`."
-        )
-    if not prompts.held_out and config.monitor.every is not None:
-        job.run.notice("there are no validation prompts, so nothing watches for over-optimisation")
+    if not prompts.held_out:
+        _go_unwatched(job, config)
     device = choose_device(job.runtime)
     require_one_device(device)
     dtype = resolve_dtype(job, device)
@@ -65,21 +59,7 @@ def train_ppo(job: StageJob) -> StageOutcome:
     learned = learned_rewards(job, models.model, roles, allow_failed=config.allow_failed_reward)
     if starts_values:
         start_values(models, learned)
-    batch_size = 4 * config.microbatch_size  # without gradients more fits
-    scorer = make_scorer(
-        config.rewards,
-        learned=score_with(learned.get(REWARD_MODEL), batch_size),
-        where="ppo.rewards",
-        say=job.run.notice,
-    )
-    gold = None
-    if config.monitor.gold or GOLD in learned:
-        gold = make_scorer(
-            config.monitor.gold,
-            learned=score_with(learned.get(GOLD), batch_size),
-            where="ppo.monitor.gold",
-            say=job.run.notice,
-        )
+    scorer, gold = make_scorers(job, config, learned)
     learner = Learner(models, config)
     loop = Loop(
         config=config,
@@ -156,11 +136,34 @@ def start_values(models: OneBackbone, learned: Mapping[str, RewardModel]) -> Non
         ours.bias.copy_((head.bias - reward.facts.means[0]) / reward.facts.stds[0])
 
 
+def make_scorers(job: StageJob, config: PPOConfig, learned: Mapping[str, RewardModel]) -> tuple[Scorer, Scorer | None]:
+    """Return what is learned from, and the gold that watches, where there is one."""
+    size, say = 4 * config.microbatch_size, job.run.notice  # without gradients more fits
+    score = score_with(learned.get(REWARD_MODEL), size)
+    scorer = make_scorer(config.rewards, learned=score, where="ppo.rewards", say=say)
+    if not config.monitor.gold and GOLD not in learned:
+        return scorer, None
+    watch = score_with(learned.get(GOLD), size)
+    return scorer, make_scorer(config.monitor.gold, learned=watch, where="ppo.monitor.gold", say=say)
+
+
 def make_sampler(config: PPOConfig, chat: Chat) -> Sampler:
     """Return the engine that the configuration names."""
     if config.engine is RolloutEngine.continuous:
         return ContinuousSampler(chat=chat, batch_size=config.generation_batch_size)
     return BatchSampler(chat=chat, batch_size=config.generation_batch_size)
+
+
+def _go_unwatched(job: StageJob, config: PPOConfig) -> None:
+    """Say what is missing without validation prompts, and refuse what cannot be kept without them."""
+    if config.kl_budget is not None:
+        raise ConfigError(
+            f"ppo.kl_budget={config.kl_budget:g}: there are no two validation prompts, and the policies that are "
+            "measured on them are what it falls back to. Raise `curate.validation_fraction`, or set "
+            "`ppo.kl_budget=null`."
+        )
+    if config.monitor.every is not None:
+        job.run.notice("there are no validation prompts, so nothing watches for over-optimisation")
 
 
 def _require_one_process() -> None:
