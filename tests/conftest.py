@@ -27,6 +27,21 @@ def _no_tracking_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture
+def alerts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Title and text of everything that runs call for attention with; a notice is none."""
+    from pipeline.tracking.run import Run
+
+    told, original = [], Run.alert
+
+    def alert(self: Run, title: str, text: str) -> None:
+        told.append((title, text))
+        original(self, title, text)
+
+    monkeypatch.setattr(Run, "alert", alert)
+    return told
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The checkout."""

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,14 @@ class Invocation:
         given = {"dataset": list(inputs)}
         return self.session.start(stage=stage, name=stage, fingerprint=fingerprint, work=self.work, inputs=given)
 
-    def seal(self, text: str = "rows of the artifact\n") -> Artifact:
+    def seal(self, text: str = "rows of the artifact\n", gates: Sequence[dict[str, Any]] = ()) -> Artifact:
         """Seal two files, one in a folder."""
         (self.work.staging / "deep").mkdir()
         (self.work.staging / "rows.txt").write_text(text)
         (self.work.staging / "deep" / "weights.safetensors").write_bytes(bytes(range(256)) * 40)
         return self.store.seal(
             self.work, kind=KINDS[self.stage], stage=self.stage, version=1, fingerprint=self.fingerprint, parents=[],
-            config={}, outcome=StageOutcome(parts={}, metrics={"rows": 3}, resolved={}, gates=[]),
+            config={}, outcome=StageOutcome(parts={}, metrics={"rows": 3}, resolved={}, gates=list(gates)),
         )  # fmt: skip
 
     def report_run(self, digit: str, files: dict[str, bytes]) -> Artifact:

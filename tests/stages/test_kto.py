@@ -93,6 +93,21 @@ def test_the_reference_is_what_the_plain_model_says(workshop: Workshop, referenc
 # --- what it makes ---------------------------------------------------------------------------------------------------
 
 
+def test_what_the_policy_writes_is_kept_at_every_validation(
+    workshop: Workshop, uninterrupted: tuple[StageOutcome, WorkFolder]
+) -> None:
+    """Two prompts are answered before training and at every second step, in at most eight tokens."""
+    _, work = uninterrupted
+    texts = metric_rows(work.written)
+    assert [text["step"] for text in texts] == [step for step in (0, 2, 4, 6, 8) for _ in range(2)]
+    asked = [text["prompt"] for text in texts]
+    assert asked == 5 * asked[:2]
+    assert all("What about the " in prompt for prompt in asked)
+    answers = [[text["completion"] for text in texts if text["step"] == step] for step in (0, 8)]
+    assert all(answers[0])
+    assert answers[0] != answers[1]
+
+
 def test_the_first_step_knows_nothing_yet(uninterrupted: tuple[StageOutcome, WorkFolder]) -> None:
     """Policy and reference are the same: a row costs half its weight, soft labels or not, and nothing has drifted.
 

@@ -162,7 +162,7 @@ def test_the_policy_with_the_best_gold_score_is_the_one_that_is_sealed(workshop:
 
 
 def test_a_run_whose_rewards_are_never_earned_says_so_and_does_not_look_like_a_success(
-    workshop: PPOWorkshop, capsys: pytest.CaptureFixture[str]
+    workshop: PPOWorkshop, capsys: pytest.CaptureFixture[str], alerts: list[tuple[str, str]]
 ) -> None:
     """No completion holds that letter."""
     never = NamedReward(name="contains_share", params={"phrases": ["\N{SNOWMAN}"]})
@@ -177,13 +177,20 @@ def test_a_run_whose_rewards_are_never_earned_says_so_and_does_not_look_like_a_s
     told = capsys.readouterr().out
     assert "before training 100% of 4 held-out completions have the score 0: the rewards hardly tell apart" in told
     assert "FAIL rewards_tell_apart" in told
+    called = [(title, text.partition(":")[0] if "rollout" in text else text[:15]) for title, text in alerts]
+    assert called == [
+        ("ppo: rewards", "before training"), ("ppo: watchdog", "rollout 3"), ("ppo: watchdog", "rollout 3"),
+        ("ppo: rewards_tell_apart", "FAIL rewards_te"),
+    ]  # fmt: skip
+    assert [text.split(": ")[1] for _, text in alerts[1:3]] == ["never_ends", "constant_score"]
 
 
 def test_a_run_whose_rewards_are_earned_is_not_warned_of(
-    workshop: PPOWorkshop, capsys: pytest.CaptureFixture[str]
+    workshop: PPOWorkshop, capsys: pytest.CaptureFixture[str], alerts: list[tuple[str, str]]
 ) -> None:
     workshop.train(small_config(num_rollouts=2), "earned")
     assert "before training" not in capsys.readouterr().out
+    assert not {"ppo: rewards", "ppo: watchdog"} & {title for title, _ in alerts}
 
 
 def test_the_coefficient_follows_its_target_from_where_a_run_goes_on(

@@ -217,6 +217,24 @@ def test_texts_alerts_links_and_surroundings_arrive(server: WandbServer, outputs
     assert ("source.diff" in stored.files) == invoked["source"]["dirty"]
 
 
+GATES = {"pass": ["PASS", "PASS"], "inconclusive": ["PASS", "INCONCLUSIVE"], "fail": ["INCONCLUSIVE", "FAIL"], "": []}
+
+
+def test_an_artifact_goes_by_the_worst_of_its_gates(server: WandbServer, outputs: Path) -> None:
+    sealed = {}
+    with Invocation(outputs, "first", TrackingMode.online) as invocation:
+        for digit, (worst, outcomes) in enumerate(GATES.items()):
+            run = invocation.start("sft", str(digit) * 64)
+            run.log(row(1), 1)
+            gates = [{"name": f"gate {number}", "outcome": outcome} for number, outcome in enumerate(outcomes)]
+            sealed[worst] = invocation.seal(f"{worst} is the worst", gates)
+            run.finish(sealed[worst])
+    sync(outputs)  # a machine that is busy may have gone offline in between
+    for worst, artifact in sealed.items():
+        own = {f"gates-{worst}"} if worst else set()
+        assert set(server.artifact(artifact.id).aliases) == {"latest", "first", *own}
+
+
 CANARIES = {
     "environment": "correct-horse-battery-staple-4711",
     "hub": "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz012345",

@@ -93,7 +93,10 @@ def test_a_measurement_is_the_bare_score_and_the_divergence_at_the_temperature_o
     policy: PeftModel = get_peft_model(make_model().requires_grad_(False), lora).eval()
     rollouts, engine = make(score_clip=1.0, missing_eos_penalty=9.0)
     written: list[Any] = []
-    run: Any = SimpleNamespace(written=written.extend, alert=lambda *_: None, name="grpo")
+    alerts: list[tuple[str, str]] = []
+    run: Any = SimpleNamespace(
+        written=written.extend, alert=lambda *told: alerts.append(told), notice=lambda text: None, name="grpo"
+    )
     found = measure_policy(policy, rollouts, [PROMPT] * 4, None, run)
     ours = [token_logprobs(policy, completion.ids) for completion in COMPLETIONS]
     with policy.disable_adapter():
@@ -104,3 +107,8 @@ def test_a_measurement_is_the_bare_score_and_the_divergence_at_the_temperature_o
     assert (found["score"], found["loss"], found["reward_rule"]) == (0.0, -0.0, 0.0)
     assert (found["completion_tokens"], found["finished_rate"]) == (9 / 4, 0.5)
     assert [text["score"] for text in written] == SCORES.tolist()
+    assert alerts == []
+    rollouts.scorer = lambda rollout: Scores(total=torch.zeros(4), by_name={})
+    measure_policy(policy, rollouts, [PROMPT] * 4, None, run)
+    assert [title for title, _ in alerts] == ["grpo: rewards"]
+    assert "the rewards hardly tell apart" in alerts[0][1]

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.config.ppo import MonitorConfig, PPOConfig
 from pipeline.ppo.monitor import Measurement, Monitor
+from pipeline.stages import ppo_course
 from pipeline.stages.ppo_course import PPOCourse
 from pipeline.stages.ppo_sealing import decide_gates
 
@@ -73,3 +74,26 @@ def test_rewards_that_tell_too_few_completions_apart_fail_the_run(shares: tuple[
     """The mean over two rollouts of eight: 3 % and 10 % of 16."""
     gate = decided([0.0] * 4, margin=0.05, told_apart=shares)["rewards_tell_apart"]
     assert (gate["outcome"], gate["n"]) == (outcome, 16)
+
+
+@pytest.mark.parametrize(("gold", "told"), [(-1.0, ["ppo: over-optimisation"]), (1.0, [])])
+def test_a_gold_score_that_falls_while_the_score_rises_calls_for_attention(
+    monkeypatch: pytest.MonkeyPatch, gold: float, told: list[str]
+) -> None:
+    def measured(loop: Any, held_out: Any, scorer: Any, step: int, keep: Any) -> Measurement:
+        around = [0.9, 1.1] * 4 if step else [0.0] * 8
+        return Measurement(
+            step=step, prompts=list("abcdefgh"), kl=0.0, proxy=[n + rise for n, rise in enumerate(around)],
+            gold=[gold * rise for rise in around], completion_tokens=[1] * 8, finished_rate=1.0, distinct_2=1.0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(ppo_course, "measure", measured)
+    alerts: list[tuple[str, str]] = []
+    run = SimpleNamespace(name="ppo", alert=lambda *told: alerts.append(told), notice=lambda text: None)
+    config = PPOConfig(rollout_size=8, monitor=MonitorConfig(every=2))
+    job, loop = (cast(Any, SimpleNamespace(**held)) for held in ({"run": run}, {"config": config}))
+    running = PPOCourse(job=job, loop=loop, held_out=[cast(Any, None)], gold=None)
+    for step in (0, 2):
+        running._measure(step)
+    assert [title for title, _ in alerts] == told
+    assert all("Since rollout 0 the score rose by 1.000 and the gold score fell by 1.000" in text for _, text in alerts)

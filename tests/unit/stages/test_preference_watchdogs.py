@@ -34,12 +34,14 @@ def watched(config: DPOConfig, steps: list[dict[str, float]], validations: list[
     """Step through a run whose every step measures what is given, and return the names of what was told."""
     course = Course(details=validations)
     meter: Any = SimpleNamespace(losses=[torch.tensor(5.0)], means=lambda: {})
-    run: Any = SimpleNamespace(name="dpo", alert=lambda title, text: None)
+    alerts: list[tuple[str, str]] = []
+    run: Any = SimpleNamespace(name="dpo", alert=lambda *told: alerts.append(told), notice=lambda text: None)
     dogs = Watchdogs(meter, course, run, config.watch, WATCHED, lambda seen: warnings(seen, config))
     for number, values in enumerate(steps, start=1):
         meter.means = lambda values=values: values
         state: Any = SimpleNamespace(global_step=number, max_steps=len(steps))
         dogs.on_step_end(None, state, None)  # type: ignore[arg-type]
+    assert [title for title, _ in alerts] == [f"dpo: {warning['name']}" for warning in course.warnings]
     return [f"{warning['name']} at {warning['step']}" for warning in course.warnings]
 
 
