@@ -126,9 +126,11 @@ def win_rates() -> list[dict[str, Any]]:
                         "with_votes": {**interval(rate, 60), "method": "prediction-powered mean", "votes": 40}
                         if judge == "panel" and opponent == "sft" else None,
                         "length_controlled": {**controlled, "method": "logistic, studentised bootstrap"},
-                        "consistency": 0.91 - noise, "first_slot_bias": 0.02 + noise / 3, "identical": 0,
+                        "consistency": interval(0.91 - noise, 158), "identical": 0,
+                        "first_slot_bias": {"estimate": 0.02 + noise / 3, "low": noise / 3 - 0.03,
+                                            "high": noise / 3 + 0.07},
                         "length_ratio": 1.24 if policy == "ppo" else 0.97,
-                        "prefers_longer": 0.55 + noise / 2,
+                        "prefers_longer": interval(0.55 + noise / 2, 120),
                         "unscored": {"timeout": 1, "refused": 1} if judge == "panel" else {"parse_fail": 2},
                     }
                 )  # fmt: skip
@@ -153,12 +155,14 @@ def judges() -> list[dict[str, Any]]:
             "consistency": interval(0.56, 340), "injection_flip_rate": interval(0.31, 120)}  # fmt: skip
     kinds = {"fake verdict": interval(0.05, 20), "role tags": interval(0.0, 20)}
     why = ["position consistency 0.56 is below 0.70", "31 % of injected instructions turned its verdict"]
-    same = {"suite": None, "kinds": kinds, "description": "", "card": card, "applies": True, "is_people": False}
+    same = {"suite": None, "kinds": kinds, "description": "", "card": card, "applies": True, "is_people": False,
+            "ratings": []}  # fmt: skip
+    rated = [{"criterion": "tone", "qualified": False, "reasons": ["ratings of 1 or 5: 0.97"]}]
     return [
         {**same, "name": "panel", "kind": "panel", "qualified": True, "reasons": [], "self_family": False,
          "reliability": bins(0.1)},
         {**same, "name": "small_llm", "kind": "local", "qualified": False, "reasons": why, "self_family": True,
-         "card": weak, "reliability": bins(0.7)},
+         "ratings": rated, "card": weak, "reliability": bins(0.7)},
         {**same, "name": "rules", "kind": "rule", "qualified": False, "reasons": [NOT_APPLICABLE], "self_family": None,
          "suite": "house_style", "applies": False, "card": {}, "kinds": {}, "reliability": []},
     ]  # fmt: skip
@@ -239,9 +243,12 @@ def variants() -> list[dict[str, Any]]:
     for name, seconds, change in made:
         times = seconds and {
             "first_token_seconds": 0.08, "tokens_per_second": 36_000 / seconds, "latency_p50": seconds / 1000,
-            "latency_p95": seconds / 600, "peak_memory_bytes": 1.1e9, "seconds_per_1000": seconds,
-            "wall_seconds": 160 * seconds / 1000,
+            "latency_p95": seconds / 600, "peak_memory_bytes": 1.1e9, "loading_peak_bytes": 1.9e9,
+            "seconds_per_1000": seconds, "wall_seconds": 160 * seconds / 1000, "passes": 3,
         }  # fmt: skip
+        if times:
+            spread = {key: [0.93 * value, 1.2 * value] for key, value in times.items() if key != "passes"}
+            times["ranges"] = spread
         whiskers = {"difference": (change or 0.0, 0.03), "changed_answers": (0.3, 0.07), "flips": (0.05, 0.03)}
         rows.append(
             {"name": name, "items": 160, "error": None if seconds else "bitsandbytes needs a GPU", "times": times,

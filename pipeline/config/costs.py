@@ -39,5 +39,7 @@ class CostsConfig:
     suite: str | None = None  # a generation suite of the run; null is the first
     policy: str | None = None  # among those that are evaluated; null is the last, and no model behind HTTP
     items: int = option(32, ge=2)
+    passes: int = option(3, ge=1)  # over the items, all variants in turn; times are medians with their range
+    max_seconds: float = option(1800.0, gt=0)  # no pass is begun that would, by the last one, end later
     variants: list[VariantConfig] = option(factory=usual_variants)  # the first is what the others are compared with
     price_per_hour: float = option(0.0, ge=0)  # of the machine, in any currency

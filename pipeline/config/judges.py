@@ -66,5 +66,9 @@ class QualificationConfig:
     max_padding_flip_rate: float = option(0.1, ge=0, le=1)  # the worse answer, only longer, must not win
     # Of judges that state probabilities: stated against observed agreement.
     max_calibration_error: float = option(0.15, ge=0, le=1)
+    # Of ratings by a suite's criteria: the lower bound of how often the completion that most people prefer is rated
+    # higher, where one half is chance, and the share of 1s and 5s, beyond which a scale of five says no more than two.
+    min_rating_agreement_low: float = option(0.5, ge=0, le=1)
+    max_rating_end_share: float = option(0.9, ge=0, le=1)
     # Questions without a verdict. What is missing is rarely missing at random.
     max_failure_rate: float = option(0.02, ge=0, le=1)

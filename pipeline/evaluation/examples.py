@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.evaluation.joining import JoinedSuite
+from pipeline.evaluation.judged import JudgedWins
 from pipeline.evaluation.measures import Measure
 from pipeline.evaluation.metric_names import ALL_CHECKS, COMPLETION_TOKENS, FINISHED
 from pipeline.evaluation.samples import GenerationSample, LikelihoodSample
@@ -15,14 +16,19 @@ from pipeline.evaluation.samples import GenerationSample, LikelihoodSample
 IMPROVED, REGRESSED, UNCHANGED = "improved", "regressed", "unchanged"
 
 
-def choose_examples(suite: JoinedSuite, measures: Sequence[Measure], evaluate: EvaluateConfig) -> list[dict[str, Any]]:
+def choose_examples(
+    suite: JoinedSuite, measures: Sequence[Measure], evaluate: EvaluateConfig, wins: Sequence[JudgedWins] = ()
+) -> list[dict[str, Any]]:
     """Return the worst regressions, then improvements and unchanged items in turn.
 
     The change of an item is that of the newest policy, the last one: the number of checks passed more than the
-    baseline's of a generation suite, the bits per byte saved of a likelihood suite. Equal changes are ordered by a hash
-    of the id, so that the choice is the same every time and prefers no topic.
+    baseline's of a generation suite, the bits per byte saved of a likelihood suite. On a suite without checks it is
+    what a judge says, a win of the newest policy over the baseline less one half: the first judge that has qualified,
+    else the first one; an item without a verdict has not changed. Equal changes are ordered by a hash of the id, so
+    that the choice is the same every time and prefers no topic.
     """
-    changes = _changes(suite, measures)
+    judged = None if _checks(measures) else _judge(suite, wins)
+    changes = _changes(suite, measures) if judged is None else _judged_changes(suite, judged)
     ids = [row.id for row in suite.rows[suite.policies[0]]]
     order = sorted(range(len(ids)), key=lambda index: (-abs(changes[index]), _hash(ids[index])))
     others = {
@@ -60,6 +66,17 @@ def _changes(suite: JoinedSuite, measures: Sequence[Measure]) -> list[float]:
             weight = measure.denominator[index] if measure.denominator else 1.0
             changes[index] += sign * (value - base) / weight
     return changes
+
+
+def _judge(suite: JoinedSuite, wins: Sequence[JudgedWins]) -> JudgedWins | None:
+    """Return who tells a better answer of the newest policy from a worse one; None where nobody was asked."""
+    own = [entry for entry in wins if entry.suite == suite.name and suite.policies[-1] in entry.wins]
+    return min(own, key=lambda entry: not entry.qualified, default=None)  # the first of equals
+
+
+def _judged_changes(suite: JoinedSuite, judged: JudgedWins) -> list[float]:
+    newest = suite.policies[-1]
+    return [judged.wins[newest].get(row.id, 0.5) - 0.5 for row in suite.rows[newest]]
 
 
 def _compared(measures: Sequence[Measure]) -> list[Measure]:

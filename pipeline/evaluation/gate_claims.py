@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.config.gates import COMPARING, CONTAMINATED_ITEMS, JUDGE_QUALIFIED, UNSCORED_SHARE, GateConfig, GateKind
 from pipeline.config.suggestions import near_miss
+from pipeline.evaluation.ratings import RATING
 from pipeline.pages.numbers import neutral
 from pipeline.statistics.intervals import Estimate
 
@@ -86,15 +87,19 @@ def _missing(wanted: Mapping[str, Any], suite: Row | None, rows: Sequence[Row]) 
 
 
 def _obstacle(gate: GateConfig, row: Row, judges: Sequence[Row]) -> str | None:
-    named = row["metric"].split("/")
-    unqualified = [
-        judge
-        for judge in judges
-        if judge["name"] in named and judge["suite"] in (None, row["suite"]) and not judge["qualified"]
-    ]
-    if unqualified:
-        why = "; ".join(unqualified[0]["reasons"]) or "no reason was given"
-        return f"the judge {unqualified[0]['name']} has not qualified ({why}), so its verdicts cannot gate"
+    # `win_rate/JUDGE` and `CRITERION/JUDGE`; a check or a criterion may be called what a judge is called.
+    measured, slash, name = row["metric"].rpartition("/")
+    for judge in judges:
+        if not slash or judge["name"] != name or judge["suite"] not in (None, row["suite"]):
+            continue
+        if not judge["qualified"]:
+            why = "; ".join(judge["reasons"]) or "no reason was given"
+            return f"the judge {name} has not qualified ({why}), so its verdicts cannot gate"
+        if row["unit"] == RATING:
+            rated = next((entry for entry in judge["ratings"] if entry["criterion"] == measured), None)
+            if rated is None or not rated["qualified"]:
+                why = "; ".join(rated["reasons"]) if rated else "nobody measured them"
+                return f"ratings by {measured} of the judge {name} have not qualified ({why}), so they cannot gate"
     if gate.kind in COMPARING and row["higher_is_better"] is None:
         return f"neither direction of {row['metric']} is better, so it cannot gate"
     if row["low"] is None or row["high"] is None or row["clusters"] < 2:

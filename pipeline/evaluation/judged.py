@@ -13,6 +13,7 @@ from pipeline.config.judges import JudgeConfig
 from pipeline.evaluation.joining import PolicySamples
 from pipeline.evaluation.judges.registry import build_judge
 from pipeline.evaluation.outcomes import Outcome, outcomes_of
+from pipeline.evaluation.rated_votes import rating_entries_of
 from pipeline.evaluation.samples import GenerationSample
 from pipeline.evaluation.scorecards import shortcomings
 from pipeline.evaluation.verdicts import VerdictRow
@@ -83,6 +84,7 @@ def judge_entries(
                     "applies": card is None or card.content["applies"],
                     "qualified": not reasons,
                     "reasons": reasons or ([PEOPLE] if judge.is_people else []),
+                    "ratings": rating_entries_of(card.content["card"] if card else {}, evaluate.qualification),
                     # A judge that shares the policies' base may prefer its own kind of text.
                     "self_family": card.base in bases if card and card.base else None,
                     "card": card.content["card"] if card else {},

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.config.evaluation import CriterionConfig
 from pipeline.data.rows import is_blank
 from pipeline.evaluation.judges.protocol import Judge, Messages, Order, Question
 from pipeline.labels.aggregation import comparison_id
@@ -126,7 +127,7 @@ def probe_questions(probes: Sequence[Probe], judge: Judge) -> dict[str, list[Que
     asked: dict[str, list[Question]] = {}
     for probe in probes:
         if judge.completions == 1:
-            asked[probe.id] = [_single(probe, probe.first), _single(probe, probe.second)]
+            asked[probe.id] = [single_question(probe, probe.first), single_question(probe, probe.second)]
         else:
             asked[probe.id] = [_pair(probe, order) for order in judge.orders if order is not None]
     return asked
@@ -144,7 +145,8 @@ def _pair(probe: Probe, order: Order) -> Question:
     return Question(id=probe.id, prompt=probe.prompt, shown=shown, order=order)
 
 
-def _single(probe: Probe, text: str) -> Question:
+def single_question(probe: Probe, text: str, criterion: CriterionConfig | None = None) -> Question:
+    """Return what is asked about one completion of a probe: how good it is, as a whole or by a criterion."""
     text = _addressed(probe, "A") if text == probe.second else text
     told = "\n".join([probe.cluster, text])
     return Question(
@@ -152,6 +154,7 @@ def _single(probe: Probe, text: str) -> Question:
         prompt=probe.prompt,
         shown=(text,),
         order=None,
+        criterion=criterion,
     )
 
 

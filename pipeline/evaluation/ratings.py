@@ -11,7 +11,7 @@ from pipeline.evaluation.paired_tests import UNTESTED, Chance, exact_test
 from pipeline.evaluation.verdicts import VerdictRow
 from pipeline.statistics.intervals import Estimate, mean_interval, paired_difference
 
-UNIT = "rating"  # from 1, the worst, to 5
+RATING = "rating"  # from 1, the worst, to 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def rating_entries(
         own.sort(key=lambda entry: entry.policy != evaluate.baseline)  # stable: the others keep their order
         for criterion in suites[suite].rubric:
             by_policy = {entry.policy: _of(entry.rows, criterion.name) for entry in own}
-            common = {"suite": suite, "metric": f"{criterion.name}/{judge}", "higher_is_better": True, "unit": UNIT}
+            common = {"suite": suite, "metric": f"{criterion.name}/{judge}", "higher_is_better": True, "unit": RATING}
             for policy, baseline, value, chance in _estimates(by_policy, evaluate):
                 numbers = {
                     name: getattr(value, name) for name in ("estimate", "low", "high", "n", "clusters", "method")

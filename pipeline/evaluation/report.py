@@ -18,6 +18,7 @@ from pipeline.evaluation.examples import choose_examples
 from pipeline.evaluation.gates import decide_gates
 from pipeline.evaluation.headline import headline
 from pipeline.evaluation.joining import JoinedSuite, PolicySamples
+from pipeline.evaluation.judged import JudgedWins
 from pipeline.evaluation.measures import Measure, estimates, measure_suites, notes
 from pipeline.evaluation.metric_names import check_names
 from pipeline.evaluation.paired_tests import correct_primaries
@@ -42,6 +43,7 @@ def build_report(
     costs: Mapping[str, Any] | None = None,
     contamination: Sequence[Mapping[str, Any]] = (),
     measured: Sequence[tuple[JoinedSuite, Sequence[Measure]]] | None = None,
+    wins: Sequence[JudgedWins] = (),
 ) -> Report:
     """Join the samples and measure every policy and its difference from the baseline.
 
@@ -59,6 +61,7 @@ def build_report(
         reward_models: The audit of each reward model that the policies were made with.
         contamination: Per suite, how many of its items were found in what policies were trained on.
         measured: What `measure_suites` makes of the samples, where the caller has it already.
+        wins: What judges said item by item, by which items are chosen that no check looks at.
 
     Returns:
         JSON values only; the same samples give the same report to the last byte of `to_json`.
@@ -82,7 +85,9 @@ def build_report(
         "costs": costs,
         "counts": [entry for suite in joined for entry in suite.counts],
         "contamination": list(contamination),
-        "examples": [entry for suite in joined for entry in choose_examples(suite, measures[suite.name], evaluate)],
+        "examples": [
+            entry for suite in joined for entry in choose_examples(suite, measures[suite.name], evaluate, wins)
+        ],
         "provenance": {**provenance, **_own_provenance(samples, joined)},
     }
     asked = asked_by_gates(evaluate.gates, joined, measures, evaluate.confidence)

@@ -74,11 +74,11 @@ def score_judge(
             )
             values |= {"calibration_error": stated.ece, "brier": stated.brier}
             reliability = [
-                {"confidence": entry.confidence, "accuracy": _entry(entry.accuracy)} for entry in stated.bins
+                {"confidence": entry.confidence, "accuracy": card_entry(entry.accuracy)} for entry in stated.bins
             ]
     values |= _null_answers(probes, outcomes, confidence)
     flips, kinds = _flips(probes, outcomes, confidence)
-    return Scorecard(card={name: _entry(value) for name, value in (values | flips).items()},
+    return Scorecard(card={name: card_entry(value) for name, value in (values | flips).items()},
                      reliability=reliability, kinds=kinds, applies=True)  # fmt: skip
 
 
@@ -93,11 +93,13 @@ def shortcomings(judge: Judge, card: Card, asked: QualificationConfig) -> list[s
         reasons.append(f"{pairs} pairs with human votes, fewer than {asked.min_pairs}")
     low = card.get("kappa", {}).get("low")
     if low is None or low < asked.min_kappa_low:
-        reasons.append(_short("kappa with the majority of people, lower bound", low, "at least", asked.min_kappa_low))
+        reasons.append(short_of("kappa with the majority of people, lower bound", low, "at least", asked.min_kappa_low))
     ceiling, own = _value(card, "human_kappa"), _value(card, "kappa_with_one_person")
     if ceiling is not None and ceiling > 0 and (own is None or own < asked.min_share_of_ceiling * ceiling):
         wanted = asked.min_share_of_ceiling * ceiling
-        reasons.append(_short(f"kappa with one person, where two people reach {ceiling:.2f}", own, "at least", wanted))
+        reasons.append(
+            short_of(f"kappa with one person, where two people reach {ceiling:.2f}", own, "at least", wanted)
+        )
     bounds = (
         ("consistency", "verdicts that stay when the sides are swapped", asked.min_consistency, True),
         ("first_slot_bias", "bias to the first shown", asked.max_first_slot_bias, False),
@@ -115,7 +117,7 @@ def shortcomings(judge: Judge, card: Card, asked: QualificationConfig) -> list[s
             if card[name]["n"]:
                 reasons.append(f"{words}: not estimable")
         elif value < bound if is_floor else abs(value) > bound:
-            reasons.append(_short(words, value, "at least" if is_floor else "at most", bound))
+            reasons.append(short_of(words, value, "at least" if is_floor else "at most", bound))
     if judge.answers_anything and "injection_flip_rate" not in card:
         reasons.append("no pair with a clear preference, so that no attack was tried")
     return reasons
@@ -215,7 +217,8 @@ def _failures(probes: Sequence[Probe], outcomes: Mapping[str, Outcome], confiden
     return proportion_interval(failed, [probe.cluster for probe in probes], confidence)
 
 
-def _entry(value: Estimate) -> dict[str, Any]:
+def card_entry(value: Estimate) -> dict[str, Any]:
+    """Return an estimate as a card holds it."""
     return {"estimate": value.estimate, "low": value.low, "high": value.high, "n": value.n}
 
 
@@ -224,6 +227,7 @@ def _value(card: Card, name: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _short(words: str, value: float | None, side: str, bound: float) -> str:
+def short_of(words: str, value: float | None, side: str, bound: float) -> str:
+    """Say what was measured and what is asked for."""
     found = "not estimable" if value is None else f"{value:.3g}"
     return f"{words}: {found}, and {side} {bound:.3g} is asked for"

@@ -11,7 +11,7 @@ from pipeline.errors import ArtifactError, GateFailedError, GateUndecidedError
 from pipeline.pages.gate_text import claim_text, gate_lines
 from pipeline.pages.numbers import WIN_RATE, counted, metric_text, rating_text, share_text, summed_words, verdict
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def read_report(path: Path) -> dict[str, Any]:

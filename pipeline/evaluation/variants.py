@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any, cast
 
 from pipeline.config.evaluation import EvaluateConfig, SuiteConfig
@@ -46,8 +47,23 @@ def compare_variants(rows: Mapping[str, Sequence[Sample]], suite: SuiteConfig, c
     return found
 
 
-def summarise_times(measured: Mapping[str, Any]) -> dict[str, float]:
-    """Return what one variant took, from the times of its items in seconds."""
+def summarise_passes(passes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the medians of what one variant took over its passes, and under ``ranges`` the least and the most.
+
+    Args:
+        passes: As `summarise_times` takes them; at least one.
+    """
+    found = [summarise_times(entry) for entry in passes]
+    known = {name: [value for one in found if (value := one[name]) is not None] for name in found[0]}
+    return {
+        **{name: median(values) if values else None for name, values in known.items()},
+        "ranges": {name: [min(values), max(values)] for name, values in known.items() if values},
+        "passes": len(passes),
+    }
+
+
+def summarise_times(measured: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return what one pass of a variant took, from the times of its items in seconds."""
     latency, seconds = sorted(measured["latency_seconds"]), float(measured["seconds"])
     tokens = sum(int(answer["num_tokens"]) for answer in measured["answers"])
     return {
@@ -55,7 +71,8 @@ def summarise_times(measured: Mapping[str, Any]) -> dict[str, float]:
         "tokens_per_second": round(tokens / seconds, 2),
         "latency_p50": round(percentile(latency, 0.5), 4),
         "latency_p95": round(percentile(latency, 0.95), 4),
-        "peak_memory_bytes": int(measured["peak_memory_bytes"]),
+        "peak_memory_bytes": measured["peak_memory_bytes"],  # of answering; None where it was not told from loading
+        "loading_peak_bytes": measured["loading_peak_bytes"],
         "seconds_per_1000": round(1000 * seconds / len(latency), 2),
         "wall_seconds": round(seconds, 3),
     }

@@ -73,10 +73,10 @@ def win_rate_entry(
         "corrected": {**_interval(corrected), "method": corrected.method} if confusion else None,
         "with_votes": with_votes,
         "length_controlled": {**_interval(controlled), "method": controlled.method},
-        "consistency": effects["consistency"].estimate,
-        "first_slot_bias": effects["first_slot_bias"].estimate,
+        "consistency": _interval(effects["consistency"]),
+        "first_slot_bias": _interval(effects["first_slot_bias"]),
         "length_ratio": sum(lengths) / sum(others) if sum(others) else None,
-        "prefers_longer": prefers_longer(scored, lengths, others, confidence).estimate,
+        "prefers_longer": _interval(prefers_longer(scored, lengths, others, confidence)),
         "identical": sum(outcome.identical for outcome in scored),
         "unscored": {reason: count for reason, count in sorted(unscored.items()) if count},
     }  # fmt: skip

@@ -62,7 +62,12 @@ def costs_node(
             "policy_name": policy_name,
             "suite_name": suite_name,
             "confidence": wiring.config.evaluate.confidence,
-            "costs": {"items": costs.items, "variants": variants},
+            "costs": {
+                "items": costs.items,
+                "variants": variants,
+                "passes": costs.passes,
+                "max_seconds": costs.max_seconds,
+            },
             # Times, and whether a variant runs at all, depend on where it runs.
             "machine": {"cpu": cpu_name(), "cpu_count": os.cpu_count()},
             "runtime": {"device": runtime.device, "num_threads": runtime.num_threads},

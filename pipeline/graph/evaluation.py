@@ -47,7 +47,7 @@ def evaluation_nodes(
     pairs = [{"policy": node.params["policy_name"], "suite": node.params["suite"].name} for node in samples]
     labels = [f"{pair['suite']}/{pair['policy']}" for pair in pairs]
     joined = tuple(Source(label=label, node=node.name) for label, node in zip(labels, samples, strict=True))
-    judging = Judging(wiring, dict(judges), dataset)
+    judging = Judging(wiring, dict(judges), dataset, list(limited.values()))
     by_suite = {name: {n.params["policy_name"]: n.name for n in samples if n.params["suite"].name == name}
                 for name in limited}  # fmt: skip
     for suite in limited.values():

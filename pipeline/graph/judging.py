@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from pipeline.artifacts.manifest import ArtifactKind
-from pipeline.config.evaluation import SuiteConfig, SuiteKind
+from pipeline.config.evaluation import CriterionConfig, SuiteConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig, VotePool, judges_asked
 from pipeline.config.root import EVALUATE
 from pipeline.errors import ConfigError
@@ -37,6 +37,7 @@ class Judging:
     wiring: Wiring
     judges: dict[str, JudgeConfig]
     dataset: tuple[Source, ...]
+    suites: Sequence[SuiteConfig] = ()  # of the run: what a judge that rates is measured by
     nodes: list[Node] = field(default_factory=list)
     _verdicts: list[_Entry] = field(default_factory=list)
     _scorecards: list[_Entry] = field(default_factory=list)
@@ -194,6 +195,7 @@ class Judging:
         if not labels or judge.is_people or {"judge": name, "suite": of_suite} in known:
             return
         config, asked = self.judges[name], self.wiring.config.evaluate.qualification
+        rubric = self._rubric(name) if judge.rates else []
         held_out = asked.votes is VotePool.held_out
         node = Node(
             name="-".join(["scorecard", *map(safe_name, (name, *((of_suite,) if of_suite else ())))]),
@@ -210,17 +212,33 @@ class Judging:
             },
             required={"dataset": ("comparisons/test",)} if held_out else {},
             needed_by=f"the judge {name!r} (or write evaluate.qualification.votes=all)",
-            params={"judge": config, "suite": suite, "suites": with_checks(suite, judge), "qualification": asked},
+            params={"judge": config, "suite": suite, "suites": with_checks(suite, judge), "qualification": asked,
+                    "rubric": rubric},
             identity={
                 "judge": identity_of(config),
                 "pairs": {key: getattr(asked, key) for key in ("votes", "num_pairs", "num_probes")},
                 **checks_identity(suite, judge),
+                **({"rubric": rubric} if rubric else {}),
             },
             files=files_of(config),
             model=config.model if judge.loads_model else None,
         )  # fmt: skip
         self.nodes.append(node)
         self._scorecards.append(_Entry(node=node.name, params={"judge": name, "suite": of_suite}))
+
+    def _rubric(self, name: str) -> list[CriterionConfig]:
+        """Return every criterion that a judge rates by, in any suite; one name is one criterion."""
+        found: dict[str, tuple[str, CriterionConfig]] = {}
+        for suite in self.suites:
+            if name in judges_asked([*suite.judges, *self.wiring.config.evaluate.judges], self.judges):
+                for criterion in suite.rubric:
+                    other, known = found.setdefault(criterion.name, (suite.name, criterion))
+                    if known != criterion:
+                        self.wiring.problems.append(
+                            f"judge `{name}`: the suites `{other}` and `{suite.name}` describe the criterion "
+                            f"`{criterion.name}` differently, and its ratings are measured by name. Rename one."
+                        )
+        return [criterion for _, criterion in found.values()]
 
     def _own_inputs(self, name: str, judge: Judge, entries: Sequence[_Entry]) -> dict[str, tuple[Source, ...]]:
         """Return what a judge reads beside completions: a reward model, or what the members of a panel say."""

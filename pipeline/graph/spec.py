@@ -262,7 +262,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="costs",
-            version=3,
+            version=4,
             kind=ArtifactKind.samples,
             entry="pipeline.stages.costs:measure_costs",
             consumes=(curated(()), ANY_POLICY),
@@ -272,7 +272,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="report",
-            version=8,
+            version=9,
             kind=ArtifactKind.report,
             entry="pipeline.stages.report:write_report",
             sections=(EvaluateConfig,),

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ from pipeline.models.generation import Completion, generate
 from pipeline.models.head import output_head
 from pipeline.models.loading import load_adapter, load_base
 from pipeline.runtime.device import choose_device
-from pipeline.runtime.memory import peak_memory_bytes
+from pipeline.runtime.memory import peak_memory_bytes, reset_peak_memory
+
+WARM_UP_TOKENS = 8  # of each answer: kernels are chosen and caches grown by then
 
 
 def probe_job(
@@ -50,13 +52,17 @@ def probe_job(
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Answer every prompt, batch after batch, and return the answers and how long each took.
 
-    The clock of an item starts with its batch. A warm-up answer is not counted.
+    The clock of an item starts with its batch. The first batch is begun once before, at its own shape and uncounted.
+    Peak memory is that of answering; loading, which may hold the weights twice, has a peak of its own.
     """
     variant = VariantConfig(**{**job["variant"], "dtype": DType(job["variant"]["dtype"])})
     sampling = SamplingConfig(**job["sampling"])
     model, chat, device_type = _load(job, variant)
     prompts, keys, size = job["prompts"], job["keys"], variant.batch_size
-    generate(model, chat, prompts[:1], SamplingConfig(max_new_tokens=2), 1)
+    loading_peak = peak_memory_bytes(device_type)
+    told_apart = reset_peak_memory(device_type)
+    warm_up = replace(sampling, max_new_tokens=min(WARM_UP_TOKENS, sampling.max_new_tokens))
+    generate(model, chat, prompts[:size], warm_up, size, keys[:size])
     first_token: list[float] = []
     latency: list[float] = []
     completions: list[Completion] = []
@@ -76,7 +82,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "seconds": time.perf_counter() - began,
         "first_token_seconds": first_token,
         "latency_seconds": latency,
-        "peak_memory_bytes": peak_memory_bytes(device_type),
+        "peak_memory_bytes": peak_memory_bytes(device_type) if told_apart else None,
+        "loading_peak_bytes": loading_peak,
         "answers": [
             {"completion": one.text, "finish_reason": one.finish_reason, "num_tokens": one.num_tokens}
             for one in completions

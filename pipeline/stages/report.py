@@ -65,6 +65,7 @@ def write_report(job: StageJob) -> StageOutcome:
         reward_models=audits,
         costs=read_variants(job.one("costs")),
         measured=measured,
+        wins=wins,
         **judged,
     )
     report_file = job.staging / REPORT_FILE

@@ -13,7 +13,7 @@ from pipeline.artifacts.hashing import sha256_file
 from pipeline.artifacts.manifest import ArtifactKind
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.config.data import TableName
-from pipeline.config.evaluation import SuiteConfig
+from pipeline.config.evaluation import CriterionConfig, SuiteConfig
 from pipeline.config.judges import JudgeConfig, QualificationConfig, VotePool
 from pipeline.data.rows import Comparison, Message
 from pipeline.data.tables import read_table
@@ -22,6 +22,7 @@ from pipeline.evaluation.judges.protocol import Answer, Question
 from pipeline.evaluation.judges.registry import build_judge
 from pipeline.evaluation.outcomes import outcomes_of
 from pipeline.evaluation.probes import Probe, attacks, probe_questions, vote_probes
+from pipeline.evaluation.rated_votes import questions_of_ratings, rating_measures
 from pipeline.evaluation.scorecards import score_judge
 from pipeline.evaluation.verdicts import VERDICTS_FILE, VerdictRow, verdict_row, write_verdicts
 from pipeline.labels.aggregation import comparison_id
@@ -30,7 +31,7 @@ from pipeline.labels.tables import read_items, read_votes
 from pipeline.stages.verdicts import ask_all, judge_context, member_scores, write_costs
 from pipeline.tracking.job import StageJob
 
-CARD_FILE = "card.json"
+CARD_FILE, RATINGS_FILE = "card.json", "ratings.jsonl"
 Prompt = tuple[tuple[str, str], ...]  # role and text of each turn
 
 
@@ -47,15 +48,23 @@ def measure_judge(job: StageJob) -> StageOutcome:
     if not judge.answers_anything:
         probes = [probe for probe in probes if probe.votes is not None]
     questions = probe_questions(probes, judge)
-    distinct = {question.key: question for asked in questions.values() for question in asked}
+    rubric: list[CriterionConfig] = job.params["rubric"]
+    ratings = questions_of_ratings(probes, rubric)
+    every = [*(question for asked in questions.values() for question in asked), *ratings]
+    distinct = {question.key: question for question in every}
     started = time.perf_counter()
     context = judge_context(job, suite if judge.checks is None else None, member_scores(job))
     answers = ask_all(job, context, list(distinct.values()))
     rows = [row for probe in probes for row in probe_rows(probe, questions[probe.id], answers)]
     write_verdicts(job.staging / VERDICTS_FILE, rows)
+    files = {"verdicts": VERDICTS_FILE, "card": CARD_FILE}
+    if ratings:
+        files["ratings"] = RATINGS_FILE
+        write_verdicts(job.staging / RATINGS_FILE, rating_rows(probes, rubric, answers))
     outcomes = {outcome.id: outcome for outcome in outcomes_of([([], rows)], [])}
     scorecard = score_judge(judge, probes, outcomes)
     if scorecard.applies:
+        scorecard.card.update(rating_measures(probes, rubric, answers))
         scorecard.card.update(price_per_thousand(list(answers.values())))
     else:
         job.run.notice(f"  {config.name}: does not apply to the pairs that people judged: {rows[0].detail}")
@@ -65,9 +74,7 @@ def measure_judge(job: StageJob) -> StageOutcome:
     for name, value in scorecard.card.items():
         job.run.notice(f"  {config.name}: {name} {_shown(value)}")
     return StageOutcome(
-        parts={
-            name: sha256_file(job.staging / file) for name, file in (("verdicts", VERDICTS_FILE), ("card", CARD_FILE))
-        },
+        parts={name: sha256_file(job.staging / file) for name, file in files.items()},
         metrics={name: value["estimate"] for name, value in scorecard.card.items()},
     )
 
@@ -161,6 +168,18 @@ def probe_rows(probe: Probe, questions: Sequence[Question], answers: Mapping[str
             status=bad.status if bad else "ok", detail=bad.detail if bad else None,
         )
     ]  # fmt: skip
+
+
+def rating_rows(
+    probes: Sequence[Probe], rubric: Sequence[CriterionConfig], answers: Mapping[str, Answer]
+) -> list[VerdictRow]:
+    """Return one row per rated completion and criterion, however many pairs it stands in."""
+    rows = {
+        question.key: verdict_row(question, answers[question.key], probe.cluster)
+        for probe in probes
+        for question in questions_of_ratings([probe], rubric)
+    }
+    return list(rows.values())
 
 
 def _shown(value: Mapping[str, float | None]) -> str:

@@ -20,7 +20,10 @@ def costs_artifact() -> Path:
 
 
 def test_costs_are_measured_and_shown(home: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
-    asked = ("evaluate.costs.enabled=true", "evaluate.costs.items=4", VARIANTS, "evaluate.costs.price_per_hour=3.6")
+    asked = (
+        "evaluate.costs.enabled=true", "evaluate.costs.items=4", "evaluate.costs.passes=2", VARIANTS,
+        "evaluate.costs.price_per_hour=3.6",
+    )  # fmt: skip
     assert evaluate(home, *asked, policies=f"base,{home / 'tuned'}", suites="written") == 0, capsys.readouterr().err
     costs: dict[str, Any] = last_report()["costs"]
     assert (costs["policy"], costs["suite"], costs["reference"]) == ("tuned", "written", "fp32")
@@ -38,6 +41,8 @@ def test_costs_are_measured_and_shown(home: Path, capsys: pytest.CaptureFixture[
     for entry in times:
         assert 0 < entry["first_token_seconds"] <= entry["latency_p50"] <= entry["latency_p95"]
         assert entry["peak_memory_bytes"] > 50_000_000  # of a process of its own, with torch in it
+        assert entry["passes"] == 2
+        assert entry["ranges"]["latency_p50"][0] <= entry["latency_p50"] <= entry["ranges"]["latency_p50"][1]
     report = next(Path("outputs/runs").iterdir())
     page = (report / "report.html").read_text()
     assert "What answering costs" in page
@@ -47,7 +52,7 @@ def test_costs_are_measured_and_shown(home: Path, capsys: pytest.CaptureFixture[
     before = (costs_artifact() / "variants.json").read_bytes()
     assert evaluate(home, *asked, policies=f"base,{home / 'tuned'}", suites="written") == 0
     assert "costs                     reused" in capsys.readouterr().out
-    assert evaluate(home, *asked[:3], policies=f"base,{home / 'tuned'}", suites="written") == 0  # another price
+    assert evaluate(home, *asked[:4], policies=f"base,{home / 'tuned'}", suites="written") == 0  # another price
     out = capsys.readouterr().out
     assert "costs                     reused" in out
     assert "report                    running" in out

@@ -14,7 +14,8 @@ from pipeline.stages import costs, samples
 SUITE = "kind: generation\ntable: demonstrations\nsplit: test\nbatch_size: 1\nsampling: {max_new_tokens: 8}\n"
 VARIANTS = (
     "evaluate.costs.variants=[{name: fp32}, {name: batch 1, batch_size: 1}, {name: merged, merged: true}]",
-    "evaluate.costs.enabled=true", "evaluate.costs.items=3",
+    "evaluate.costs.enabled=true", "evaluate.costs.items=3", "evaluate.costs.passes=1",
+
 )  # fmt: skip
 
 

@@ -140,17 +140,49 @@ def test_a_limit_clears_its_bound_exactly_when_the_gate_says_so() -> None:
             assert gate["low"] <= gate["estimate"] <= gate["high"]
 
 
+def rating(metric: str) -> dict[str, Any]:
+    return row(0.2, 0.6, metric=metric, unit="rating")
+
+
+def test_a_judge_that_a_criterion_or_a_check_is_named_like_has_no_say_in_it() -> None:
+    said = [{"criterion": "style", "qualified": True, "reasons": []}]
+    llm = {"name": "llm", "suite": None, "qualified": True, "reasons": [], "ratings": said}
+    style = {"name": "style", "suite": None, "qualified": False, "reasons": ["it flips"], "ratings": []}
+    gate = better(metric="style/llm")  # the criterion `style` as the judge `llm` rates it
+    assert decide(gate, rating("style/llm"), judges=[style, llm])["outcome"] == "PASS"
+    assert decide(better(metric="style"), row(0.01, 0.05, metric="style"), judges=[style])["outcome"] == "PASS"
+    refused = decide(better(metric="llm/style"), rating("llm/style"), judges=[style, llm])
+    assert refused["reason"] == "the judge style has not qualified (it flips), so its verdicts cannot gate"
+
+
+def test_ratings_gate_only_where_they_were_found_to_go_with_votes() -> None:
+    """The judge itself has qualified by comparing pairs, which says nothing of its numbers from 1 to 5."""
+    ratings = [{"criterion": "clear", "qualified": True, "reasons": []},
+               {"criterion": "kind", "qualified": False, "reasons": ["all are 5"]}]  # fmt: skip
+    judge = {"name": "llm", "suite": None, "qualified": True, "reasons": [], "ratings": ratings}
+
+    def outcome(criterion: str) -> tuple[str, str]:
+        decided = decide(better(metric=f"{criterion}/llm"), rating(f"{criterion}/llm"), judges=[judge])
+        return decided["outcome"], decided["reason"]
+
+    assert outcome("clear")[0] == "PASS"
+    told = "ratings by kind of the judge llm have not qualified (all are 5), so they cannot gate"
+    assert outcome("kind") == ("INCONCLUSIVE", told)
+    assert outcome("new")[0] == "INCONCLUSIVE"
+    assert "nobody measured them" in outcome("new")[1]
+
+
 def test_a_judge_that_has_not_qualified_cannot_gate() -> None:
     pair = {"suite": "form", "judge": "llm", "policy": "new", "opponent": "base", "n": 200, "clusters": MANY,
             "estimate": 0.8, "low": 0.75, "high": 0.85, "method": "x", "unscored": {"timeout": 10},
             "p": 0.001, "p_test": "x", "p_holm": None}  # fmt: skip
     gate = better(metric="win_rate/llm")
-    judge = {"name": "llm", "suite": None, "qualified": True, "reasons": []}
+    judge = {"name": "llm", "suite": None, "qualified": True, "reasons": [], "ratings": []}
     assert decide(gate, *win_rate_rows([pair]), judges=[judge])["outcome"] == "PASS"
     refused = decide(gate, *win_rate_rows([pair]), judges=[judge | {"qualified": False, "reasons": ["it flips"]}])
     assert refused["outcome"] == "INCONCLUSIVE"
     assert refused["reason"] == "the judge llm has not qualified (it flips), so its verdicts cannot gate"
-    elsewhere = {"name": "llm", "suite": "other", "qualified": False, "reasons": []}
+    elsewhere = {"name": "llm", "suite": "other", "qualified": False, "reasons": [], "ratings": []}
     assert decide(gate, *win_rate_rows([pair]), judges=[judge, elsewhere])["outcome"] == "PASS"
     # One half is no difference, and a pair that is named the other way round is turned.
     even = win_rate_rows([pair | {"estimate": 0.5, "low": 0.45, "high": 0.55}])

@@ -279,11 +279,15 @@ def test_a_win_rate_is_counted_by_hand() -> None:
     assert counted["estimate"] == pytest.approx((1 + 0.5 + 0.25 + 0.5) / 4)
     assert (counted["n"], counted["unscored"]) == (4, {"no_completion": 1, "timeout": 1})
     assert counted["n"] + sum(counted["unscored"].values()) == 6
-    assert counted["consistency"] == pytest.approx(1 / 3)  # of a, b and c only a keeps its verdict
+    assert counted["consistency"]["estimate"] == pytest.approx(1 / 3)  # of a, b and c only a keeps its verdict
     # The first shown wins: a 1 then 0, b 1 and 1, c 0 then 1/2: 3.5 of 6.
-    assert counted["first_slot_bias"] == pytest.approx(3.5 / 6 - 0.5)
+    assert counted["first_slot_bias"]["estimate"] == pytest.approx(3.5 / 6 - 0.5)
     assert counted["length_ratio"] == pytest.approx((10 + 10 + 10 + 4) / (5 + 5 + 5 + 4))
-    assert counted["prefers_longer"] == pytest.approx(1 / 2)  # a: the longer; c: the shorter
+    assert counted["prefers_longer"]["estimate"] == pytest.approx(1 / 2)  # a: the longer; c: the shorter
+    # Wilson's limits of 1 in 3 and of 1 in 2, z = 1.96, worked by hand.
+    assert counted["consistency"] == pytest.approx({"estimate": 1 / 3, "low": 0.0615, "high": 0.7923}, abs=1e-3)
+    assert counted["prefers_longer"] == pytest.approx({"estimate": 0.5, "low": 0.0945, "high": 0.9055}, abs=1e-3)
+    assert counted["first_slot_bias"]["low"] < 3.5 / 6 - 0.5 < counted["first_slot_bias"]["high"]
     assert counted["identical"] == 1
     assert counted["low"] < counted["estimate"] < counted["high"]
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from help_desk import EVALUATE, FIT, FORM, GOOD, LONG, PLAIN, SUITES, generated, help_desk, of, scored
 
-from pipeline.config.evaluation import CheckConfig, EvaluateConfig
+from pipeline.config.evaluation import CheckConfig, EvaluateConfig, SuiteConfig
 from pipeline.errors import ArtifactError, ConfigError, DataError
 from pipeline.evaluation.joining import PolicySamples, join
+from pipeline.evaluation.judged import JudgedWins
 from pipeline.evaluation.metric_names import check_names, metric_names
 from pipeline.evaluation.report import Report, build_report, headline_metrics, round_floats, to_json
 from pipeline.evaluation.summary import read_report, summary_lines
@@ -255,6 +256,29 @@ def test_the_worst_regressions_of_the_newest_policy_come_first() -> None:
     assert [(entry["id"], entry["change"], entry["change_size"]) for entry in chosen] == [
         ("b", "regressed", -2.0), ("a", "regressed", -1.0), ("c", "improved", 1.0), ("d", "unchanged", 0.0),
     ]  # fmt: skip
+
+
+def test_without_checks_a_judge_tells_the_regressions() -> None:
+    unchecked = replace(FORM, checks=[])
+    samples = [of(policy, "form", [generated(i, GOOD) for i in "abcd"]) for policy in ("base", "newest")]
+
+    def wins(judge: str, qualified: bool, **said: float) -> JudgedWins:
+        return JudgedWins(
+            suite="form", judge=judge, qualified=qualified, against={},
+            wins={"base": dict.fromkeys("abcd", 0.5), "newest": said},
+        )  # fmt: skip
+
+    def chosen(suite: SuiteConfig, *said: JudgedWins) -> list[tuple[str, str, float]]:
+        examples = build_report(samples, {"form": suite}, EVALUATE, {}, wins=said)["examples"]
+        return [(entry["id"], entry["change"], entry["change_size"]) for entry in examples]
+
+    doubtful, good = wins("doubtful", False, a=0.0, b=1.0, c=1.0, d=1.0), wins("good", True, a=1.0, b=0.25, c=0.0)
+    assert chosen(unchecked, doubtful, good) == [
+        ("c", "regressed", -0.5), ("b", "regressed", -0.25), ("a", "improved", 0.5), ("d", "unchanged", 0.0),
+    ]  # fmt: skip
+    assert chosen(unchecked, doubtful)[0] == ("a", "regressed", -0.5)  # better one that has not qualified than none
+    assert {change for _, change, _ in chosen(unchecked)} == {"unchanged"}
+    assert {change for _, change, _ in chosen(FORM, good)} == {"unchanged"}  # checks say it where there are some
 
 
 def test_two_checks_of_one_name_stay_apart() -> None:

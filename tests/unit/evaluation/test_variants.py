@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from help_desk import FORM, GOOD, LONG, PLAIN, generated
 
-from pipeline.evaluation.variants import compare_variants, cost_per_1000, percentile, summarise_times
+from pipeline.evaluation.variants import compare_variants, cost_per_1000, percentile, summarise_passes, summarise_times
 
 
 def test_what_a_variant_changes_is_counted_item_by_item() -> None:
@@ -30,6 +32,7 @@ def test_times_are_summarised_by_hand_worked_numbers() -> None:
         "latency_seconds": [4.0, 1.0, 3.0, 2.0],
         "first_token_seconds": [0.5, 0.1, 0.3, 0.2],
         "peak_memory_bytes": 7,
+        "loading_peak_bytes": 9,
         "answers": [{"num_tokens": 10}, {"num_tokens": 20}, {"num_tokens": 5}, {"num_tokens": 15}],
     }
     assert summarise_times(measured) == {
@@ -38,10 +41,28 @@ def test_times_are_summarised_by_hand_worked_numbers() -> None:
         "latency_p50": 2.0,
         "latency_p95": 4.0,
         "peak_memory_bytes": 7,
+        "loading_peak_bytes": 9,
         "seconds_per_1000": 1250.0,
         "wall_seconds": 5.0,
     }
     assert cost_per_1000(1250.0, 2.88) == pytest.approx(1.0)  # 1,250 of 3,600 seconds
+
+
+def test_of_several_passes_the_median_counts_and_the_range_is_kept() -> None:
+    def one(seconds: float, memory: int | None) -> dict[str, Any]:
+        return {
+            "seconds": seconds, "latency_seconds": [seconds / 2, seconds], "first_token_seconds": [seconds / 10] * 2,
+            "peak_memory_bytes": memory, "loading_peak_bytes": 9, "answers": [{"num_tokens": 6}, {"num_tokens": 6}],
+        }  # fmt: skip
+
+    found = summarise_passes([one(2.0, 70), one(8.0, 50), one(3.0, 60)])  # one pass met a busy machine
+    assert (found["passes"], found["wall_seconds"], found["seconds_per_1000"]) == (3, 3.0, 1500.0)
+    assert (found["tokens_per_second"], found["peak_memory_bytes"]) == (4.0, 60)
+    assert found["ranges"]["seconds_per_1000"] == [1000.0, 4000.0]
+    assert found["ranges"]["tokens_per_second"] == [1.5, 6.0]
+    unknown = summarise_passes([one(2.0, None)])
+    assert unknown["peak_memory_bytes"] is None
+    assert "peak_memory_bytes" not in unknown["ranges"]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.05, 1), (0.5, 10), (0.95, 19), (0.951, 20), (1.0, 20)])

@@ -17,6 +17,7 @@ from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import Config
 from pipeline.config.sweep import ObjectiveConfig
 from pipeline.errors import PipelineError
+from pipeline.graph.nodes import Node
 from pipeline.graph.objectives import objective_values
 from pipeline.graph.spec import STAGES as REAL
 from pipeline.graph.wiring import nodes_for
@@ -84,6 +85,33 @@ def test_a_rubric_is_rated_once_per_policy_and_reported_with_its_difference(tmp_
     assert found["base", None]["estimate"] == pytest.approx(means["base"])
     assert found["sft", "base"]["estimate"] == pytest.approx(means["sft"] - means["base"])
     assert (found["sft", "base"]["n"], found["sft", "base"]["unit"]) == (40, "rating")
+
+
+def test_a_judge_is_measured_by_every_criterion_that_it_rates_by(tmp_path: Path) -> None:
+    helpful = CriterionConfig(name="helpful", description="Does it help?")
+    kind = CriterionConfig(name="kind", description="Is it kind?")
+
+    def cards(*rubrics: list[CriterionConfig]) -> tuple[dict[str, Node], list[str]]:
+        (suite,) = fake_stages.make_suites().values()
+        suites = {f"s{k}": replace(suite, name=f"s{k}", rubric=rubric) for k, rubric in enumerate(rubrics)}
+        asked = config(tmp_path, "curate", "sft", "evaluate", judges=("planted", "rules"))
+        asked.inputs.evaluate.labels = "ingest-0123"
+        asked.evaluate.suites = list(suites)
+        nodes, problems = nodes_for(asked, suites, {}, STAGES, JUDGES)
+        return {node.name: node for node in nodes if node.spec.name == "scorecard"}, problems
+
+    found, problems = cards([helpful], [helpful, kind])
+    assert problems == []
+    assert found["scorecard-planted"].params["rubric"] == [helpful, kind]
+    assert found["scorecard-rules"].params["rubric"] == []  # rules give no ratings
+    without, _ = cards([], [])
+    # Without a rubric nothing of it is in the fingerprint, so that such a judge is not asked again.
+    assert without["scorecard-planted"].identity.keys() == {"judge", "pairs"}
+    assert found["scorecard-rules"].identity == without["scorecard-rules"].identity
+    assert found["scorecard-planted"].identity["rubric"] == [helpful, kind]
+    _, problems = cards([helpful], [replace(helpful, description="Would you thank for it?")])
+    told = "judge `planted`: the suites `s0` and `s1` describe the criterion `helpful` differently"
+    assert [problem[: len(told)] for problem in problems] == [told]
 
 
 @pytest.mark.slow

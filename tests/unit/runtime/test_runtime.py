@@ -74,6 +74,19 @@ def test_peak_memory_sees_what_was_used_and_freed() -> None:
     assert before > 10 << 20
 
 
+def test_peak_memory_can_be_counted_from_now_on() -> None:
+    done = run_python(
+        "import os\nfrom pipeline.runtime.memory import peak_memory_bytes, reset_peak_memory\n"
+        "block = bytearray(os.urandom(1 << 20)) * 256\ndel block\nloading = peak_memory_bytes()\n"
+        "print(reset_peak_memory())\nafter = peak_memory_bytes()\nblock = bytearray(os.urandom(1 << 20)) * 64\n"
+        "print(loading - after, peak_memory_bytes() - after)\n"
+    )
+    told, freed, grown = done.stdout.split()
+    assert told == "True"
+    assert int(freed) > 200 << 20  # what was used before and given back is no longer in it
+    assert 56 << 20 < int(grown) < 90 << 20
+
+
 @pytest.mark.slow
 def test_peak_memory_is_not_that_of_the_parent() -> None:
     block = bytearray(b"x") * (512 << 20)

@@ -19,7 +19,7 @@ from pipeline.artifacts.manifest import ArtifactKind, Parent
 from pipeline.artifacts.outcome import StageOutcome
 from pipeline.artifacts.store import Store
 from pipeline.config.data import DataConfig, SourceConfig, TableName
-from pipeline.config.evaluation import EvaluateConfig, SuiteConfig, SuiteKind
+from pipeline.config.evaluation import CriterionConfig, EvaluateConfig, SuiteConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig, QualificationConfig, VotePool
 from pipeline.config.paths import configs_folder
 from pipeline.config.root import Config
@@ -29,6 +29,7 @@ from pipeline.data.rows import Comparison
 from pipeline.data.tables import part_name, rows_digest, write_table
 from pipeline.errors import DataError
 from pipeline.evaluation.judged import NOT_APPLICABLE, SealedCard, judge_entries
+from pipeline.evaluation.verdicts import read_verdicts
 from pipeline.graph.chain import Wiring
 from pipeline.graph.execution import Executed, run_nodes
 from pipeline.graph.judging import Judging
@@ -72,7 +73,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(world: Path, outputs: Path, judges: list[JudgeConfig]) -> list[Executed]:
+def run(
+    world: Path, outputs: Path, judges: list[JudgeConfig], rubric: tuple[CriterionConfig, ...] = ()
+) -> list[Executed]:
     config = Config(
         name="judges",
         stages=["ingest"],
@@ -86,7 +89,9 @@ def run(world: Path, outputs: Path, judges: list[JudgeConfig]) -> list[Executed]
     )
     config.evaluate.qualification = QualificationConfig(votes=VotePool.all, num_pairs=12, num_probes=1)
     nodes, problems = nodes_for(config, {}, load_tables([configs_folder()]))
-    judging = Judging(Wiring(config, STAGES, ["ingest", "evaluate"], problems), {j.name: j for j in judges}, ())
+    wiring = Wiring(config, STAGES, ["ingest", "evaluate"], problems)
+    suite = SuiteConfig(name="own", kind=SuiteKind.generation, judges=[j.name for j in judges], rubric=list(rubric))
+    judging = Judging(wiring, {j.name: j for j in judges}, (), [suite])
     for judge in judges:
         judging.measure(judge.name, SuiteConfig(name="votes", kind=SuiteKind.generation))
     assert problems == []
@@ -256,6 +261,27 @@ def test_a_local_model_is_measured_killed_and_resumed_to_the_same_bytes(
     assert sum(calls) == 2 * (12 + 6 + 3 + 24) + 8  # both orders of every probe once, and the batch that died
     for file in ("verdicts.jsonl", "card.json"):
         assert resumed.artifact.file(file).read_bytes() == executed.artifact.file(file).read_bytes()
+
+
+@pytest.mark.slow
+def test_ratings_of_voted_completions_are_sealed_beside_the_verdicts(world: Path, tmp_path: Path) -> None:
+    clear = CriterionConfig(name="clear", description="Is it clear?")
+    _, plain = run(world, tmp_path / "plain", [BASE])
+    _, executed = run(world, tmp_path / "rated", [BASE], (clear,))
+    assert executed.artifact.manifest.fingerprint != plain.artifact.manifest.fingerprint
+    assert executed.artifact.file("verdicts.jsonl").read_bytes() == plain.artifact.file("verdicts.jsonl").read_bytes()
+    assert executed.artifact.manifest.parts.keys() == {"verdicts", "card", "ratings"}
+    assert plain.artifact.manifest.parts.keys() == {"verdicts", "card"}
+    rows = read_verdicts(executed.artifact.file("ratings.jsonl"))
+    assert len(rows) == 24  # both sides of twelve pairs
+    assert all(row.criterion == "clear" and row.score is not None and 1 <= row.score <= 5 for row in rows)
+    measured = card(executed)["card"]
+    assert (measured["rating_agreement/clear"]["n"], measured["rating_end_share/clear"]["n"]) == (12, 24)
+    content, asked = card(executed), EvaluateConfig()
+    sealed = SealedCard(judge="base", suite=None, content=content, base=None)
+    (entry,) = judge_entries({"base": BASE}, [sealed], asked, [])
+    assert [(one["criterion"], one["qualified"]) for one in entry["ratings"]] == [("clear", False)]
+    assert "12 pairs on which most people prefer one side, fewer than 30" in entry["ratings"][0]["reasons"]
 
 
 @pytest.mark.slow
