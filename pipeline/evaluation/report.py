@@ -51,11 +51,10 @@ def build_report(
         samples: What each policy made of each suite.
         suites: The suites by name, in the order of the report.
         evaluate: The baseline, the confidence of the intervals and the number of examples.
-        provenance: Where the samples came from: ids and digests, no paths and no times; and under ``taught_by``, per
-            policy, the tables that its own training read, where that is known.
+        provenance: Ids and digests, no paths and no times; under ``taught_by`` the tables that trained each policy.
         win_rates: What judges said of pairs of policies; where one is the baseline, it is the opponent.
         rankings: The ratings of three policies or more on one scale.
-        judges: The judges with their scorecards.
+        judges: With their scorecards.
         ratings: Metrics by which judges rated single completions.
         costs: What ways to run one policy change, without what they take; None where that was not asked for.
         reward_models: The audit of each reward model that the policies were made with.
@@ -63,13 +62,12 @@ def build_report(
         measured: What `measure_suites` makes of the samples, where the caller has it already.
         wins: What judges said item by item, by which items are chosen that no check looks at.
 
-    Returns:
-        JSON values only; the same samples give the same report to the last byte of `to_json`.
+    The same samples give the same report to the last byte of `to_json`.
     """
     measured = measure_suites(samples, suites, evaluate) if measured is None else measured
     joined, measures = [suite for suite, _ in measured], {suite.name: own for suite, own in measured}
     judged = win_rate_rows(win_rates)
-    metrics = [entry for suite in joined for entry in estimates(suite, measures[suite.name], evaluate.confidence)]
+    metrics = [entry for suite, own in measured for entry in estimates(suite, own, evaluate.confidence)]
     metrics += [*map(dict, ratings), *(entry for entry in judged if entry["baseline"] == evaluate.baseline)]
     report: Report = {
         "format_version": FORMAT_VERSION,
@@ -85,14 +83,18 @@ def build_report(
         "costs": costs,
         "counts": [entry for suite in joined for entry in suite.counts],
         "contamination": list(contamination),
-        "examples": [
-            entry for suite in joined for entry in choose_examples(suite, measures[suite.name], evaluate, wins)
-        ],
+        "examples": _examples(measured, evaluate, wins),
         "provenance": {**provenance, **_own_provenance(samples, joined)},
     }
-    asked = asked_by_gates(evaluate.gates, joined, measures, evaluate.confidence)
     report["standing"] = standing(_ordering(report, measured), evaluate.confidence)
+    asked = asked_by_gates(evaluate.gates, joined, measures, evaluate.confidence)
     return _concluded(report, evaluate, [*metrics, *judged, *asked])
+
+
+def _examples(
+    measured: Sequence[tuple[JoinedSuite, Sequence[Measure]]], evaluate: EvaluateConfig, wins: Sequence[JudgedWins]
+) -> list[dict[str, Any]]:
+    return [entry for suite, own in measured for entry in choose_examples(suite, own, evaluate, wins)]
 
 
 def _concluded(report: Report, evaluate: EvaluateConfig, rows: Sequence[Mapping[str, Any]]) -> Report:

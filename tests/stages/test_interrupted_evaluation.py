@@ -15,7 +15,6 @@ SUITE = "kind: generation\ntable: demonstrations\nsplit: test\nbatch_size: 1\nsa
 VARIANTS = (
     "evaluate.costs.variants=[{name: fp32}, {name: batch 1, batch_size: 1}, {name: merged, merged: true}]",
     "evaluate.costs.enabled=true", "evaluate.costs.items=3", "evaluate.costs.passes=1",
-
 )  # fmt: skip
 
 
