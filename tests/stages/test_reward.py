@@ -24,7 +24,7 @@ from pipeline.artifacts.work import WorkFolder
 from pipeline.config.reward import ConfidenceUse, RewardConfig, TieModel
 from pipeline.config.shared import DType, LoRAConfig, RuntimeConfig
 from pipeline.data.encode import encode_completion, load_chat
-from pipeline.data.pairs import Pair
+from pipeline.data.pairs import Pair, encode_pairs
 from pipeline.errors import CheckpointError, DataError
 from pipeline.models.loading import add_lora, load_base, save_adapter
 from pipeline.models.reward import RewardFacts, load_reward, member_folders, reward_digest
@@ -228,12 +228,34 @@ def test_padding_is_looked_at_in_every_member(
     assert audit._padding_change(reward_model, pairs, chat) == {None: 0.0, 0: 1.5, 1: 0.75}[broken]
 
 
+def test_the_texts_that_nobody_should_prefer_are_these(workshop: Workshop) -> None:
+    """The prompt alone, half of the chosen reply, and its first eight tokens eight times."""
+    row = comparison(" ".join(f"word{n}" for n in range(9)), "No.", prompt="Why?")
+    (pair,) = encode_pairs([row], load_chat(workshop.base.folder, workshop.model), max_length=256).pairs
+    scored: list[list[list[int]]] = []
+
+    def score(rows: list[list[int]], batch_size: int) -> Any:
+        scored.append(rows)
+        return SimpleNamespace(mean=torch.tensor([float(len(scored))] * len(rows)))
+
+    tail = (7, 8)  # as if two tokens ended a turn
+    sides: Any = SimpleNamespace(chosen=3.0, rejected=1.0)
+    reward_model: Any = SimpleNamespace(score=score, facts=SimpleNamespace(tail_ids=tail))
+    found = audit._unwanted(reward_model, [pair], [sides], 4)
+    prompt, reply = pair.chosen.prompt_ids, pair.chosen.input_ids[len(pair.chosen.prompt_ids) : -2]
+    assert len(reply) > 16, "else eight tokens and a half are the same"
+    half = len(reply) // 2
+    assert [rows[0] for rows in scored] == [prompt, prompt + reply[:half], prompt + reply[:8] * 8]
+    assert {name: texts.scores for name, texts in found.items()} == {
+        "empty": [1.0], "truncated": [2.0], "repeated": [3.0],
+    }  # fmt: skip
+    assert all((texts.usual, texts.clusters) == ([2.0], [pair.cluster]) for texts in found.values())
+
+
 # --- labels ------------------------------------------------------------------------------------------------------
 
 
 def batch_of(workshop: Workshop, **values: Any) -> tuple[dict[str, Any], list[Pair]]:
-    from pipeline.data.pairs import encode_pairs
-
     chat = load_chat(workshop.base.folder, workshop.model)
     pairs = encode_pairs([comparison("Yes.", "No.", **values)], chat, max_length=64).pairs
     return PairCollator(pairs, chat.pad_id)([{"row": 0}]), pairs

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.config.dpo import DPOConfig, dpo_problems, loss_settings
+from pipeline.config.preference import LOSSES
 from pipeline.config.shared import LoRAConfig
 
 
@@ -36,3 +39,15 @@ def test_what_a_loss_reads_is_accepted_and_passed_on() -> None:
     config = DPOConfig(loss={"cdpo": 0.5, "simpo": 0.5}, label_smoothing=0.2, target_margin=0.0)
     assert list(dpo_problems(config)) == []
     assert loss_settings(config) == {"label_smoothing": 0.2, "target_margin": 0.0}
+
+
+def test_the_page_prints_the_betas_in_force(repository: Path) -> None:
+    """Of every loss, in brackets at the end of its row; a loss without one says none."""
+    page = (repository / "docs" / "preference.md").read_text(encoding="utf-8")
+    table = page.partition("| `dpo.loss` |")[2].partition("\n\n")[0]
+    printed: dict[str, float | None] = {}
+    for line in table.splitlines()[2:]:
+        _, names, _, beta, _ = line.split("|")
+        number = re.search(r"\(([\d.]+)\)\s*$", beta)
+        printed |= dict.fromkeys(re.findall(r"`(\w+)`", names), float(number[1]) if number else None)
+    assert printed == {name: facts.beta for name, facts in LOSSES.items()}

@@ -114,6 +114,49 @@ def test_text_that_nobody_wants_and_scores_high_fails() -> None:
     assert outcomes(card)["empty_text"] == "FAIL"
 
 
+@pytest.mark.parametrize("loved", ["empty", "truncated", "repeated"])
+def test_each_unwanted_text_has_a_gate_of_its_own(loved: str) -> None:
+    low = Comparison(usual=[1.0, 1.2, 0.9, 1.1], scores=[0.1, 0.0, -0.1, 0.05], clusters=list("abcd"))
+    unwanted = dict.fromkeys(("empty", "truncated", "repeated"), low)
+    unwanted[loved] = Comparison(usual=low.scores, scores=low.usual, clusters=low.clusters)
+    card = make_card(findings(planted(50, 0.5), unwanted=unwanted), AuditConfig())
+    expected = {f"{name}_text": "FAIL" if name == loved else "PASS" for name in unwanted}
+    assert {name: outcome for name, outcome in outcomes(card).items() if name.endswith("_text")} == expected
+    (gate,) = (gate for gate in card.gates if gate["outcome"] == "FAIL" and gate["name"].endswith("_text"))
+    assert gate["name"] == f"{loved}_text"
+    assert f"score of usual text less that of {loved} text" in gate["reason"]
+    assert gate["estimate"] == pytest.approx(-(4.2 - 0.05) / 4)
+
+
+def test_pairs_of_like_length_are_those_within_a_tenth_of_the_longer_side() -> None:
+    rows = [
+        pair(0, 1.0, chosen_length=10, rejected_length=9),  # a tenth is no difference
+        pair(1, -1.0, chosen_length=90, rejected_length=100),
+        pair(2, -1.0, chosen_length=7, rejected_length=7),
+        pair(3, 1.0, chosen_length=100, rejected_length=89),  # 11 of 100
+        pair(4, 1.0, chosen_length=8, rejected_length=9),  # 1 of 9
+        pair(5, 1.0, chosen_length=10, rejected_length=20),
+    ]
+    matched = make_card(findings(rows), AuditConfig(length_matched=0.1)).values["length_matched"]
+    assert (matched["n"], matched["estimate"]) == (3, pytest.approx(1 / 3))
+    exact = make_card(findings(rows), AuditConfig(length_matched=0.0)).values["length_matched"]
+    assert (exact["n"], exact["estimate"]) == (1, 0.0)
+
+
+def test_position_is_the_length_of_the_prompt_and_length_that_of_the_reply() -> None:
+    """Scores rise with the prompt and fall with the reply; the longer side of a pair has the lower score."""
+    rows = [
+        pair(n, 0.0, chosen=n + 0.5, rejected=float(n), prompt_length=n + 1, chosen_length=58 - 2 * n,
+             rejected_length=59 - 2 * n + n % 2)
+        for n in range(20)
+    ]  # fmt: skip
+    correlation = make_card(findings(rows), AuditConfig()).values["correlation"]
+    assert correlation["score_and_position"]["estimate"] > 0.99
+    assert correlation["score_and_length"]["estimate"] < -0.99
+    flat = [replace(row, prompt_length=5) for row in rows]
+    assert make_card(findings(flat), AuditConfig()).values["correlation"]["score_and_position"]["estimate"] is None
+
+
 def test_a_score_that_moves_with_its_padding_fails() -> None:
     card = make_card(findings(planted(50, 0.5), differences={"padding": 0.2, "reload": 0.0}), AuditConfig())
     assert outcomes(card) | {"padding": "FAIL"} == outcomes(card)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from torch import tensor
+from torch import Tensor, tensor
 
 from pipeline.losses.reward import (
     bradley_terry_loss,
@@ -87,3 +88,31 @@ def test_rounding_in_a_label_makes_no_negative_probability() -> None:
 def test_smoothing_and_centring_by_hand() -> None:
     assert smoothed(tensor([1.0, 0.8, 0.5]), 0.1).tolist() == pytest.approx([0.9, 0.74, 0.5])
     assert centring_loss(tensor([2.0]), tensor([-0.5])).item() == pytest.approx(2.25)
+
+
+def centred(difference: Tensor, confidence: Tensor, tie: Tensor, raw: Tensor) -> Tensor:
+    return centring_loss(difference, confidence) + 0 * (tie + raw)
+
+
+@pytest.mark.parametrize("loss", [davidson_loss, rao_kupper_loss, centred])
+def test_gradients_are_the_finite_differences(loss: Any) -> None:
+    """Of the scores and of the number of the ties, where a label is soft and where it is hard."""
+    values = {
+        "difference": [0.3, -2.0, 4.0, 0.0], "confidence": [0.9, 0.5, 1.0, 0.6], "tie": [0.1, 1.0, 0.0, 0.3],
+        "raw": [0.4] * 4,
+    }  # fmt: skip
+    given = {name: tensor(value, dtype=torch.float64, requires_grad=name != "tie") for name, value in values.items()}
+    raw = given["raw"].mean()  # one number for all pairs
+    loss(given["difference"], given["confidence"], given["tie"], raw).sum().backward()
+
+    def at(name: str, place: int, step: float) -> float:
+        moved = {key: tensor(value, dtype=torch.float64) for key, value in values.items()}
+        moved[name][place] += step
+        return float(loss(moved["difference"], moved["confidence"], moved["tie"], moved["raw"].mean()).sum())
+
+    names = ("difference", "confidence") if loss is centred else ("difference", "raw")
+    for name in names:
+        slopes = [(at(name, place, 1e-5) - at(name, place, -1e-5)) / 2e-5 for place in range(4)]
+        assert given[name].grad is not None
+        assert given[name].grad.tolist() == pytest.approx(slopes, abs=1e-8)
+        assert max(map(abs, slopes)) > 0.01, "nothing moves, so nothing is shown"
