@@ -201,7 +201,8 @@ def reward_models() -> list[dict[str, Any]]:
 def monitor() -> PolicyMonitor:
     measurements = [
         {"step": 10 * k, "monitor_kl": 0.35 * k, "monitor_score": 1.6 * (1 - math.exp(-k / 6)),
-         "monitor_gold": 0.9 * (1 - math.exp(-k / 4)) - 0.004 * k * k, "monitor_completion_tokens": 28 + 1.4 * k}
+         "monitor_gold": 0.9 * (1 - math.exp(-k / 4)) - 0.004 * k * k, "monitor_completion_tokens": 28 + 1.4 * k,
+         "monitor_distinct_2": 0.8 - 0.02 * k, "by_length": [{"score": third * k / 20} for third in (1, 2, 3)]}
         for k in range(17)
     ]  # fmt: skip
     fired = {"step": 150, "best_step": 60, "gold_change": -0.48, "low": -0.7, "high": -0.26, "n": 64}

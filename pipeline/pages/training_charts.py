@@ -76,11 +76,22 @@ def monitor_view(entry: PolicyMonitor) -> dict[str, Any]:
         scores.append(Series("law", _law_points(entry.law, max(x for x, _ in against("monitor_gold"))), 3))
     scores = [series for series in scores if series.points]
     charts = [line_chart(scores, "Mean score", "square root of the divergence, nats", whole=False)] if scores else []
-    named = {"monitor_kl": "Divergence from the reference, nats", "monitor_completion_tokens": "Completion tokens"}
+    named = {
+        "monitor_kl": "Divergence from the reference, nats",
+        "monitor_completion_tokens": "Completion tokens",
+        "monitor_distinct_2": "Share of different pairs of neighbouring tokens",
+    }
     for name, words in named.items():
         points = [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
         if points:
             charts.append(line_chart([Series(words, points, 1)], words, "rollout", from_zero=True))
+    thirds = [
+        Series(words, [(float(row["step"]), row["by_length"][place]["score"]) for row in rows], place + 1)
+        for place, words in enumerate(("shortest third", "middle", "longest third"))
+        if all(len(row["by_length"]) > place for row in rows)
+    ]
+    if thirds:
+        charts.append(line_chart(thirds, "Mean score by length of the completion", "rollout"))
     return {"monitor": entry, "charts": charts, "sentences": [_peak(rows), *_fitted(entry), *_outcome(entry.monitor)]}
 
 

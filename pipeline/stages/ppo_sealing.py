@@ -12,7 +12,7 @@ from pipeline.config.shared import DType
 from pipeline.models.loading import ADAPTER_FOLDER, adapter_digest, save_adapter
 from pipeline.ppo.monitor import MONITOR_FILE
 from pipeline.ppo.roles import OneBackbone
-from pipeline.ppo.watch import TOLD_APART
+from pipeline.ppo.signatures import TOLD_APART
 from pipeline.stages.ppo_checkpoints import VALUE_FILE, load_weights
 from pipeline.stages.ppo_course import PPOCourse
 from pipeline.stages.prompts import Prompts

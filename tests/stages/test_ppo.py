@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from pipeline.models.loading import add_lora, load_base, save_adapter
 from pipeline.ppo.loop import Loop
 from pipeline.stages.watchdogs import NUM_KEPT
 
+NO_METRICS = {"step", "time"}  # of a row: where it stands
 TIMINGS = {"seconds_rollout", "seconds_scoring", "seconds_update", "memory_gb"}
 
 
@@ -65,6 +68,18 @@ def test_every_rollout_has_a_row_and_the_first_update_starts_at_ratio_one(refere
     texts = metric_rows(reference.path / "written.jsonl")
     assert [text["step"] for text in texts] == [step for step in measured for _ in range(NUM_KEPT)]
     assert all(text["prompt"] and {"completion", "score"} <= text.keys() for text in texts)
+
+
+def test_every_metric_that_a_run_records_is_explained_on_the_page(reference: Artifact, repository: Path) -> None:
+    page = (repository / "docs" / "ppo.md").read_text(encoding="utf-8")
+    table = page.partition("## Reading a run")[2].partition("\nThe run warns")[0]
+    rows = [re.split(r"(?<!\\)\|", line) for line in table.splitlines() if line.startswith("| `")]
+    assert {len(cells) for cells in rows} == {6}
+    explained = {name for cells in rows for name in re.findall(r"`(\w+\*?)`", cells[1])}
+    recorded = {name for row in metric_rows(reference.path / "metrics.jsonl") for name in row} - NO_METRICS
+    assert {name for name in recorded if not any(fnmatch(name, pattern) for pattern in explained)} == set()
+    never = {pattern for pattern in explained if not any(fnmatch(name, pattern) for name in recorded)}
+    assert never == {"reward_spread"}, "of an ensemble of reward models"
 
 
 def test_in_bfloat16_too_the_first_update_starts_at_ratio_one(workshop: PPOWorkshop) -> None:

@@ -12,7 +12,8 @@ import torch
 
 from pipeline.config.ppo import PPOConfig
 from pipeline.ppo.monitor import Measurement, Monitor, distinct_pairs
-from pipeline.ppo.watch import SIGNATURES, Watchdog, nothing_to_learn, told_apart
+from pipeline.ppo.signatures import SIGNATURES
+from pipeline.ppo.watch import Watchdog, nothing_to_learn, told_apart
 
 
 def measured(step: int, proxy: float, gold: float | None, kl: float = 1.0) -> Measurement:
@@ -215,7 +216,17 @@ def test_a_streak_that_breaks_begins_anew() -> None:
 
 
 def test_the_page_prints_the_thresholds_in_force(repository: Path) -> None:
+    """And how many rollouts in a row it takes, and from which rollout on."""
     page = (repository / "docs" / "ppo.md").read_text(encoding="utf-8")
-    rows = {cells[1].strip(" `"): cells[3] for line in page.splitlines() if len(cells := line.split("|")) == 5}
+    rows = {cells[1].strip(" `"): cells[2:4] for line in page.splitlines() if len(cells := line.split("|")) == 5}
+    patience, first = (
+        {1: None, 3: "three times in a row"},
+        {None: None, 2: "from the third rollout after `value_warmup`"},
+    )
     for signature in SIGNATURES:
-        assert f"{signature.threshold:g}" in rows[signature.name].replace(",", " ").split(), signature.name
+        metric, said = rows[signature.name]
+        limit, *rest = [part.strip() for part in said.split(",")]
+        assert f"`{signature.metric}`" in metric, signature.name
+        assert f"{signature.threshold:g}" in limit.split(), signature.name
+        assert rest == [text for text in (patience[signature.patience], first[signature.after]) if text], signature.name
+        assert ("fp32" in metric) is (signature.in_fp32 is not None), signature.name

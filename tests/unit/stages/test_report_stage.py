@@ -83,7 +83,10 @@ def job(tmp_path: Path) -> StageJob:
     curve = "".join(json.dumps({"step": step, "loss": 2.0 - step / 10}) + "\n" for step in range(5))
     audit = json.dumps({"accuracy": {"estimate": 0.75, "low": 0.7, "high": 0.8, "n": 400}, "gates": []})
     reward = seal(store, "reward", ArtifactKind.reward_model, "reward", {"audit.json": audit}, [dataset])
-    rows = [{"step": k, "monitor_kl": k / 2, "monitor_score": k, "monitor_gold": 3 - abs(k - 2)} for k in range(5)]
+    rows = [
+        {"step": k, "monitor_kl": k / 2, "monitor_score": k, "monitor_gold": 3 - abs(k - 2), "by_length": []}
+        for k in range(5)
+    ]
     monitor = json.dumps(
         {"measurements": rows, "fired": None, "chosen_step": 2, "reason": "best gold score", "gates": []}
     )
@@ -138,7 +141,7 @@ def test_a_policy_that_was_rolled_back_shows_its_own_monitor_beside_samples_of_t
     store = Store(job.work.path.parents[1])
     tuned = job.inputs["policies"][0]
     gates = [{"name": "score_rises", "outcome": "FAIL", "reason": "nothing was won"}]
-    rows = [{"step": k, "monitor_kl": k, "monitor_score": k, "monitor_gold": -k} for k in (0, 1, 2)]
+    rows = [{"step": k, "monitor_kl": k, "monitor_score": k, "monitor_gold": -k, "by_length": []} for k in (0, 1, 2)]
     seen = {"measurements": rows, "fired": None, "chosen_step": 0, "reason": "best gold score", "gates": gates}
     rolled = seal(store, "ppo", ArtifactKind.policy, "ppo", {"monitor.json": json.dumps(seen)}, [tuned], "policy")
     places = [place for place, pair in enumerate(job.params["samples"]) if pair["policy"] == "tuned"]
