@@ -112,8 +112,8 @@ def earlier_job(trial: Trial, slot: int) -> SubmittedTrial | None:
         if not trial.job["id"]:
             return None
     running = SubmittedTrial(trial, queue, slot=slot)
-    if queue.ended(running.job) is None:
-        return running
-    # A trial that was stopped, by whomever, runs again, as it does where trials are processes.
     status = running.poll()
-    return None if status is None or status > 128 else running
+    if status is None:
+        return running if queue.ended(running.job) is None else None
+    # A trial that was stopped, by whomever, runs again, as it does where trials are processes.
+    return running if status < 128 else None

@@ -121,7 +121,7 @@ def test_a_grid_runs_as_jobs_with_no_secret_in_what_they_leave(project: Project)
 
 
 def test_a_cancelled_job_saves_a_killed_one_is_told_and_both_go_on(project: Project, slurm: SlurmServer) -> None:
-    words = ("sft.optimizer.learning_rate=1e-3,1e-2", "sft.num_epochs=40", "sweep.parallel=2", OBJECTIVE)
+    words = ("sft.optimizer.learning_rate=1e-3,1e-2", "sft.num_epochs=12", "sweep.parallel=2", OBJECTIVE)
     process = project.start(*words)
     project.until(process, lambda: project.is_training(0) and project.is_training(1))
     slurm.say("scancel", project.job(0))
@@ -131,13 +131,10 @@ def test_a_cancelled_job_saves_a_killed_one_is_told_and_both_go_on(project: Proj
     assert (cancelled["status"], cancelled["exit_status"]) == ("failed", 143)
     assert cancelled["reason"].startswith("Interrupted: ")
     assert (killed["status"], killed["exit_status"]) == ("failed", 137)
-    assert killed["reason"].startswith(f"Slurm ended the job {project.job(1)}: CANCELLED")
-    steps = [trial["intermediate"][-1][0] for trial in (cancelled, killed)]
-    project.run(*words, "sft.early_stopping_patience=null")
+    assert killed["reason"].startswith(f"Slurm ended the job {project.job(1)}: FAILED")
+    project.run(*words)
     assert [trial["status"] for trial in project.trials()] == ["finished"] * 2
-    assert f"from the checkpoint of step {steps[0]}" in project.log(0) or "from the checkpoint of step" in project.log(
-        0
-    )
+    assert "from the checkpoint of step" in project.log(0)
 
 
 def test_a_stopped_sweep_leaves_no_job_and_goes_on_from_the_checkpoints(project: Project) -> None:

@@ -98,7 +98,7 @@ def test_jobs_of_this_machine_have_the_results_of_processes(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_stopped_sweep_lets_its_jobs_save_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE_PAUSE", "0.3")
+    monkeypatch.setenv("FAKE_PAUSE", "1")
 
     def interrupt() -> None:
         while len(epochs(tmp_path)) < 2:
@@ -144,8 +144,8 @@ def test_a_sweep_that_was_killed_finds_its_jobs_and_runs_none_twice(tmp_path: Pa
         "launcher=Launcher.submitit_local, parallel=3).run()"
     )
     path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
-    first = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path, "FAKE_PAUSE": "1"})
-    while len(epochs(tmp_path)) < 3:
+    first = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path, "FAKE_PAUSE": "2"})
+    while len({name for name, _, _ in epochs(tmp_path)}) < 3:
         assert first.poll() is None
         time.sleep(0.02)
     first.kill()
@@ -159,7 +159,8 @@ def test_a_sweep_that_was_killed_finds_its_jobs_and_runs_none_twice(tmp_path: Pa
     said: list[str] = []
     again = make_sweep(tmp_path, [RANKS], record, launcher=LOCAL, parallel=3)
     again.say = said.append
-    time.sleep(0.5)  # until the job of the victim has written how it ended
+    while not list((record.path / "jobs" / "2").glob("*_ended.json")):  # the job of the victim tells its end
+        time.sleep(0.02)
     again.run()
     assert by_status(again.record.trials) == {"finished": [0, 1, 2]}
     assert [line for line in said if "goes on" in line] == [f"#{n} goes on in its job {jobs[n]}" for n in (0, 1)]

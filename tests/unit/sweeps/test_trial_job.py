@@ -92,7 +92,7 @@ def test_the_sweeps_word_reaches_the_trial_once_however_often_it_is_said(tmp_pat
 
 def test_a_job_that_is_cancelled_tells_its_trial_once(tmp_path: Path) -> None:
     """Every process gets the signal, so that it is not handed on: a second one would end the trial unsaved."""
-    job = Job(tmp_path, pause="0.2")
+    job = Job(tmp_path, pause="1")
     job.signal_all(signal.SIGTERM)
     assert job.ended()["exit_status"] == 143
     assert job.log.count("heard 15") == 1
