@@ -14,6 +14,7 @@ import json
 import re
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -161,6 +162,11 @@ class WandbServer:
     def artifact(self, name: str) -> StoredArtifact:
         """Return the committed artifact of a name."""
         return next(item for item in self.artifacts.values() if item.name == name and item.state == "COMMITTED")
+
+    def leaks(self, secrets: Iterable[str]) -> list[str]:
+        """Return the operation or path of every request that holds one of the secrets, wherever it stands in it."""
+        sent = [(entry, f"{entry.path} {entry.headers}".encode() + entry.body) for entry in self.requests]
+        return [entry.operation or entry.path for entry, whole in sent if any(one.encode() in whole for one in secrets)]
 
     # Faults and routing
 

@@ -62,10 +62,11 @@ class Mirror:
             dir=spec["folder"], settings=settings,
         )  # fmt: skip
         self.sent = self.run.starting_step - 1 if self.online else -1
-        if spec["source_diff"] and Path(spec["source_diff"]).exists():
-            # A copy, because the client would leave a link, which breaks when the outputs are moved.
-            kept = shutil.copy(spec["source_diff"], self.run.dir)
-            self.run.save(kept, base_path=self.run.dir, policy="now")
+        for difference in (spec["source_diff"], spec["project_diff"]):
+            if difference and Path(difference).exists():
+                # A copy, because the client would leave a link, which breaks when the outputs are moved.
+                kept = shutil.copy(difference, self.run.dir)
+                self.run.save(kept, base_path=self.run.dir, policy="now")
 
     def facts(self) -> dict[str, Any]:
         """Say where the run is kept, and how far the server was."""

@@ -42,7 +42,8 @@ class MirroredRun:
     written: str | None = None  # written.jsonl, likewise
     registry: str | None = None  # where artifacts that passed are linked to
     registered: list[dict[str, Any]] = field(default_factory=list)  # these, described by `describe`
-    source_diff: str | None = None  # what the working tree changes in the commit
+    source_diff: str | None = None  # what the working tree of the code changes in its commit
+    project_diff: str | None = None  # the same of the user's own repository
     alerts: list[dict[str, str]] = field(default_factory=list)
     num_alerted: int = 0  # of these, which the server was told while the run went on
     tables: dict[str, Any] = field(default_factory=dict)
@@ -75,7 +76,7 @@ class MirroredRun:
         """Return what the mirror's process is told, with paths that it can open."""
         told = asdict(self)
         told["record"] = str(outputs / self.record)
-        for name in ("written", "source_diff"):
+        for name in ("written", "source_diff", "project_diff"):
             told[name] = str(outputs / told[name]) if told[name] else None
         for name in ("inputs", "registered"):
             told[name] = [{**entry, "path": str(outputs / entry["path"])} for entry in told[name]]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.temporary import machine_since_its_start
 from pipeline.config.shared import TrackingConfig, TrackingMode
-from pipeline.runtime.environment import SOURCE_ROOT, environment, source_difference
+from pipeline.runtime.environment import SOURCE_ROOT, environment, project_root, source_difference
 from pipeline.tracking.mirror import MirrorFailed, MirrorProcess
 from pipeline.tracking.mirrored import CLIENT_FOLDER, MirroredRun, describe_inputs, relative
 from pipeline.tracking.redaction import RedactionFilter, Redactor
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.work import WorkFolder
 
 RUN_ID_KEY = "wandb_run_id"
-DIFF_NAME = "source.diff"
+SOURCE_DIFF, PROJECT_DIFF = "source.diff", "project.diff"  # of this code, and of the repository that it is used in
 
 
 class TrackingSession:
@@ -52,7 +52,7 @@ class TrackingSession:
         self._process: MirrorProcess | None = None
         self._open_run: Run | None = None
         self._surroundings: dict[str, Any] = {}  # of the first run on
-        self._source_diff: str | None = None
+        self._differences: dict[str, str | None] = {}
         self.run_folder.mkdir(parents=True, exist_ok=True)
         self._log = logging.Logger(f"pipeline.run.{self.run_folder.name}", logging.INFO)
         handler = logging.FileHandler(self.run_folder / "run.log", encoding="utf-8", delay=True)
@@ -151,21 +151,30 @@ class TrackingSession:
             upload_artifacts=self.config.upload_artifacts, inputs=described,
             run_folder=relative(self.run_folder, self.outputs), record=relative(work.metrics, self.outputs),
             written=relative(work.written, self.outputs), registry=self.config.registry,
-            source_diff=self._source_diff,
+            source_diff=self._differences[SOURCE_DIFF], project_diff=self._differences[PROJECT_DIFF],
             pid=os.getpid(), machine=machine_since_its_start(), started=time.time(), mode=str(self.decision),
         )  # fmt: skip
 
     def _invocation(self) -> dict[str, Any]:
-        """Return the command and what it ran with; what the source changes in its commit goes into a file."""
+        """Return the command and what it ran with; what working trees change in their commits goes into files."""
         if not self._surroundings:
             self._surroundings = {"command": shlex.join(["python", "-m", "pipeline", *sys.argv[1:]]), **environment()}
             self._surroundings = self.redactor.value(self._surroundings)
-            if difference := source_difference(SOURCE_ROOT):
-                path = self.wandb_folder / DIFF_NAME
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(self.redactor.text(difference), encoding="utf-8")
-                self._source_diff = relative(path, self.outputs)
+            self._differences = {
+                name: self._keep_difference(root, name)
+                for name, root in ((SOURCE_DIFF, SOURCE_ROOT), (PROJECT_DIFF, project_root(Path.cwd())))
+            }
         return self._surroundings
+
+    def _keep_difference(self, root: Path | None, name: str) -> str | None:
+        """Write what a working tree changes in its commit, and return where; None where there is nothing to tell."""
+        difference = source_difference(root) if root is not None else None
+        if not difference:
+            return None
+        path = self.wandb_folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.redactor.text(difference), encoding="utf-8")
+        return relative(path, self.outputs)
 
     def _decide(self) -> None:
         """Choose between online and offline for the rest of the invocation."""

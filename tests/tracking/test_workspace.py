@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, TrackingError
 from pipeline.sweeps.record import SweepRecord, Trial
 from pipeline.tracking.workspace import metric_key
 
+PLANTED = "correct-horse-battery-staple-4711"
 SPACE = {
     "sft.optimizer.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True, "integer": False},
     "sft.lora.rank": {"choices": [4, 8]},
@@ -47,8 +48,9 @@ def panels_of(spec: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_the_workspace_of_a_sweep_is_saved_on_the_server(
-    server: WandbServer, outputs: Path, capsys: pytest.CaptureFixture[str]
+    server: WandbServer, outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DATABASE_PASSWORD", PLANTED)
     recorded_sweep(outputs, TrackingMode.online)
     # What a stage has sealed stands in the summary of its run, where a workspace finds it.
     (run,) = server.runs.values()
@@ -75,6 +77,9 @@ def test_the_workspace_of_a_sweep_is_saved_on_the_server(
         "validation_loss", "house_style/all_checks/sft",
     }  # fmt: skip
     assert not [name for name, content in files_below(outputs).items() if API_KEY.encode() in content]
+    # A secret of the environment that stands in what is sent is taken out of it.
+    assert server.leaks([API_KEY, PLANTED]) == []
+    assert server.leaks(["rates_sweep"])
 
 
 def test_the_workspace_shows_the_group_that_the_runs_are_in(server: WandbServer, outputs: Path) -> None:

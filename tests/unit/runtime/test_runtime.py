@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pipeline.config.shared import Device, DType, RuntimeConfig
 from pipeline.errors import ConfigError
+from pipeline.runtime import environment as module
 from pipeline.runtime.allocator import keep_memory
-from pipeline.runtime.environment import environment, source_state
+from pipeline.runtime.environment import cuda_version, environment, gpus, project_root, source_state
 from pipeline.runtime.seeds import seed_everything
 from pipeline.runtime.signals import StopRequest
 
@@ -179,6 +181,49 @@ def test_the_state_of_the_source(tmp_path: Path) -> None:
     assert len(str(clean["commit"])) == 40
     (tmp_path / "file").write_text("b")
     assert source_state(tmp_path) == {**clean, "dirty": True}
+
+
+def test_the_repository_of_the_user_is_told_from_that_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert project_root(ROOT / "tests") is None
+    assert project_root(tmp_path) is None
+    monkeypatch.chdir(tmp_path)
+    assert environment()["project"] is None
+    named = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init"], [*named, "commit", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", *words], check=True, capture_output=True)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "run.log").write_text("not known to git", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "outputs")
+    assert project_root(Path.cwd()) == tmp_path
+    told = environment()
+    head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert told["project"] == {"commit": head, "dirty": False}
+    assert told["source"] != told["project"]
+
+
+def test_the_environment_names_gpus_and_cuda_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus() == {"gpus": [], "gpu_driver": None}
+    asks = tmp_path / "nvidia-smi"
+    asks.write_text("#!/bin/sh\necho 'NVIDIA H200, 580.65.06'\necho 'One, with a comma, 580.65.06'\n", encoding="utf-8")
+    asks.chmod(0o755)
+    assert gpus() == {"gpus": ["NVIDIA H200", "One, with a comma"], "gpu_driver": "580.65.06"}
+    asks.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n", encoding="utf-8")
+    assert gpus() == {"gpus": [], "gpu_driver": None}
+
+    import torch
+
+    assert cuda_version() == torch.version.cuda
+    said = {"Optional[str] = '13.0'": "13.0", "Optional[str] = None": None}
+    monkeypatch.setattr(module, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    for value, version in said.items():
+        text = f"debug = False\ncuda: {value}\nhip: Optional[str] = '6.4'\n"
+        (tmp_path / "version.py").write_text(text, encoding="utf-8")
+        assert cuda_version() == version
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert cuda_version() is None
 
 
 @pytest.mark.slow
