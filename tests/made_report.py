@@ -34,6 +34,7 @@ STYLE = SuiteConfig(
         CheckConfig(name="regex", params={"pattern": "Next step:"}),
         CheckConfig(name="answer_first"),
     ],
+    rewards=[CheckConfig(name="contains_share", params={"phrases": ["nobody says this"]})],  # alike, without a spread
 )
 QUESTIONS = (
     "My hub blinks red since this morning and I have restarted it twice. What now?",

@@ -14,6 +14,7 @@ from pipeline.pages.text import typographic
 
 AXIS = 58  # below a panel: ticks, the name of the axis, and which direction is better
 AXIS_NAMES = {"share": "percentage points", WINS: "percentage points", WIN_RATE: "per cent of pairs won"}
+TICK_CHARACTER = 7.0  # pixels that one takes at most, of any font that a system may have
 MAX_POINTS = 400  # of a curve; longer ones are averaged in buckets
 
 
@@ -67,7 +68,7 @@ def _forest_panel(
     held = [entry[key] * factor for entry in entries for key in ("estimate", "low", "high") if entry[key] is not None]
     scale = scale_around(held, layout.start, layout.end, include=even)
     bottom = top + layout.row * len(entries)
-    parts = horizontal_axis(scale, top, bottom, AXIS_NAMES.get(unit, unit))
+    parts = horizontal_axis(scale, top, bottom, AXIS_NAMES.get(unit, unit), layout.width)
     parts.append(line(scale(even), top, scale(even), bottom, "zero"))
     if higher_is_better is not None:
         x, anchor, words = (layout.end, "end", "better →") if higher_is_better else (layout.start, "start", "← better")
@@ -121,7 +122,7 @@ def bar_chart(
     end = layout.end - 120 if layout.stacked else layout.end  # the numbers stand behind the bars
     scale = Scale(0.0, 100.0, layout.start, end)
     bottom = 4 + height * len(metrics)
-    parts = horizontal_axis(scale, 4, bottom, "per cent of items")
+    parts = horizontal_axis(scale, 4, bottom, "per cent of items", layout.width)
     for index, metric in enumerate(metrics):
         entries = [entry for entry in rates if entry["metric"] == metric]
         top = 4 + index * height + (26 if layout.stacked else gap / 2)
@@ -201,11 +202,22 @@ def averaged(points: Sequence[tuple[float, float]], most: int) -> list[tuple[flo
     return [(sum(x for x, _ in bucket) / len(bucket), sum(y for _, y in bucket) / len(bucket)) for bucket in buckets]
 
 
-def horizontal_axis(scale: Scale, top: float, bottom: float, name: str) -> list[Markup]:
-    """Return grid lines, ticks and the name of a horizontal axis."""
+def horizontal_axis(scale: Scale, top: float, bottom: float, name: str, width: float) -> list[Markup]:
+    """Return grid lines, ticks and the name of a horizontal axis; a tick at the picture's edge stands inside of it.
+
+    Args:
+        scale: Of the axis.
+        top: Where the grid lines begin.
+        bottom: Where they end.
+        name: What stands below the ticks.
+        width: Of the picture.
+    """
     step = tick_step(scale.high - scale.low, 6)
     parts = [text((scale.start + scale.end) / 2, bottom + 34, name, "tick", "middle")]
     for tick in scale.ticks():
         parts.append(line(scale(tick), top, scale(tick), bottom, "grid"))
-        parts.append(text(scale(tick), bottom + 17, tick_text(tick, step), "tick", "middle"))
+        x, words = scale(tick), tick_text(tick, step)
+        half = len(words) * TICK_CHARACTER / 2
+        anchor = "start" if x < half else "end" if width - x < half else "middle"
+        parts.append(text(x, bottom + 17, words, "tick", anchor))
     return parts

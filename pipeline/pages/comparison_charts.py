@@ -50,7 +50,7 @@ def difference_plot(rows: Sequence[Mapping[str, Any]], title: str, layout: Layou
     held = [value * factor for entry in limits for value in entry if value is not None]
     scale = scale_around(held, layout.start, layout.end, include=0.0)
     bottom = 4 + layout.row * len(rows)
-    parts = horizontal_axis(scale, 4, bottom, AXIS_NAMES.get(unit, unit))
+    parts = horizontal_axis(scale, 4, bottom, AXIS_NAMES.get(unit, unit), layout.width)
     parts.append(line(scale(0.0), 4, scale(0.0), bottom, "zero"))
     if higher_is_better is not None:
         place = (layout.end, "end", "better →") if higher_is_better else (layout.start, "start", "← better")
@@ -168,7 +168,7 @@ def share_bars(entries: Sequence[Mapping[str, Any]], title: str, layout: Layout)
     """Return how much of the order each parameter explains alone; hollow where it may be chance."""
     scale = Scale(0.0, 100.0, layout.start, layout.end)
     bottom = 4 + layout.row * len(entries)
-    parts = horizontal_axis(scale, 4, bottom, "per cent of the order, alone")
+    parts = horizontal_axis(scale, 4, bottom, "per cent of the order, alone", layout.width)
     for index, entry in enumerate(entries):
         y = 4 + layout.row * (index + 0.5)
         sure = entry["p_holm"] <= 0.05

@@ -115,9 +115,9 @@ def rating_plot(entries: Sequence[Entry], colours: Mapping[str, int], title: str
     """Return the policies on one scale, the best on top; 400 apart, the better one wins ten times in eleven."""
     known = [entry for entry in entries if entry["estimate"] is not None]
     held = [entry[key] for entry in known for key in ("estimate", "low", "high") if entry[key] is not None]
-    scale = scale_around(held, layout.start + 8, layout.end - 8)  # its ticks are wide
+    scale = scale_around(held, layout.start, layout.end)
     bottom = 4 + layout.row * len(entries)
-    parts = horizontal_axis(scale, 4, bottom, "rating, 1,000 on average")
+    parts = horizontal_axis(scale, 4, bottom, "rating, 1,000 on average", layout.width)
     for index, entry in enumerate(entries):
         y, own = 4 + layout.row * (index + 0.5), colour(colours[entry["policy"]])
         parts += row_texts(layout, y, str(entry["policy"]), rating_text(entry), "number")

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(COMMAND is None, reason="chromium is not installed: `apt-get install chromium`"),
 ]
-WIDTHS = (1280, 390)
+WIDTHS = (1280, 390, 320)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from help_desk import EVALUATE, FIT, FORM, GOOD, PLAIN, SUITES, generated, help_
 from outline import HOSTILE, Outline
 
 from pipeline.evaluation.report import build_report
-from pipeline.pages.charts import Series, averaged, bar_chart, forest_plot, line_chart
+from pipeline.pages.charts import NARROW, Series, averaged, bar_chart, forest_plot, line_chart
 from pipeline.pages.report_inputs import LineageEntry, StageCosts, StageCurves
 from pipeline.pages.report_page import report_page
 from pipeline.pages.svg import Scale, scale_around, tick_step, tick_text
@@ -194,3 +194,17 @@ def test_a_plain_and_a_good_answer_show_their_checks() -> None:
     page = report_page(build_report(samples, {"form": FORM}, EVALUATE, {}))
     assert re.search(r'class="failed">✗ regex', page)
     assert re.search(r'class="passed">✓ regex', page)
+
+
+def test_an_outer_tick_of_a_narrow_plot_stands_inside_the_picture() -> None:
+    """Without a spread the scale goes from -1 to 1, and its first tick stands on the edge."""
+    alike = difference(0.0, None, None, unit="score")
+    root = ElementTree.fromstring(forest_plot([alike], COLOURS, "x", NARROW))
+    ticks = {str(tick.text): tick for tick in root.iter("text") if tick.get("class") == "tick"}
+    assert ticks["\N{MINUS SIGN}1.0"].get("text-anchor") == "start"
+    assert ticks["0"].get("text-anchor") == "middle"
+    for words, tick in ticks.items():
+        left = float(tick.get("x", "")) - {"start": 0.0, "middle": 0.5, "end": 1.0}[tick.get("text-anchor", "")] * 7 * (
+            len(words)
+        )
+        assert 0 <= left <= left + 7 * len(words) <= NARROW.width
