@@ -44,6 +44,7 @@ class Judging:
     _ratings: list[_Entry] = field(default_factory=list)
     _used: dict[str, JudgeConfig] = field(default_factory=dict)
     _built: dict[str, Judge | None] = field(default_factory=dict)
+    _reward_models: dict[str, tuple[Source, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Give the export of `evaluate.votes` to the judges that are people and name none."""
@@ -258,6 +259,12 @@ class Judging:
         return [entry.params for member in members for entry in entries if entry.params["judge"] == member]
 
     def _reward_model(self, name: str, wanted: str) -> tuple[Source, ...]:
+        """Return the reward model of a judge; what is wrong with it is told once, however often it judges."""
+        if name not in self._reward_models:
+            self._reward_models[name] = self._found_reward_model(name, wanted)
+        return self._reward_models[name]
+
+    def _found_reward_model(self, name: str, wanted: str) -> tuple[Source, ...]:
         asked = self.wiring.override(EVALUATE, GOLD) if wanted == GOLD else None
         value = asked or wanted
         if value == GOLD and GOLD not in self.wiring.before(EVALUATE):

@@ -233,8 +233,9 @@ def test_killed_in_the_middle_it_ends_with_the_same_bytes(
 def test_a_reward_model_judges_where_one_of_other_folds_is_asked_for(tmp_path: Path) -> None:
     gold = {"gold": JudgeConfig(name="gold", kind="reward_model")}
     asked = config(tmp_path, "curate", "reward", "evaluate", judges=("gold",))
+    asked.inputs.evaluate.labels = "ingest-0123"
     _, problems = nodes_for(asked, fake_stages.make_suites(), {}, REAL, gold)
-    assert any("inputs.evaluate.gold=gold" in problem for problem in problems)
+    assert sum("inputs.evaluate.gold=gold" in problem for problem in problems) == 1  # once, for two policies and a card
     asked = config(tmp_path, "curate", "reward", "gold", "evaluate", judges=("gold",))
     asked.inputs.evaluate.gold = "gold"
     nodes, problems = nodes_for(asked, fake_stages.make_suites(), {}, REAL, gold)
