@@ -21,7 +21,7 @@ FORM = SuiteConfig(
 )
 FIT = SuiteConfig(name="fit", kind=SuiteKind.likelihood, table=TableName.demonstrations)
 SUITES = {"form": FORM, "fit": FIT}
-EVALUATE = EvaluateConfig(suites=["form", "fit"], num_examples=4)
+EVALUATE = EvaluateConfig(baseline="base", suites=["form", "fit"], num_examples=4)
 
 
 def generated(

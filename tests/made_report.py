@@ -218,7 +218,9 @@ def report() -> Report:
     return build_report(
         samples(),
         {"house_style": STYLE, "heldout": FIT_ON_HELDOUT},
-        EvaluateConfig(suites=["house_style", "heldout"], gates=GATES, waivers=WAIVERS, num_examples=6),
+        EvaluateConfig(
+            baseline="base", suites=["house_style", "heldout"], gates=GATES, waivers=WAIVERS, num_examples=6
+        ),
         {"base": ["0" * 64], "policies": dict.fromkeys(POLICIES)},
         win_rates=win_rates(),
         costs={"policy": "ppo", "suite": "house_style", "reference": "float32", "metric": "all_checks"},

@@ -93,7 +93,8 @@ class EvaluateConfig:
     votes: str | None = option(None, affects_results=False)  # export with people's verdicts, for judges of kind `human`
     qualification: QualificationConfig = option(factory=QualificationConfig)
     costs: CostsConfig = option(factory=CostsConfig)
-    baseline: str = "base"  # the policy that the others are compared with
+    # The policy that the others are compared with; null is `base`, and where that is not evaluated the first policy.
+    baseline: str | None = None
     confidence: float = option(0.95, gt=0.5, lt=1)  # of the intervals
     limit: int | None = option(None, ge=1)  # items per suite, for a quick look
     gates: dict[str, GateConfig] = option(factory=dict)  # by name; claims that the newest policy must bear out

@@ -19,7 +19,7 @@ from pipeline.graph.costing import costs_node
 from pipeline.graph.judging import Judging
 from pipeline.graph.nodes import Node, Source, safe_name
 from pipeline.graph.policies import EvaluatedPolicy, evaluated_policies, likelihood_problems
-from pipeline.graph.spec import StageSpec
+from pipeline.graph.spec import BASE, StageSpec
 
 REMOTE_ENTRY = "pipeline.stages.remote_samples:sample_endpoint"  # in place of the entry of `samples`
 
@@ -34,7 +34,8 @@ def evaluation_nodes(
     without = bool(own) and all(own)  # then no suite asks for a data set
     dataset = wiring.sources(EVALUATE, replace(consumed, optional=without))
     policies = evaluated_policies(wiring)
-    problems.extend(_problems(config, policies, suites))
+    baseline = _baseline(config, policies)
+    problems.extend(_problems(config, baseline, policies, suites))
     limited = {name: _limited(suite, config.evaluate.limit) for name, suite in suites.items()}
     samples = [
         _benchmark_node(stages["benchmark"], policy, suite)
@@ -47,12 +48,12 @@ def evaluation_nodes(
     pairs = [{"policy": node.params["policy_name"], "suite": node.params["suite"].name} for node in samples]
     labels = [f"{pair['suite']}/{pair['policy']}" for pair in pairs]
     joined = tuple(Source(label=label, node=node.name) for label, node in zip(labels, samples, strict=True))
-    judging = Judging(wiring, dict(judges), dataset, list(limited.values()))
+    judging = Judging(wiring, dict(judges), dataset, baseline, list(limited.values()))
     by_suite = {name: {n.params["policy_name"]: n.name for n in samples if n.params["suite"].name == name}
                 for name in limited}  # fmt: skip
     for suite in limited.values():
         judging.add_suite(suite, by_suite[suite.name])
-    problems.extend(_metric_problems(config, list(policies), limited, judging))
+    problems.extend(_metric_problems(config, baseline, list(policies), limited, judging))
     costs = costs_node(wiring, policies, limited, samples)
     sealed = {name: replace(source, label=name) for name, policy in policies.items() for source in policy.source}
     report = Node(
@@ -77,18 +78,32 @@ def evaluation_nodes(
             "reward_models": ("audit",),
             "costs": ("costs",),
         },
-        params={"suites": limited, "sealed": list(sealed), "samples": pairs, **judging.params()},
-        identity={"policies": list(policies), "samples": pairs, "suite": dict(limited), **judging.identity()},
+        params={"suites": limited, "sealed": list(sealed), "samples": pairs, "baseline": baseline, **judging.params()},
+        identity={
+            "policies": list(policies),
+            "samples": pairs,
+            "suite": dict(limited),
+            "baseline": baseline,
+            **judging.identity(),
+        },
     )
     return [*samples, *judging.nodes, *([costs] if costs else []), report]
 
 
-def _problems(config: Config, policies: Mapping[str, EvaluatedPolicy], suites: Mapping[str, SuiteConfig]) -> list[str]:
+def _baseline(config: Config, policies: Mapping[str, EvaluatedPolicy]) -> str:
+    """Return the policy that the others are compared with."""
+    asked = config.evaluate.baseline
+    return asked if asked is not None else BASE if BASE in policies else next(iter(policies), BASE)
+
+
+def _problems(
+    config: Config, baseline: str, policies: Mapping[str, EvaluatedPolicy], suites: Mapping[str, SuiteConfig]
+) -> list[str]:
     """Return a line for everything that `evaluate` asks for and that cannot be measured."""
     problems = likelihood_problems(policies, suites)
-    if config.evaluate.baseline not in policies:
+    if policies and baseline not in policies:
         problems.append(
-            f"evaluate.baseline={config.evaluate.baseline}: it is not among the policies that are evaluated "
+            f"evaluate.baseline={baseline}: it is not among the policies that are evaluated "
             f"({', '.join(policies)}). Add it to `inputs.evaluate.policy`, or name one of those."
         )
     if not suites:
@@ -98,7 +113,7 @@ def _problems(config: Config, policies: Mapping[str, EvaluatedPolicy], suites: M
 
 
 def _metric_problems(
-    config: Config, policies: Sequence[str], suites: Mapping[str, SuiteConfig], judging: Judging
+    config: Config, baseline: str, policies: Sequence[str], suites: Mapping[str, SuiteConfig], judging: Judging
 ) -> Iterator[str]:
     """Yield a line for every gate and every objective that is about a metric which no suite will have."""
     try:
@@ -106,13 +121,13 @@ def _metric_problems(
     except ConfigError:  # a check that does not exist, which has been told
         return
     for name, gate in config.evaluate.gates.items():
-        yield from gate_problems(name, gate, config.evaluate.baseline, policies, known)
+        yield from gate_problems(name, gate, baseline, policies, known)
     for number, objective in enumerate(config.objective):
         place, _, metric = objective.metric.partition("/")
         if place in suites and not (metric and place in config.stages):  # else it is a metric of training
             key = f"objective[{number}].metric={objective.metric}"
             names = reported_names(suites[place], *judging.judges_of(suites[place]))
-            yield from _objective_problems(key, metric, names, policies, config.evaluate.baseline)
+            yield from _objective_problems(key, metric, names, policies, baseline)
 
 
 def _objective_problems(

@@ -18,6 +18,7 @@ from pipeline.evaluation.judges.reward_model import GOLD
 from pipeline.graph.chain import Wiring
 from pipeline.graph.judge_identity import checks_identity, files_of, identity_of, member_label, stage_of, with_checks
 from pipeline.graph.nodes import Node, Source, safe_name
+from pipeline.graph.spec import BASE
 
 HUMAN = "human"
 
@@ -37,6 +38,7 @@ class Judging:
     wiring: Wiring
     judges: dict[str, JudgeConfig]
     dataset: tuple[Source, ...]
+    baseline: str = BASE
     suites: Sequence[SuiteConfig] = ()  # of the run: what a judge that rates is measured by
     nodes: list[Node] = field(default_factory=list)
     _verdicts: list[_Entry] = field(default_factory=list)
@@ -59,8 +61,7 @@ class Judging:
             if suite.judges:
                 self.wiring.problems.append(f"suite `{suite.name}`: judges compare completions, and it has none.")
             return
-        baseline = self.wiring.config.evaluate.baseline
-        policies = sorted(samples, key=lambda policy: policy != baseline)  # stable: the others keep their order
+        policies = sorted(samples, key=lambda policy: policy != self.baseline)  # stable: the others keep their order
         named = [*suite.judges, *self.wiring.config.evaluate.judges]
         for name in judges_asked(named, self.judges):
             judge = self._judge(name)

@@ -26,11 +26,10 @@ from pipeline.tracking.job import StageJob
 
 
 def read_judges(
-    job: StageJob, samples: Sequence[PolicySamples]
+    job: StageJob, samples: Sequence[PolicySamples], evaluate: EvaluateConfig
 ) -> tuple[dict[str, list[dict[str, Any]]], list[JudgedWins]]:
     """Return the `win_rates`, `rankings`, `judges` and ratings of a report, and wins by item; empty without judges."""
     judges: Mapping[str, JudgeConfig] = job.params.get("judges", {})
-    evaluate = job.section(EvaluateConfig)
     judged = [
         JudgedPolicies(
             judge=entry["judge"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipeline.artifacts.ancestry import ancestry
@@ -52,10 +53,10 @@ def write_report(job: StageJob) -> StageOutcome:
     ]
     ancestors = ancestry([artifact for consumed in job.inputs.values() for artifact in consumed])
     audits = [_audit(artifact) for artifact in ancestors if artifact.kind is ArtifactKind.reward_model]
-    evaluate = job.section(EvaluateConfig)
+    evaluate = replace(job.section(EvaluateConfig), baseline=job.params["baseline"])
     found = _contamination(job, samples, suites, evaluate)
     measured = measure_suites(samples, suites, evaluate)
-    judged, wins = read_judges(job, samples)
+    judged, wins = read_judges(job, samples, evaluate)
     report = build_report(
         samples,
         suites,
@@ -75,12 +76,20 @@ def write_report(job: StageJob) -> StageOutcome:
     page = report_page(report, variants=variants, **page_inputs(pairs, policies, suites, report, ancestors))
     (job.staging / PAGE_FILE).write_text(page, encoding="utf-8", newline="\n")
     log_tables(job.run, report)
+    _tell_baseline(job, report)
     for line in [report["headline"]["text"], *(_contaminated(entry) for entry in found if entry["contaminated"])]:
         job.run.notice(line)
     _tell_gates(job, report, ancestors)
     costs = {"wall_seconds": round(time.monotonic() - started, 3)}
     (job.staging / COSTS_FILE).write_text(json.dumps(costs) + "\n", encoding="utf-8")
     return StageOutcome(parts={"report": sha256_file(report_file)}, metrics=_summary(report), gates=report["gates"])
+
+
+def _tell_baseline(job: StageJob, report: Mapping[str, Any]) -> None:
+    """Say what the others are compared with where nobody asked for it."""
+    if job.section(EvaluateConfig).baseline is None and report["baseline"] != "base":
+        told = "evaluate.baseline is not set, and `base` is not evaluated"
+        job.run.notice(f"baseline: {report['baseline']}, the first policy, because {told}")
 
 
 def _tell_gates(job: StageJob, report: Mapping[str, Any], ancestors: Sequence[Artifact]) -> None:

@@ -151,15 +151,39 @@ def test_a_model_behind_http(home: Path, server: ChatServer, monkeypatch: pytest
     assert len(server.asked) == asked  # sealed
 
 
+def test_without_the_base_the_first_policy_is_the_baseline(
+    home: Path, server: ChatServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.rule = lambda body: completion("An answer.")
+    write_endpoint(home, server.url)
+    for policies, names in (
+        (str(home / "tuned"), ["tuned"]),
+        ("http:toy", ["toy"]),
+        (f"{home / 'other'},{home / 'tuned'}", ["other", "tuned"]),
+    ):
+        assert evaluate(home, policies=policies, suites="written") == 0, capsys.readouterr().err
+        report = last_report()
+        assert (report["policies"], report["baseline"]) == (names, names[0])
+        assert (
+            f"baseline: {names[0]}, the first policy, because evaluate.baseline is not set" in capsys.readouterr().out
+        )
+    assert {entry["baseline"] for entry in report["metrics"]} == {None, "other"}
+    assert evaluate(home, policies=f"{home / 'tuned'},base", suites="written") == 0
+    assert last_report()["baseline"] == "base"  # wherever it stands
+    assert "the first policy" not in capsys.readouterr().out
+    assert evaluate(home, "evaluate.baseline=base", policies=str(home / "tuned"), suites="written") == 2
+    assert "evaluate.baseline=base: it is not among the policies that are evaluated (tuned)" in capsys.readouterr().err
+
+
 def test_a_remote_evaluation_that_is_cut_off_goes_on(
     home: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = iter([completion("one"), completion("two"), completion("three"), Scripted(status=401)])
     server.rule = lambda body: next(answers, completion("later"))
     write_endpoint(home, server.url)
-    assert evaluate(home, "evaluate.baseline=toy", policies="http:toy", suites="written") == 11
+    assert evaluate(home, policies="http:toy", suites="written") == 11
     assert "answers with 401" in capsys.readouterr().err
-    assert evaluate(home, "evaluate.baseline=toy", policies="http:toy", suites="written") == 0
+    assert evaluate(home, policies="http:toy", suites="written") == 0
     rows = samples("toy")
     assert len(server.asked) == len(rows) + 1  # every item was answered once, and one request failed
     assert {"one", "two", "three", "later"} == {row["completion"] for row in rows}

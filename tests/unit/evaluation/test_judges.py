@@ -181,13 +181,13 @@ def test_ratings_are_compared_on_the_items_that_every_policy_has() -> None:
     criterion = CriterionConfig(name="helpful", description="Does it help?")
     suites = {"s": SuiteConfig(name="s", kind=SuiteKind.generation, rubric=[criterion])}
     rated = [ratings("new", a=4.0, b=5.0, c=1.0, d=3.0), ratings("base", a=2.0, b=4.0, c=None, d=2.0)]
-    evaluate = EvaluateConfig()
+    evaluate = EvaluateConfig(baseline="base")
     evaluate.qualification.max_failure_rate = 0.5
     found = {(e["policy"], e["baseline"]): e for e in rating_entries(rated, suites, evaluate)}
     assert found["base", None]["estimate"] == pytest.approx(8 / 3)  # a, b and d
     assert found["new", "base"]["estimate"] == pytest.approx((2 + 1 + 1) / 3)
     assert found["new", "base"]["metric"] == "helpful/j"
-    strict = rating_entries(rated, suites, EvaluateConfig())
+    strict = rating_entries(rated, suites, EvaluateConfig(baseline="base"))
     assert [entry["estimate"] for entry in strict] == [None, None, None]
     assert "1 of 4 items have no rating" in strict[0]["method"]
 

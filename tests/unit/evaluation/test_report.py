@@ -235,12 +235,14 @@ def test_examples_are_regressions_improvements_and_unchanged_items_in_turn() -> 
     assert {entry["id"]: entry["change"] for entry in chosen} == {
         "c": "regressed", "a": "improved", "b": "improved", "d": "unchanged",
     }  # fmt: skip
-    two = build_report(samples, {"form": FORM}, EvaluateConfig(num_regressions=1, num_examples=2), {})["examples"]
+    two = build_report(samples, {"form": FORM}, EvaluateConfig(baseline="base", num_regressions=1, num_examples=2), {})[
+        "examples"
+    ]
     assert [entry["change"] for entry in two] == ["regressed", "improved", "unchanged"]
     first = chosen[0]["answers"]
     assert [entry["policy"] for entry in first] == ["base", "tuned"]
     assert first[1]["checks"] == [{"name": "max_words", "passed": True}, {"name": "regex", "passed": False}]
-    nothing = EvaluateConfig(num_examples=0, num_regressions=0)
+    nothing = EvaluateConfig(baseline="base", num_examples=0, num_regressions=0)
     assert build_report(samples, {"form": FORM}, nothing, {})["examples"] == []
 
 

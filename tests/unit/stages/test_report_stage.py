@@ -108,6 +108,7 @@ def job(tmp_path: Path) -> StageJob:
             "suites": SUITES,
             "sealed": ["tuned"],
             "samples": [{"policy": e.policy, "suite": e.suite} for e in help_desk()],
+            "baseline": "base",
         },
     )
 
@@ -150,7 +151,7 @@ def test_a_policy_that_was_rolled_back_shows_its_own_monitor_beside_samples_of_t
         **job.inputs, "samples": 2 * [job.inputs["samples"][place] for place in places], "policies": [tuned, rolled],
     }  # fmt: skip
     shared = [*pairs, *({**pair, "policy": "ppo"} for pair in pairs)]
-    params = {**job.params, "samples": shared, "sealed": ["tuned", "ppo"]}
+    params = {**job.params, "samples": shared, "sealed": ["tuned", "ppo"], "baseline": "tuned"}
     evaluate = replace(EVALUATE, baseline="tuned", gates={})
     write_report(replace(job, inputs=inputs, params=params, sections={EvaluateConfig: evaluate}))
     page = (job.staging / "report.html").read_text(encoding="utf-8")

@@ -91,7 +91,7 @@ def run(
     nodes, problems = nodes_for(config, {}, load_tables([configs_folder()]))
     wiring = Wiring(config, STAGES, ["ingest", "evaluate"], problems)
     suite = SuiteConfig(name="own", kind=SuiteKind.generation, judges=[j.name for j in judges], rubric=list(rubric))
-    judging = Judging(wiring, {j.name: j for j in judges}, (), [suite])
+    judging = Judging(wiring, {j.name: j for j in judges}, (), suites=[suite])
     for judge in judges:
         judging.measure(judge.name, SuiteConfig(name="votes", kind=SuiteKind.generation))
     assert problems == []
