@@ -22,6 +22,16 @@ from pipeline.graph.policies import EvaluatedPolicy, evaluated_policies, likelih
 from pipeline.graph.spec import BASE, StageSpec
 
 REMOTE_ENTRY = "pipeline.stages.remote_samples:sample_endpoint"  # in place of the entry of `samples`
+REPORT_READS = {  # parts of its inputs
+    "samples": ("*",),
+    "policies": ("*",),
+    "dataset": ("*/*",),
+    "verdicts": ("verdicts",),
+    "scorecards": ("card",),
+    "ratings": ("verdicts",),
+    "reward_models": ("audit",),
+    "costs": ("costs",),
+}
 
 
 def evaluation_nodes(
@@ -68,16 +78,7 @@ def evaluation_nodes(
             **_reward_models(wiring),
             **_costs(costs),
         },
-        reads={
-            "samples": ("*",),
-            "policies": ("*",),
-            "dataset": ("*/*",),
-            "verdicts": ("verdicts",),
-            "scorecards": ("card",),
-            "ratings": ("verdicts",),
-            "reward_models": ("audit",),
-            "costs": ("costs",),
-        },
+        reads=REPORT_READS,
         params={"suites": limited, "sealed": list(sealed), "samples": pairs, "baseline": baseline, **judging.params()},
         identity={
             "policies": list(policies),
