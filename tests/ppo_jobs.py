@@ -37,13 +37,19 @@ STAGE = "ppo"
 
 
 def prompts(count: int, *, first: int = 0) -> list[Prompt]:
-    """Questions of different lengths."""
+    """Questions of different lengths, each with the answer 4."""
     rows = []
     for number in range(first, first + count):
         word, other = WORDS[number % len(WORDS)], WORDS[(5 * number + 3) % len(WORDS)]
         question = f"What about the {word}{' and the ' + other if number % 3 else ''}?"
         rows.append(
-            Prompt(id=f"row-{number:03d}", source="test", licence=None, prompt=[Message(role="user", content=question)])
+            Prompt(
+                id=f"row-{number:03d}",
+                source="test",
+                licence=None,
+                prompt=[Message(role="user", content=question)],
+                reference="4",
+            )
         )
     return rows
 

@@ -57,6 +57,7 @@ def train_ppo(job: StageJob) -> StageOutcome:
     starts_values = config.value_init is ValueInit.reward_model
     roles = {REWARD_MODEL: starts_values or reads_reward_model(config.rewards), GOLD: True}
     learned = learned_rewards(job, models.model, roles, allow_failed=config.allow_failed_reward)
+    switch_dropout_off(models.model)  # of every adapter that is there by now
     if starts_values:
         start_values(models, learned)
     scorer, gold = make_scorers(job, config, learned)
@@ -101,7 +102,6 @@ def build_models(job: StageJob, config: PPOConfig, dtype: DType) -> OneBackbone:
     shares_trunk = config.value_model is ValueModel.head
     if not shares_trunk:
         add_role(model, VALUE, like=POLICY, seed=config.seed)
-    switch_dropout_off(model)
     model.eval()
     if config.activation_checkpointing:
         underlying_model(model).activation_checkpointing_enable()

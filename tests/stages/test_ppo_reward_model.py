@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +25,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.reward import RewardScores
 from pipeline.ppo.loop import Loop, Scores
 from pipeline.ppo.rollout import Rollout
+from pipeline.stages.ppo_course import PPOCourse
 from pipeline.stages.rewards import make_scorer
 
 
@@ -43,8 +46,6 @@ def trained(reward_workshop: reward_jobs.Workshop) -> tuple[StageOutcome, Any]:
 
 def sealed(workshop: reward_jobs.Workshop, trained: tuple[StageOutcome, Any], name: str, outcome: str) -> Artifact:
     """Seal what was trained, with one gate of that outcome: what the audit of so small a model says is chance."""
-    import shutil
-
     made, work = trained
     copy = workshop.work(name)
     shutil.copytree(work.staging, copy.staging, dirs_exist_ok=True)
@@ -196,6 +197,69 @@ def test_another_reward_model_watches_without_being_learned_from(
     golds = [sum(scored_alone(workshop, reward, rollout)) / 4 for rollout in measured]
     assert [row["monitor_gold"] for row in rows if "monitor_gold" in row] == pytest.approx(golds, abs=1e-4)
     assert artifact.manifest.metrics["policy_step"] == (0, 2, 4)[golds.index(max(golds))]
+
+
+@pytest.mark.parametrize("value_model", list(ValueModel))
+def test_only_policy_and_values_learn_and_everything_else_ends_to_the_bit_as_it_began(
+    workshop: PPOWorkshop, reward: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value_model: ValueModel
+) -> None:
+    """With an ensemble's worth of roles on the base: two reward models, trained with dropout."""
+    folder = tmp_path / "reward"
+    shutil.copytree(reward.path, folder)
+    settings = folder / "adapter" / "adapter_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "lora_dropout": 0.3}))
+    dropped = replace(reward, path=folder)
+    courses: list[PPOCourse] = []
+    before: dict[str, torch.Tensor] = {}
+    run = PPOCourse.run
+
+    def watch(self: PPOCourse, *arguments: Any) -> None:
+        courses.append(self)
+        before.update({name: value.detach().clone() for name, value in model_of(self).named_parameters()})
+        run(self, *arguments)
+
+    monkeypatch.setattr(PPOCourse, "run", watch)
+    config = small_config(rewards=[], value_model=value_model, num_rollouts=3)
+    workshop.train(config, f"who learns {value_model}", reward_model=dropped, gold=dropped)
+    [course] = courses
+    parameters = dict(model_of(course).named_parameters())
+    roles = {"default", "value"} if value_model is ValueModel.adapter else {"default"}
+    learning = {name for name in parameters if "lora_" in name and roles & set(name.split("."))}
+    assert {"reward_model_0", "gold_0"} < {part for name in parameters for part in name.split(".")}
+    head = course.loop.models.value_head.parameters()
+    held = {id(value) for group in course.loop.learner.optimizer.param_groups for value in group["params"]}
+    assert held == {id(parameters[name]) for name in learning} | set(map(id, head))
+    moved = {name for name, value in parameters.items() if not torch.equal(value, before[name])}
+    assert moved == learning
+    rates = {module.p for module in model_of(course).modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates <= {0.0}
+
+
+def model_of(course: PPOCourse) -> PeftModel:
+    model: PeftModel = course.loop.models.model  # type: ignore[attr-defined]
+    return model
+
+
+def test_a_run_with_a_learned_reward_that_died_goes_on_to_the_same_bytes(
+    workshop: PPOWorkshop, reward: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, iterate = small_config(rewards=[], num_rollouts=3, save_every=1), Loop.iterate
+    whole = workshop.train(config, "whole", reward_model=reward, gold=reward)
+
+    def die(self: Loop, number: int) -> dict[str, float | int]:
+        if number == 2:
+            raise RuntimeError("died")
+        return iterate(self, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "iterate", die)
+        with pytest.raises(RuntimeError, match="died"):
+            workshop.train(config, "in two", reward_model=reward, gold=reward)
+    again = workshop.train(config, "in two", reward_model=reward, gold=reward)
+    assert again.manifest.parts == whole.manifest.parts
+    scores = [[row.get("score") for row in metric_rows(one.path / "metrics.jsonl")] for one in (again, whole)]
+    assert scores[0] == scores[1]
+    assert len(set(scores[0])) > 2, "rows that are all alike would show nothing"
 
 
 def test_the_value_model_can_start_as_the_reward_model(workshop: PPOWorkshop, reward: Artifact) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ from pipeline.config.evaluation import SamplingConfig
 from pipeline.config.shared import DType, LoRAConfig, RuntimeConfig
 from pipeline.data.encode import Chat, load_chat
 from pipeline.errors import ModelError
+from pipeline.models.generation import Completion
 from pipeline.models.loading import add_lora, load_base
 from pipeline.models.roles import POLICY, enter_role, role_parameters
 from pipeline.ppo.experience import make_microbatches, states_of
@@ -43,8 +46,14 @@ def sampler(request: pytest.FixtureRequest, made: tuple[PeftModel, Chat]) -> Sam
 
 def sample(sampler: Sampler, model: PeftModel, *, seed: int = 0, temperature: float = 1.0, tokens: int = 12) -> Rollout:
     sampling = SamplingConfig(max_new_tokens=tokens, temperature=temperature, seed=seed)
+    return Rollout(prompts=PROMPTS, completions=draw(sampler, model, PROMPTS, sampling))
+
+
+def draw(
+    sampler: Sampler, model: PeftModel, prompts: Sequence[PromptItem], sampling: SamplingConfig
+) -> list[Completion]:
     with enter_role(model, POLICY):
-        return Rollout(prompts=PROMPTS, completions=sampler.sample(model, PROMPTS, sampling, KEYS))
+        return sampler.sample(model, prompts, sampling, KEYS[: len(prompts)])
 
 
 def test_greedy_completions_are_those_of_the_other_engine_and_in_order(
@@ -128,3 +137,58 @@ def test_a_changed_adapter_changes_what_is_sampled_and_nothing_else_changes(
     assert [c.ids for c in after.completions] != [c.ids for c in before.completions]
     assert all(torch.equal(parameter, weights[name]) for name, parameter in model.named_parameters())
     assert [c.ids for c in sample(sampler, model, temperature=0.0).completions] == [c.ids for c in before.completions]
+
+
+def test_the_same_prompt_several_times_is_drawn_as_often_and_answered_in_order(
+    sampler: Sampler, made: tuple[PeftModel, Chat]
+) -> None:
+    model = made[0]
+    prompts = [PROMPTS[number] for number in (1, 0, 1, 1, 0)]
+    drawn, greedy = (
+        draw(sampler, model, prompts, SamplingConfig(max_new_tokens=12, temperature=temperature, seed=4))
+        for temperature in (1.0, 0.0)
+    )
+    assert len({tuple(drawn[place].ids) for place in (0, 2, 3)}) == 3, "each has a draw of its own"
+    wanted = [completion.ids for completion in sample(sampler, model, temperature=0.0).completions]
+    assert [completion.ids for completion in greedy] == [wanted[number] for number in (1, 0, 1, 1, 0)]
+
+
+@pytest.mark.parametrize("engine", ["hf", pytest.param("continuous", marks=pytest.mark.integration)])
+@pytest.mark.parametrize(("short_by", "reason"), [(0, "stop"), (1, "length")])
+def test_a_stop_token_at_the_very_last_place_is_an_end(
+    made: tuple[PeftModel, Chat], engine: str, short_by: int, reason: str
+) -> None:
+    """Greedy, with the fourth token of the answer as the one that stops it."""
+    model, chat = made
+    greedy = SamplingConfig(max_new_tokens=4, temperature=0.0)
+    [plain] = draw(BatchSampler(chat=chat, batch_size=1), model, PROMPTS[:1], greedy)
+    place = next(place for place in (3, 2, 1) if plain.ids[place] not in plain.ids[:place])
+    stopping = replace(chat, stop_ids=(plain.ids[place],))
+    made_of = BatchSampler if engine == "hf" else ContinuousSampler
+    [found] = draw(
+        made_of(chat=stopping, batch_size=1), model, PROMPTS[:1], replace(greedy, max_new_tokens=place + 1 - short_by)
+    )
+    assert found.ids == plain.ids[: place + 1 - short_by]
+    assert found.finish_reason == reason
+    assert found.logprobs is not None
+    assert len(found.logprobs) == len(found.ids)
+
+
+DEFAULTS = {
+    "repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "min_new_tokens": 12, "min_p": 0.5, "top_k": 1,
+    "temperature": 9.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [*DEFAULTS, "suppress_tokens"])
+def test_nothing_comes_from_the_models_own_generation_settings(
+    sampler: Sampler, made: tuple[PeftModel, Chat], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made[0]
+    before = [sample(sampler, model, temperature=temperature) for temperature in (0.0, 1.0)]
+    value = DEFAULTS.get(key, [before[0].completions[0].ids[0]])
+    monkeypatch.setattr(model.get_base_model().generation_config, key, value)
+    after = [sample(sampler, model, temperature=temperature) for temperature in (0.0, 1.0)]
+    for ours, wanted in zip(after, before, strict=True):
+        assert [c.ids for c in ours.completions] == [c.ids for c in wanted.completions]
+        assert [c.logprobs for c in ours.completions] == [c.logprobs for c in wanted.completions]
