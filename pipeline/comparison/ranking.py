@@ -207,7 +207,7 @@ def _objective_sentences(
         )
     elif row["compared"] > 1:
         told.append(f"That interval holds whichever of the {row['compared']} is chosen.")
-    told.append(f"`--by {row['suite']}/{row['metric']}` ranks by it.")
+    told.append(f"--by {row['suite']}/{row['metric']} ranks by it.")
     return told
 
 

@@ -25,6 +25,7 @@ from pipeline.pages.svg import Scale, element, line, picture, scale_around, text
 
 MAX_ROWS = 30  # of a plot of differences
 HIGHLIGHTED = 5  # runs with a colour of their own, from the best on
+LABEL_HEIGHT = 13.0
 LOG_RATIO = 20.0  # numbers that span more are laid out by their logarithm
 MAX_LEVELS = 6  # values of a parameter that are written at its axis
 CURVES = {"loss": "Training loss", "validation_loss": "Validation loss", "score": "Mean score"}
@@ -102,7 +103,7 @@ def parallel_plot(
         room = max(6, int((width - 2 * margin) / (len(axes) - 1) / 7.5))
         end = {places[0]: "start", places[-1]: "end"}.get(x, "middle")
         parts.append(text({"start": 2.0, "end": width - 2}.get(end, x), 18, name, "caption", end, limit=room))
-        labels += [text(x + 6, y + 4, words, "tick halo", limit=12) for y, words in ticks]
+        labels += [text(x + 6, y + 4, words, "tick halo", limit=12) for y, words in spaced(ticks, bottom)]
     for key in reversed(order):
         index = colour_of(key, order, baseline)
         path = " ".join(f"{x:.2f},{height[key]:.2f}" for x, height in zip(places, heights, strict=True))
@@ -110,6 +111,19 @@ def parallel_plot(
             element("polyline", points=path, class_=f"{'' if index or key == baseline else 'faint '}curve c{index}")
         )
     return picture(width, bottom + 16, title, [*parts, *labels])
+
+
+def spaced(ticks: Sequence[tuple[float, str]], bottom: float) -> list[tuple[float, str]]:
+    """Return the labels of an axis moved apart where they would lie on each other, from the top down."""
+    heights: list[float] = []
+    ordered = sorted(ticks)
+    for y, _ in ordered:
+        heights.append(max(y, heights[-1] + LABEL_HEIGHT) if heights else y)
+    floor = bottom
+    for place in range(len(heights) - 1, -1, -1):  # what was pushed below the axis pushes the others up again
+        heights[place] = min(heights[place], floor)
+        floor = heights[place] - LABEL_HEIGHT
+    return [(y, words) for y, (_, words) in zip(heights, ordered, strict=True)]
 
 
 def _axis_places(values: Sequence[Any], top: float, bottom: float) -> tuple[list[float], list[tuple[float, str]]]:

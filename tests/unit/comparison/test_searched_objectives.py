@@ -74,7 +74,7 @@ def test_a_choice_by_another_number_is_weighed_by_the_items(outputs: Path) -> No
         ranking["sentences"][1],
     )
     assert "needs no correction; the one that holds for all 7 together is" in ranking["sentences"][2]
-    assert ranking["sentences"][3] == "`--by form/all_checks` ranks by it."
+    assert ranking["sentences"][3] == "--by form/all_checks ranks by it."
     (header,) = [line for line in terminal_lines(comparison) if line.startswith("rank")]
     assert header.split()[-1] == "dpo/validation_loss"
 

@@ -14,7 +14,7 @@ from outline import HOSTILE, Outline
 from pipeline.comparison.building import build_comparison
 from pipeline.comparison.selecting import choose
 from pipeline.pages.charts import WIDE
-from pipeline.pages.comparison_charts import parallel_plot
+from pipeline.pages.comparison_charts import parallel_plot, spaced
 from pipeline.pages.comparison_page import comparison_page
 
 
@@ -84,3 +84,9 @@ def test_axes_hold_numbers_by_size_or_logarithm_and_words_evenly() -> None:
     assert 8 * (one - two) == pytest.approx(two - three, abs=0.1)
     one, two, three = heights(["sigmoid", None, True])
     assert len({one, two, three}) == 3
+
+
+def test_labels_that_would_lie_on_each_other_are_moved_apart_and_stay_on_their_axis() -> None:
+    assert spaced([(40.0, "a"), (100.0, "b"), (250.0, "c")], 250.0) == [(40.0, "a"), (100.0, "b"), (250.0, "c")]
+    close = spaced([(248.0, "b"), (244.0, "a"), (250.0, "c"), (50.0, "top"), (55.0, "next")], 250.0)
+    assert close == [(50.0, "top"), (63.0, "next"), (224.0, "a"), (237.0, "b"), (250.0, "c")]
