@@ -264,6 +264,9 @@ class WandbServer:
     def _OrganizationCoreWeaveOrganizationID(self, _: Variables) -> Any:  # noqa: N802
         return {"entity": {"organization": None}}
 
+    def _FetchOrgInfoFromEntity(self, _: Variables) -> Any:  # noqa: N802
+        return {"entity": {"organization": {"name": ENTITY, "orgEntity": {"name": ENTITY}}, "user": None}}
+
     def _bucket(self, run: StoredRun) -> dict[str, Any]:
         sent, lines = run.attributes, run.lines
         project = {"id": "UHJvamVjdDox", "name": run.project, "entity": {"id": "RW50aXR5OjE=", "name": ENTITY}}

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from sweeping import make_project, sweep_command, sweep_environment
 from tracked_runs import files_below
+from wandb_server import WandbServer
+
+from pipeline.tracking.mirrored import MirroredRun
+from pipeline.tracking.reading import read_offline
 
 pytestmark = pytest.mark.integration
 
@@ -47,20 +51,41 @@ class Project:
         return self.call(*command, "tracking=offline", status=status)
 
 
-def test_no_secret_is_in_what_a_sweep_leaves(tmp_path: Path) -> None:
+def groups_of_trials(runs: Path, folder: Path) -> dict[str, str]:
+    """Return by trial's folder the group in the file that W&B's client wrote of its training."""
+    found = {}
+    for path in runs.glob("*/wandb/*.run.json"):
+        run = MirroredRun.load(path)
+        if run.job_type == "sft":
+            found[path.parts[-3]] = read_offline(runs.parent / str(run.fragment), folder).group
+    return found
+
+
+def test_no_secret_is_in_what_a_sweep_leaves_or_sends(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    rates = ("sft.optimizer.learning_rate=1e-3,1e-2", "sft.max_steps=2", "objective=[{metric: validation_loss}]")
-    project.sweep(*rates)
-    (record,) = (project.folder / "outputs" / "runs").glob("*/sweep.json")
-    project.call(sys.executable, "-m", "pipeline", "compare", record.parent.name)
-    project.sweep(*rates, "sweep.wandb_file=sweep.yaml")
+    fixed = ("sft.max_steps=2", "objective=[{metric: validation_loss}]")
+    drawn = ("sft.optimizer.learning_rate=tag(log,interval(1e-3,1e-2))", "sweep.method=random", "sweep.trials=2")
+    project.sweep(*drawn, *fixed)
+    runs = project.folder / "outputs" / "runs"
+    (record,) = runs.glob("*/sweep.json")
+    name = record.parent.name
+    assert groups_of_trials(runs, tmp_path / "reader") == {f"{name}_0": name, f"{name}_1": name}
+    project.call(sys.executable, "-m", "pipeline", "compare", name)
+    project.sweep("sft.optimizer.learning_rate=1e-3,1e-2", *fixed, "sweep.wandb_file=sweep.yaml")
+    with WandbServer(api_key=ENVIRONMENT["WANDB_API_KEY"]) as server:
+        project.environment["WANDB_BASE_URL"] = server.url
+        project.call(sys.executable, "-m", "pipeline", "runs", "sync")
+        project.call(sys.executable, "-m", "pipeline", "runs", "workspace", name)
+        assert (server.problems, len(server.views)) == ([], 1)
+        assert server.leaks((ENVIRONMENT | GIVEN).values()) == []
+        assert server.leaks(["validation_loss"]), "what was looked through is what is sent"
     left = {**files_below(tmp_path / "project"), **files_below(tmp_path / "home")}
     found = {name: kinds for name, content in left.items() if (kinds := leaks(content))}
     assert found == {}
     # What was looked through is what a sweep leaves: the parent's record, the children's, W&B's and the comparison.
     names = {Path(name).name for name in left}
     expected = "sweep.json sweep.yaml comparison.html comparison.json items.json report.html config.yaml run.log"
-    assert {*expected.split(), "manifest.json", "metrics.jsonl"} <= names
+    assert {*expected.split(), "study.db", "manifest.json", "metrics.jsonl"} <= names
     assert any(name.endswith(".wandb") for name in names)
     assert sum(name == "work.json" for name in (Path(path).name for path in left)) == 2  # two children ran
 

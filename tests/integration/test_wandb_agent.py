@@ -14,6 +14,11 @@ from wandb_server import WandbServer
 
 pytestmark = pytest.mark.integration
 
+PLANTED = {
+    "DATABASE_PASSWORD": "correct-horse-battery-staple-4711",
+    "HF_TOKEN": "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz012345",
+}
+
 
 def test_the_agent_runs_the_trials_and_the_server_learns_their_results(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
@@ -21,7 +26,7 @@ def test_the_agent_runs_the_trials_and_the_server_learns_their_results(tmp_path:
     with WandbServer(api_key=API_KEY) as server:
         environment = {
             **sweep_environment(project), "HOME": str(tmp_path / "home"), "WANDB_BASE_URL": server.url,
-            "WANDB_API_KEY": API_KEY, "WANDB_DIR": str(tmp_path), "WANDB_CACHE_DIR": str(tmp_path / "cache"),
+            "WANDB_API_KEY": API_KEY, **PLANTED, "WANDB_DIR": str(tmp_path), "WANDB_CACHE_DIR": str(tmp_path / "cache"),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }  # fmt: skip
 
@@ -57,3 +62,5 @@ def test_the_agent_runs_the_trials_and_the_server_learns_their_results(tmp_path:
         ]  # fmt: skip
         assert {run.attributes["groupName"] for run in stages} == {"sweep0"}
         assert all(not run.attributes.get("sweep") for run in stages)
+        assert server.leaks([API_KEY, *PLANTED.values()]) == []
+        assert server.leaks(["validation_loss"])
