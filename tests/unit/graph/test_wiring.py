@@ -94,7 +94,6 @@ def test_overrides_name_stages_ids_and_paths() -> None:
         (("curate", "sft"), {"sft.policy": "dpo"}, "inputs.sft.policy=dpo: 'dpo' does not run before 'sft'"),
         (("curate", "sft"), {"sft.policy": "curate"}, "'curate' makes a dataset, and a policy is needed"),
         (("curate", "sft"), {"evaluate.policy": ["sft", "base", "sft"]}, "two of them are called 'sft'"),
-        (("curate", "sft"), {"evaluate.policy": ["sft"]}, "evaluate.baseline=base: it is not among the policies"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_key(
@@ -106,6 +105,15 @@ def test_what_is_wrong_is_told_with_its_key(
         setattr(getattr(asked.inputs, stage), role, value)
     problems = wire(asked)[1]
     assert any(expected in problem for problem in problems), problems
+
+
+def test_a_baseline_that_is_not_evaluated_is_refused_and_one_that_nobody_named_is_found() -> None:
+    asked = config("curate", "sft")
+    asked.inputs.evaluate.policy = ["sft"]
+    assert wire(asked)[1] == []
+    asked.evaluate.baseline = "base"
+    (problem,) = wire(asked)[1]
+    assert "evaluate.baseline=base: it is not among the policies" in problem
 
 
 def test_problems_are_collected() -> None:
