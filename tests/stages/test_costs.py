@@ -21,7 +21,7 @@ def costs_artifact() -> Path:
 
 def test_costs_are_measured_and_shown(home: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
     asked = (
-        "evaluate.costs.enabled=true", "evaluate.costs.items=4", "evaluate.costs.passes=2", VARIANTS,
+        "evaluate.costs.enabled=true", "evaluate.costs.items=4", "evaluate.costs.passes=1", VARIANTS,
         "evaluate.costs.price_per_hour=3.6",
     )  # fmt: skip
     assert evaluate(home, *asked, policies=f"base,{home / 'tuned'}", suites="written") == 0, capsys.readouterr().err
@@ -41,8 +41,8 @@ def test_costs_are_measured_and_shown(home: Path, capsys: pytest.CaptureFixture[
     for entry in times:
         assert 0 < entry["first_token_seconds"] <= entry["latency_p50"] <= entry["latency_p95"]
         assert entry["peak_memory_bytes"] > 50_000_000  # of a process of its own, with torch in it
-        assert entry["passes"] == 2
-        assert entry["ranges"]["latency_p50"][0] <= entry["latency_p50"] <= entry["ranges"]["latency_p50"][1]
+        assert entry["passes"] == 1  # a process takes seconds to start; several are summed up in unit tests
+        assert entry["ranges"]["latency_p50"] == [entry["latency_p50"], entry["latency_p50"]]
     report = next(Path("outputs/runs").iterdir())
     page = (report / "report.html").read_text()
     assert "What answering costs" in page

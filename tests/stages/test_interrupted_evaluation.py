@@ -13,7 +13,7 @@ from pipeline.stages import costs, samples
 
 SUITE = "kind: generation\ntable: demonstrations\nsplit: test\nbatch_size: 1\nsampling: {max_new_tokens: 8}\n"
 VARIANTS = (
-    "evaluate.costs.variants=[{name: fp32}, {name: batch 1, batch_size: 1}, {name: merged, merged: true}]",
+    "evaluate.costs.variants=[{name: fp32}, {name: merged, merged: true}]",
     "evaluate.costs.enabled=true", "evaluate.costs.items=3", "evaluate.costs.passes=1",
 )  # fmt: skip
 
@@ -79,7 +79,7 @@ def test_costs_go_on_behind_the_variant_that_was_measured(
     with monkeypatch.context() as patch:
         patch.setattr(costs, "_run", dies(costs._run, 0, calls))
         assert evaluate(home, *VARIANTS, "runtime.outputs=cut", policies=policies, suites="written") == 0
-    assert len(calls) == 2  # the first of the three had been kept
+    assert len(calls) == 1  # the first of the two had been kept
     resumed = made("cut", "costs", "variants.json")
     assert evaluate(home, *VARIANTS, "runtime.outputs=whole", policies=policies, suites="written") == 0
     assert made("whole", "costs", "variants.json") == resumed
