@@ -190,7 +190,7 @@ class Judging:
 
     def _add_scorecard(self, name: str, judge: Judge, suite: SuiteConfig) -> None:
         """Measure a judge against people once, or once per suite where the suite's checks are what it goes by."""
-        of_suite = suite.name if judge.checks is None else None
+        of_suite = suite.name if self._goes_by_suite(name) else None
         known = [entry.params for entry in self._scorecards]
         consumes = {consumed.role: consumed for consumed in self.wiring.stages["scorecard"].consumes}
         labels = self.wiring.sources(EVALUATE, consumes["labels"])
@@ -198,6 +198,7 @@ class Judging:
             return
         config, asked = self.judges[name], self.wiring.config.evaluate.qualification
         rubric = self._rubric(name) if judge.rates else []
+        measured = [entry for entry in self._scorecards if entry.params["suite"] in (None, of_suite)]
         held_out = asked.votes is VotePool.held_out
         node = Node(
             name="-".join(["scorecard", *map(safe_name, (name, *((of_suite,) if of_suite else ())))]),
@@ -206,7 +207,7 @@ class Judging:
             inputs={
                 "labels": labels,
                 **({"dataset": self.dataset} if held_out else {}),
-                **self._own_inputs(name, judge, self._scorecards),
+                **self._own_inputs(name, judge, measured),
             },
             reads={
                 "labels": ("items", "votes"), "dataset": ("comparisons/test",), "reward_model": ("reward",),
@@ -215,7 +216,7 @@ class Judging:
             required={"dataset": ("comparisons/test",)} if held_out else {},
             needed_by=f"the judge {name!r} (or write evaluate.qualification.votes=all)",
             params={"judge": config, "suite": suite, "suites": with_checks(suite, judge), "qualification": asked,
-                    "rubric": rubric},
+                    "rubric": rubric, "members": self._members(name, measured)},
             identity={
                 "judge": identity_of(config),
                 "pairs": {key: getattr(asked, key) for key in ("votes", "num_pairs", "num_probes")},
@@ -227,6 +228,11 @@ class Judging:
         )  # fmt: skip
         self.nodes.append(node)
         self._scorecards.append(_Entry(node=node.name, params={"judge": name, "suite": of_suite}))
+
+    def _goes_by_suite(self, name: str) -> bool:
+        """Whether a judge, or a member of the panel that it is, counts the checks of a suite."""
+        asked = [self._judge(one) for one in (name, *self.judges[name].members)]
+        return any(judge is not None and judge.checks is None for judge in asked)
 
     def _rubric(self, name: str) -> list[CriterionConfig]:
         """Return every criterion that a judge rates by, in any suite; one name is one criterion."""

@@ -18,7 +18,7 @@ from pipeline.config.judges import JudgeConfig, QualificationConfig, VotePool
 from pipeline.data.rows import Comparison, Message
 from pipeline.data.tables import read_table
 from pipeline.errors import DataError
-from pipeline.evaluation.judges.protocol import Answer, Question
+from pipeline.evaluation.judges.protocol import Answer, Question, Scores
 from pipeline.evaluation.judges.registry import build_judge
 from pipeline.evaluation.outcomes import outcomes_of
 from pipeline.evaluation.probes import Probe, attacks, probe_questions, vote_probes
@@ -44,7 +44,8 @@ def measure_judge(job: StageJob) -> StageOutcome:
     config: JudgeConfig = job.params["judge"]
     suite: SuiteConfig = job.params["suite"]
     judge = build_judge(config)
-    probes = load_probes(job)
+    members = member_scores(job)
+    probes = known_to_all(job, load_probes(job), members)
     if not judge.answers_anything:
         probes = [probe for probe in probes if probe.votes is not None]
     questions = probe_questions(probes, judge)
@@ -53,7 +54,7 @@ def measure_judge(job: StageJob) -> StageOutcome:
     every = [*(question for asked in questions.values() for question in asked), *ratings]
     distinct = {question.key: question for question in every}
     started = time.perf_counter()
-    context = judge_context(job, suite if judge.checks is None else None, member_scores(job))
+    context = judge_context(job, suite if judge.checks is None else None, members)
     answers = ask_all(job, context, list(distinct.values()))
     rows = [row for probe in probes for row in probe_rows(probe, questions[probe.id], answers)]
     write_verdicts(job.staging / VERDICTS_FILE, rows)
@@ -77,6 +78,25 @@ def measure_judge(job: StageJob) -> StageOutcome:
         parts={name: sha256_file(job.staging / file) for name, file in files.items()},
         metrics={name: value["estimate"] for name, value in scorecard.card.items()},
     )
+
+
+def known_to_all(job: StageJob, probes: list[Probe], members: Mapping[str, Scores]) -> list[Probe]:
+    """Return the probes that every member of a panel was asked about; a reward model is not asked about what it learnt.
+
+    Raises:
+        DataError: There is no pair with votes among them.
+    """
+    known = [probe for probe in probes if all(probe.id in said for said in members.values())]
+    if len(known) < len(probes):
+        job.run.notice(
+            f"{len(probes) - len(known):,} pairs left out: not every member of the panel was asked about them"
+        )
+    if not any(probe.votes is not None for probe in known):
+        raise DataError(
+            f"The members of the judge `{job.params['judge'].name}` have no pair in common, so it cannot be "
+            "measured. Set evaluate.qualification.votes=held_out or a larger num_pairs, or leave the judge out."
+        )
+    return known
 
 
 def price_per_thousand(answers: Sequence[Answer]) -> dict[str, dict[str, float | int | None]]:

@@ -40,7 +40,7 @@ from pipeline.labels.aggregation import comparison_id
 from pipeline.labels.pair_votes import votes_on_pairs
 from pipeline.labels.tables import read_items, read_votes
 from pipeline.labels.verdicts import Pair
-from pipeline.stages.scorecard import load_probes
+from pipeline.stages.scorecard import known_to_all, load_probes
 from pipeline.tracking.session import TrackingSession
 
 BASE = JudgeConfig(name="base", kind="local", batch_size=8)
@@ -211,6 +211,35 @@ def test_a_reward_model_is_not_asked_about_prompts_that_it_learnt_from(world: Pa
     for model in (learnt(Store(other), None), learnt(Store(other), dataset)):
         with pytest.raises(DataError, match="unknown which votes it has seen"):
             asked(model)
+
+
+def rule(name: str, check: str, **params: Any) -> JudgeConfig:
+    return JudgeConfig(name=name, kind="rule", params={"checks": [{"name": check, "params": params}]})
+
+
+def test_a_panel_is_measured_by_what_most_of_its_members_say(world: Path, tmp_path: Path) -> None:
+    wrong = rule("wrong", "min_words", limit=7)  # always prefers the long one
+    members = [SHORT, replace(SHORT, name="short too"), wrong]
+    panel = JudgeConfig(name="panel", kind="panel", members=[judge.name for judge in members])
+    *_, third, executed = run(world, tmp_path, [*members, panel])
+    assert card(third)["card"]["agreement"]["estimate"] == 0
+    measured = card(executed)["card"]
+    assert (measured["agreement"]["estimate"], measured["agreement"]["n"]) == (1.0, 12)
+    assert (measured["failure_rate"]["estimate"], measured["failure_rate"]["n"]) == (0.0, 12 + 6 + 3 + 24)
+
+
+def test_a_panel_is_asked_only_about_what_all_of_its_members_were_asked(world: Path, tmp_path: Path) -> None:
+    labels = run(world, tmp_path, [SHORT])[0].artifact
+    said: list[str] = []
+    params = {"judge": SHORT, "qualification": QualificationConfig(votes=VotePool.all, num_pairs=12, num_probes=1)}
+    job: Any = SimpleNamespace(one={"labels": labels}.get, params=params, run=SimpleNamespace(notice=said.append))
+    probes = load_probes(job)
+    some = {probe.id: 1.0 for probe in probes[:5]}
+    assert known_to_all(job, probes, {"a": {probe.id: None for probe in probes}, "b": some}) == probes[:5]
+    assert said[-1] == f"{len(probes) - 5} pairs left out: not every member of the panel was asked about them"
+    assert known_to_all(job, probes, {}) == probes
+    with pytest.raises(DataError, match="no pair in common"):
+        known_to_all(job, probes, {"a": some, "b": {}})
 
 
 def test_a_judge_that_goes_by_references_does_not_apply_to_votes(
