@@ -5,7 +5,8 @@
 
 FOLDER holds ``testset-v1.json`` and, if the stored verdicts of a model are to be measured as well,
 ``gpt-3.5-turbo-testset-v1.json`` (https://github.com/WeOpenML/PandaLM, Apache-2.0). Everything is cached and resumed as
-in a run of the pipeline. Ends with one line of JSON: the scorecard of each judge.
+in a run of the pipeline. Ends with one line of JSON: the scorecard of each judge. A judge that counts the checks of a
+suite, such as `rules`, does not apply to votes, which come without a suite, and is shown so.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from pipeline.config.paths import configs_folder  # noqa: E402
 from pipeline.config.root import EVALUATE, INGEST, Config, EvaluateInputs, InputsConfig  # noqa: E402
 from pipeline.config.shared import DType, ModelConfig, ModelSource, RuntimeConfig, TrackingConfig, TrackingMode  # noqa: E402
 from pipeline.config.tables import load_tables  # noqa: E402
-from pipeline.errors import ConfigError  # noqa: E402
+from pipeline.errors import ConfigError, PipelineError  # noqa: E402
 from pipeline.evaluation.judges.registry import build_judge  # noqa: E402
+from pipeline.evaluation.judges.reward_model import GOLD  # noqa: E402
 from pipeline.evaluation.scorecards import shortcomings  # noqa: E402
 from pipeline.graph.chain import Wiring  # noqa: E402
 from pipeline.graph.execution import run_nodes  # noqa: E402
@@ -44,6 +46,7 @@ from pipeline.tracking.session import TrackingSession  # noqa: E402
 
 VOTES, STORED = "testset-v1.json", "gpt-3.5-turbo-testset-v1.json"
 STORED_JUDGE = "gpt-3.5-turbo"
+NOT_APPLICABLE = "does not apply to votes"
 COLUMNS = (
     "agreement", "kappa", "kappa_with_one_person", "human_agreement", "human_kappa", "consistency", "first_slot_bias",
     "prefers_longer", "people_prefer_longer", "null_win_rate", "injection_flip_rate", "padding_flip_rate",
@@ -61,21 +64,31 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=200, help="with votes, the first by hash")
     parser.add_argument("--probes", type=int, default=10, help="of them that attacks are tried on")
     parser.add_argument("--model", default=None, help="folder or hub id of the local judge; default: the embedded one")
-    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--dtype", default="auto", choices=[dtype.value for dtype in DType])
     parser.add_argument("--outputs", default="outputs")
     return parser.parse_args(argv)
 
 
 def stored_votes(folder: Path, target: Path) -> Path | None:
-    """Write the stored verdicts of the model as an export in which it is the annotator; None where there are none."""
+    """Write the stored verdicts of the model as an export in which it is the annotator; None where there are none.
+
+    Raises:
+        ConfigError: They are not verdicts on the pairs of the votes.
+    """
     if not (folder / STORED).is_file():
         return None
-    pairs = {row["idx"]: row for row in json.loads((folder / VOTES).read_text(encoding="utf-8"))}
     rows = []
-    for row in json.loads((folder / STORED).read_text(encoding="utf-8")):
-        pair = pairs[row["idx"]]
-        texts = {key: pair[key] for key in ("instruction", "input", "response1", "response2")}
-        rows.append({**texts, "annotator1": row["gpt_result"]})
+    try:
+        pairs = {row["idx"]: row for row in json.loads((folder / VOTES).read_text(encoding="utf-8"))}
+        for row in json.loads((folder / STORED).read_text(encoding="utf-8")):
+            pair = pairs[row["idx"]]
+            texts = {key: pair[key] for key in ("instruction", "input", "response1", "response2")}
+            rows.append({**texts, "annotator1": row["gpt_result"]})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{folder / STORED}: not PandaLM's stored verdicts on the pairs of {VOTES} ({error!r}). "
+            "Take both files from one version of PandaLM, or remove this one."
+        ) from None
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return target
@@ -100,6 +113,31 @@ def configuration(options: argparse.Namespace) -> Config:
         runtime=RuntimeConfig(outputs=options.outputs),
         tracking=TrackingConfig(mode=TrackingMode.disabled),
     )
+
+
+def chosen_judges(options: argparse.Namespace) -> dict[str, JudgeConfig]:
+    """Read the judges that are asked for, the members of panels before the panels.
+
+    Raises:
+        ConfigError: There are no votes, no such judge, or no reward model for one that needs it.
+    """
+    problems: list[str] = []
+    if not (options.folder / VOTES).is_file():
+        problems.append(f"{options.folder}: there is no {VOTES}. Name the folder of PandaLM's test set.")
+    judges = load_judges(options.judges, [configs_folder()], problems)
+    lacking = [name for name, config in judges.items() if build_judge(config).reward_model == GOLD]
+    if lacking and options.reward_model is None:
+        problems.append(
+            f"--judges {' '.join(lacking)}: a reward model is needed. Write --reward-model with its artifact's id."
+        )
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return judges
+
+
+def needs_suite(name: str, judges: dict[str, JudgeConfig]) -> bool:
+    """Whether a judge, or a member of the panel that it is, counts the checks of a suite, which votes do not have."""
+    return any(build_judge(judges[one]).checks is None for one in (name, *judges[name].members))
 
 
 def measure(config: Config, judges: dict[str, JudgeConfig]) -> dict[str, dict[str, Any]]:
@@ -128,28 +166,39 @@ def measure(config: Config, judges: dict[str, JudgeConfig]) -> dict[str, dict[st
     }
 
 
-def main() -> None:
-    """Measure, print a table and one line of JSON."""
-    options = arguments()
-    problems: list[str] = []
-    judges = load_judges(options.judges, [configs_folder()], problems)
-    if problems:
-        sys.exit("\n".join(problems))
-    stored = stored_votes(options.folder, Path(options.outputs) / "pandalm" / STORED)
-    if stored is not None:
-        params = {"votes": str(stored), "importer": "pandalm", "people": False}
-        judges[STORED_JUDGE] = JudgeConfig(name=STORED_JUDGE, kind="human", params=params)
-    config = configuration(options)
-    cards = measure(config, judges)
+def report(judges: dict[str, JudgeConfig], cards: dict[str, dict[str, Any]], asked: QualificationConfig) -> None:
+    """Print a table, who qualifies, and one line of JSON."""
+    measured = {name: content["card"] for name, content in cards.items() if content["applies"]}
     print()
-    print(f"{'measure':<24}" + "".join(f"{name:>28}" for name in cards))
+    print(f"{'measure':<24}" + "".join(f"{name:>28}" for name in measured))
     for measure_name in COLUMNS:
-        cells = [cards[name]["card"].get(measure_name) for name in cards]
+        cells = [card.get(measure_name) for card in measured.values()]
         print(f"{measure_name:<24}" + "".join(f"{_cell(cell):>28}" for cell in cells))
-    for name, content in cards.items():
-        reasons = shortcomings(build_judge(judges[name]), content["card"], config.evaluate.qualification)
-        print(f"{name}: {'qualified' if not reasons else 'not qualified: ' + '; '.join(reasons)}")
-    print(json.dumps({name: content["card"] for name, content in cards.items()}, sort_keys=True))
+    for name, config in judges.items():
+        if name in measured:
+            reasons = shortcomings(build_judge(config), measured[name], asked)
+            print(f"{name}: {'qualified' if not reasons else 'not qualified: ' + '; '.join(reasons)}")
+        else:
+            print(f"{name}: {NOT_APPLICABLE}")
+    print(json.dumps(measured, sort_keys=True))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print; what is wrong is one message and the exit status of its kind."""
+    options = arguments(argv)
+    try:
+        judges = chosen_judges(options)
+        stored = stored_votes(options.folder, Path(options.outputs) / "pandalm" / STORED)
+        if stored is not None:
+            params = {"votes": str(stored), "importer": "pandalm", "people": False}
+            judges[STORED_JUDGE] = JudgeConfig(name=STORED_JUDGE, kind="human", params=params)
+        config = configuration(options)
+        cards = measure(config, {name: judge for name, judge in judges.items() if not needs_suite(name, judges)})
+    except PipelineError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_status
+    report(judges, cards, config.evaluate.qualification)
+    return 0
 
 
 def _cell(value: dict[str, Any] | None) -> str:
@@ -160,4 +209,4 @@ def _cell(value: dict[str, Any] | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
