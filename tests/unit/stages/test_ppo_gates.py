@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.config.ppo import MonitorConfig, PPOConfig
 from pipeline.ppo.monitor import Measurement, Monitor
+from pipeline.ppo.watch import Watchdog
 from pipeline.stages import ppo_course
 from pipeline.stages.ppo_course import PPOCourse
 from pipeline.stages.ppo_sealing import decide_gates
@@ -88,11 +89,14 @@ def test_a_gold_score_that_falls_while_the_score_rises_calls_for_attention(
         )  # fmt: skip
 
     monkeypatch.setattr(ppo_course, "measure", measured)
+    probe = SimpleNamespace(drift=lambda loop: 0.0)
+    monkeypatch.setattr(ppo_course, "ReferenceProbe", SimpleNamespace(of=lambda loop, prompts: probe))
     alerts: list[tuple[str, str]] = []
     run = SimpleNamespace(name="ppo", alert=lambda *told: alerts.append(told), notice=lambda text: None)
     config = PPOConfig(rollout_size=8, monitor=MonitorConfig(every=2))
     job, loop = (cast(Any, SimpleNamespace(**held)) for held in ({"run": run}, {"config": config}))
-    running = PPOCourse(job=job, loop=loop, held_out=[cast(Any, None)], gold=None)
+    watchdog = Watchdog(warmup=0, in_fp32=True)
+    running = PPOCourse(job=job, loop=loop, held_out=[cast(Any, None)], gold=None, watchdog=watchdog)
     for step in (0, 2):
         running._measure(step)
     assert [title for title, _ in alerts] == told

@@ -162,7 +162,10 @@ def test_a_reward_step_by_hand(
         settings=RewardConfig(confidence=use, centring_coef=0.01), lower=None, mean_weight=0.8, meter=Meter(),
         data_collator=SimpleNamespace(pairs=[pair, pair]),
     )  # fmt: skip
-    inputs = {"confidence": torch.tensor([1.0, 0.75]), "row_numbers": [0, 1]}
+    inputs = {
+        "confidence": torch.tensor([1.0, 0.75]), "row_numbers": [0, 1],
+        "tie": torch.zeros(2), "has_tie": torch.tensor([False, False]),
+    }  # fmt: skip
     head = RewardHead(4, TieModel.half)
     loss = RewardTrainer.compute_loss(trainer, SimpleNamespace(reward_head=head), inputs, num_items_in_batch=8)
     assert loss.item() == pytest.approx((first + second) / 8, abs=1e-6)
