@@ -10,7 +10,8 @@ speed over the peer's as it comes; of several peers, over the fastest), ``best_r
 peer) and ``memory_ratio`` (our peak memory over that of the peer as it comes). `sft` and `dpo` add
 ``max_loss_difference`` (per step, on the same batches in float32), `curate` the recall and precision of each,
 `evaluate` (whose ``ratio`` is generation's) ``likelihood_ratio``, the largest relative difference of two scores and the
-share of equal completions.
+share of equal completions. The exit status is 1 where a benchmark finds that both did not do the same work: `evaluate`,
+where a score differs by more than 1e-4.
 
 A benchmark is a `Benchmark` in `BENCHMARKS`: the names of its variants, a function that measures one of them, and a
 function that turns all measurements into the final object.
@@ -95,9 +96,9 @@ def table(results: dict[str, list[Measurement]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure in turns and print."""
-    options = arguments()
+def main(argv: list[str] | None = None) -> None:
+    """Measure in turns and print; the exit status is 1 where the results are wrong."""
+    options = arguments(argv)
     benchmark = BENCHMARKS[options.name]
     options.rows = options.rows or benchmark.default_rows
     if options.child is not None:
@@ -115,11 +116,14 @@ def main() -> None:
             results[variant].append(measure_in_child(variant, options))
             print(f"[{time.perf_counter() - started:5.0f} s] {variant}: {results[variant][-1].summary()}", flush=True)
     print(table(results))
-    summary: dict[str, Any] = {"name": options.name, **benchmark.summarise(results)}
+    work = {"rows": options.rows, "batch_size": options.batch_size}
+    summary: dict[str, Any] = {"name": options.name, **work, **benchmark.summarise(results)}
     for key, value in summary.items():
         print(f"{key}: {value}")
     if options.json:
         print(json.dumps(summary), flush=True)
+    if wrong := benchmark.problem(summary):
+        sys.exit(wrong)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Benchmark:
     measure: Callable[[str, argparse.Namespace], Measurement]  # one repetition of one variant, in this process
     summarise: Callable[[dict[str, list[Measurement]]], dict[str, Any]]
     measured_once: frozenset[str] = frozenset()  # variants that compare results and not speed
+    problem: Callable[[dict[str, Any]], str] = lambda summary: ""  # what of the results is wrong; "" where nothing is
     peers: tuple[str, ...] = ()  # further variants, measured where `--peers` names them, because they must be installed
 
 
