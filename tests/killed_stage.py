@@ -87,12 +87,13 @@ class KilledStage:
     sealed: Sequence[str]  # files of the artifact that must come out with the same bytes
     timings: Collection[str]  # metrics that differ between two runs
     not_on_the_way: Collection[str] = ("checkpoint.set_aside",)  # the same step is never saved twice
+    progress: str = "metrics.jsonl"  # the file of the work folder that grows: random kills begin with its first line
     reference: Artifact = field(init=False)
-    seconds: float = field(init=False)  # of the reference, from its first row of metrics on
+    seconds: float = field(init=False)  # of the reference, from its first line of progress on
 
     def __post_init__(self) -> None:
         self.server.attempt("warm-up")
-        answer = self.server.attempt("reference", watch=self.work("reference") / "metrics.jsonl")
+        answer = self.server.attempt("reference", watch=self.work("reference") / self.progress)
         assert answer["status"] == 0, self.server.log("reference")
         self.reference, self.seconds = self.artifact("reference"), answer["seconds"]
 
@@ -107,8 +108,9 @@ class KilledStage:
         return artifact
 
     def rows(self, artifact: Artifact) -> list[dict[str, Any]]:
-        """The record of a run, without its timings."""
-        rows = metric_rows(artifact.path / "metrics.jsonl")
+        """The record of a run, without its timings; a stage that goes item by item keeps none."""
+        path = artifact.path / "metrics.jsonl"
+        rows = metric_rows(path) if self.progress == path.name else []
         return [{key: value for key, value in row.items() if key not in self.timings} for row in rows]
 
     def require_no_half_sealed(self) -> None:
@@ -141,7 +143,7 @@ class KilledStage:
         self.finish(name)
 
     def kill_at_random(self, number: int, seed: int) -> Iterator[Path]:
-        """Kill runs between the first row of metrics and the end of sealing, where there is something to lose.
+        """Kill runs between the first line of their progress and the end of sealing, where there is something to lose.
 
         Yields the work folder that each of them left behind, and finishes the run after that.
         """
@@ -150,7 +152,7 @@ class KilledStage:
             name, status = f"random-{trial}", 0
             while status == 0:  # an attempt that ended before its time was up is made again, in a folder of its own
                 name += "+"
-                delay, watch = generator.uniform(0, self.seconds), self.work(name) / "metrics.jsonl"
+                delay, watch = generator.uniform(0, self.seconds), self.work(name) / self.progress
                 status = self.server.attempt(name, kill_after=delay, watch=watch)["status"]
             assert status == -signal.SIGKILL, self.server.log(name)
             self.require_no_half_sealed()

@@ -1,0 +1,22 @@
+"""The server of `sft_fork_server`, for the stage `samples`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.update({"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"})
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
+
+import sft_fork_server  # noqa: E402
+from evaluation_jobs import EvaluationWorkshop  # noqa: E402
+
+
+def make(folder: Path, name: str) -> None:
+    """What a child does."""
+    EvaluationWorkshop(folder=folder).seal_samples(name)
+
+
+if __name__ == "__main__":
+    sft_fork_server.main(make)
