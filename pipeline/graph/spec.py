@@ -272,7 +272,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             name="report",
-            version=9,
+            version=10,
             kind=ArtifactKind.report,
             entry="pipeline.stages.report:write_report",
             sections=(EvaluateConfig,),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.pages.charts import NARROW, WIDE, bar_chart, forest_plot, verdict_class
@@ -53,6 +54,7 @@ def report_page(
     costs: Sequence[StageCosts] = (),
     variants: Sequence[Mapping[str, Any]] = (),
     policy_costs: Sequence[PolicyCosts] = (),
+    judge_seconds: Mapping[str, float] = MappingProxyType({}),
     lineage: Sequence[LineageEntry] = (),
 ) -> str:
     """Return the page as HTML; the same arguments give the same text."""
@@ -86,6 +88,7 @@ def report_page(
         variants=variants,
         pareto=[chart for one in LAYOUTS if (chart := quality_against_cost(variants, AGAINST_COST, one))],
         policy_costs=policy_costs,
+        judge_seconds=judge_seconds,
         lineage=lineage,
         changes=CHANGES,
         num_open=NUM_OPEN,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.artifacts.ancestry import read_costs
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.judges import JudgeConfig
 from pipeline.evaluation.joining import PolicySamples
@@ -18,11 +19,31 @@ from pipeline.evaluation.judged import (
     win_rates,
     wins_by_item,
 )
+from pipeline.evaluation.judges.registry import build_judge
 from pipeline.evaluation.rankings import policy_rankings
 from pipeline.evaluation.ratings import RatedPolicy, rating_entries
 from pipeline.evaluation.verdicts import VERDICTS_FILE, read_verdicts
 from pipeline.stages.scorecard import CARD_FILE
 from pipeline.tracking.job import StageJob
+
+
+def judge_seconds(job: StageJob) -> dict[str, float]:
+    """Return the seconds that a thousand questions took here, by judge; of one with prices the money is told instead.
+
+    People and panels are asked nothing, and what was made before questions were counted says nothing.
+    """
+    judges: Mapping[str, JudgeConfig] = job.params.get("judges", {})
+    taken: dict[str, list[dict[str, Any]]] = {}
+    for role in ("verdicts", "scorecards", "ratings"):
+        for entry, artifact in zip(job.params.get(role, []), job.inputs.get(role, []), strict=True):
+            config, costs = judges[entry["judge"]], read_costs(artifact)
+            if costs.get("questions") and not config.members and not build_judge(config).is_people:
+                taken.setdefault(entry["judge"], []).append(costs)
+    return {
+        judge: 1000 * sum(one["wall_seconds"] for one in costs) / sum(one["questions"] for one in costs)
+        for judge, costs in taken.items()
+        if not any(one["cost"] for one in costs)
+    }
 
 
 def read_judges(

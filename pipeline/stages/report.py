@@ -24,7 +24,7 @@ from pipeline.evaluation.report import Report, build_report, headline_metrics, t
 from pipeline.evaluation.reward_card import AUDIT_FILE
 from pipeline.evaluation.samples import SAMPLES_FILE, read_samples, row_type
 from pipeline.pages.report_page import report_page
-from pipeline.stages.judged import read_judges
+from pipeline.stages.judged import judge_seconds, read_judges
 from pipeline.stages.page_inputs import page_inputs, read_variants, variant_rows
 from pipeline.stages.report_tables import log_tables
 from pipeline.statistics.decisions import Decision
@@ -73,7 +73,8 @@ def write_report(job: StageJob) -> StageOutcome:
     report_file.write_text(to_json(report), encoding="utf-8", newline="\n")
     (job.staging / ITEMS_FILE).write_text(items_json(measured, wins), encoding="ascii", newline="\n")
     variants = variant_rows(report["costs"], job.one("costs"), evaluate.costs.price_per_hour)
-    page = report_page(report, variants=variants, **page_inputs(pairs, policies, suites, report, ancestors))
+    shown = page_inputs(pairs, policies, suites, report, ancestors)
+    page = report_page(report, variants=variants, judge_seconds=judge_seconds(job), **shown)
     (job.staging / PAGE_FILE).write_text(page, encoding="utf-8", newline="\n")
     log_tables(job.run, report)
     _tell_baseline(job, report)

@@ -55,7 +55,7 @@ def measure_judge(job: StageJob) -> StageOutcome:
     distinct = {question.key: question for question in every}
     started = time.perf_counter()
     context = judge_context(job, suite if judge.checks is None else None, members)
-    answers = ask_all(job, context, list(distinct.values()))
+    answers, num_asked = ask_all(job, context, list(distinct.values()))
     rows = [row for probe in probes for row in probe_rows(probe, questions[probe.id], answers)]
     write_verdicts(job.staging / VERDICTS_FILE, rows)
     files = {"verdicts": VERDICTS_FILE, "card": CARD_FILE}
@@ -71,7 +71,7 @@ def measure_judge(job: StageJob) -> StageOutcome:
         job.run.notice(f"  {config.name}: does not apply to the pairs that people judged: {rows[0].detail}")
     text = json.dumps(scorecard.as_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_durably(job.staging / CARD_FILE, text)
-    write_costs(job, list(answers.values()), time.perf_counter() - started)
+    write_costs(job, list(answers.values()), num_asked, time.perf_counter() - started)
     for name, value in scorecard.card.items():
         job.run.notice(f"  {config.name}: {name} {_shown(value)}")
     return StageOutcome(

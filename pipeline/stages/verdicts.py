@@ -43,7 +43,7 @@ def judge_samples(job: StageJob) -> StageOutcome:
     context = judge_context(job, suite, member_scores(job))
     if judge.announce is not None and rubric is None:
         judge.announce(context, asked.questions)
-    answers = ask_all(job, context, asked.questions)
+    answers, num_asked = ask_all(job, context, asked.questions)
     rows = [
         *asked.settled,
         *(verdict_row(question, answers[question.key], asked.clusters[question.id]) for question in asked.questions),
@@ -58,7 +58,7 @@ def judge_samples(job: StageJob) -> StageOutcome:
     }
     said = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items())) or "nothing to ask"
     job.run.notice(f"{config.name} on {suite.name}: {len(asked.questions):,} questions = {said}")
-    write_costs(job, answers.values(), time.perf_counter() - started)
+    write_costs(job, answers.values(), num_asked, time.perf_counter() - started)
     return StageOutcome(parts={"verdicts": sha256_file(job.staging / VERDICTS_FILE)}, metrics=metrics)
 
 
@@ -73,11 +73,11 @@ def judge_context(job: StageJob, suite: SuiteConfig | None, members: dict[str, S
     return JudgeContext(config=job.params["judge"], job=job, suite=suite, dtype=dtype, members=members)
 
 
-def ask_all(job: StageJob, context: JudgeContext, questions: list[Question]) -> dict[str, Answer]:
+def ask_all(job: StageJob, context: JudgeContext, questions: list[Question]) -> tuple[dict[str, Answer], int]:
     """Ask every question once, in batches that the questions alone decide, and keep each batch as it is answered.
 
     Returns:
-        The answers by the key of their question.
+        The answers by the key of their question, and how many of them this attempt asked for.
 
     Raises:
         Interrupted: A signal asked to stop; what was answered is kept.
@@ -87,7 +87,7 @@ def ask_all(job: StageJob, context: JudgeContext, questions: list[Question]) -> 
     done = {key: _answer(kept) for key, kept in read_partial(job).items()}
     open_batches = [batch for batch in batches if not all(question.key in done for question in batch)]
     if not open_batches:
-        return done
+        return done, 0
     with build_judge(context.config).open(context) as ask, StopRequest() as stop:
         for number, batch in enumerate(open_batches, start=1):
             said = dict(zip((question.key for question in batch), ask(batch), strict=True))
@@ -96,7 +96,7 @@ def ask_all(job: StageJob, context: JudgeContext, questions: list[Question]) -> 
             job.run.progress(len(open_batches), number)
             if stop.signal_number is not None and number < len(open_batches):
                 raise stop.interrupted(f"stopped after {len(done):,} of {len(questions):,} verdicts, which are saved")
-    return done
+    return done, sum(len(batch) for batch in open_batches)
 
 
 def member_scores(job: StageJob) -> dict[str, Scores]:
@@ -109,11 +109,12 @@ def member_scores(job: StageJob) -> dict[str, Scores]:
     return {judge: {outcome.id: outcome.win for outcome in outcomes_of(found, group)} for judge, found in rows.items()}
 
 
-def write_costs(job: StageJob, answers: Collection[Answer], seconds: float) -> None:
-    """Write what judging took, which is no part of what was judged."""
+def write_costs(job: StageJob, answers: Collection[Answer], num_asked: int, seconds: float) -> None:
+    """Write what judging took, which is no part of what was judged; seconds are those of the questions asked now."""
     total = sum(answer.cost for answer in answers)
     costs = {
         "wall_seconds": round(seconds, 3),
+        "questions": num_asked,
         "tokens": sum(answer.tokens for answer in answers),
         "cost": round(total, 6),
         "cost_per_thousand": round(1000 * total / len(answers), 6) if answers else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import pytest
 from judged_stages import STAGES, run_judged
 from simulated_judge import quality
 
+from pipeline.artifacts.artifact import Artifact
 from pipeline.config.evaluation import CheckConfig, CriterionConfig, SuiteKind
 from pipeline.config.judges import JudgeConfig
 from pipeline.config.root import Config
 from pipeline.config.sweep import ObjectiveConfig
 from pipeline.errors import PipelineError
+from pipeline.graph.execution import Executed
 from pipeline.graph.nodes import Node
 from pipeline.graph.objectives import objective_values
 from pipeline.graph.spec import STAGES as REAL
@@ -35,6 +38,15 @@ def config(folder: Path, *stages: str, judges: tuple[str, ...] = ("planted",)) -
     made = fake_stages.make_config(folder / "outputs", fake_stages.write_source(folder / "rows.txt"), stages)
     made.evaluate.judges = list(judges)
     return made
+
+
+def kept_of(done: Sequence[Executed]) -> list[Artifact]:
+    return [step.artifact for step in done if step.node.spec.name == "verdicts"]
+
+
+def costs_of(artifact: Artifact) -> dict[str, float]:
+    costs: dict[str, float] = json.loads((artifact.path / "costs.json").read_text())
+    return costs
 
 
 def test_every_pair_of_policies_is_a_node_and_the_baseline_is_the_opponent(tmp_path: Path) -> None:
@@ -65,6 +77,15 @@ def test_members_of_a_panel_are_asked_although_nobody_named_them(tmp_path: Path)
     assert all((entry["policy"], entry["opponent"], entry["n"]) == ("sft", "base", 40) for entry in rates.values())
     assert [judge["qualified"] for judge in report["judges"]] == [False] * 4
     assert "no human votes" in report["judges"][0]["reasons"][0]
+    questions = [costs_of(artifact)["questions"] for artifact in kept_of(done)]
+    # In both orders, once per policy, in both orders, once per pair; four of forty pairs say the same.
+    assert dict(zip(names, questions, strict=True)) == {
+        "verdicts-planted-answers-sft-base": 72, "verdicts-rules-answers-base": 40, "verdicts-rules-answers-sft": 40,
+        "verdicts-second-answers-sft-base": 72, "verdicts-panel-answers-sft-base": 36,
+    }  # fmt: skip
+    page = (folder.path / "report.html").read_text()
+    assert page.count("for 1,000 questions, here") == 3  # a panel is asked nothing
+    assert "questions" not in (folder.path / "report.json").read_text()
 
 
 @pytest.mark.slow

@@ -38,6 +38,17 @@ def test_every_section_is_there_and_none_without_something_to_show() -> None:
         assert f"<h2>{heading}</h2>" not in small
 
 
+def test_the_time_of_a_thousand_questions_stands_on_the_card_of_the_judge_that_took_it() -> None:
+    made = made_report.report()
+    name, other = (judge["name"] for judge in made["judges"][:2])
+    page = report_page(made, judge_seconds={name: 412.4})
+    assert page.count("6 min 52 s for 1,000 questions") == 1
+    card = page.split(f"<h3>{name} ")[1].split("</article>")[0]
+    assert "6 min 52 s for 1,000 questions" in card
+    assert other != name
+    assert "for 1,000 questions" not in report_page(made)
+
+
 def test_hostile_words_of_judges_gates_and_audits_stay_words() -> None:
     made = made_report.report()
     for entry in (*made["judges"], *made["reward_models"]):
