@@ -307,7 +307,7 @@ def test_a_report_holds_its_gates_also_between_two_policies_that_are_not_its_bas
 
     samples = [passing("base", 10), passing("sft", 20), passing("dpo", 45)]
     gates = {"beats_sft": better(baseline="sft"), "beats_base": better()}
-    evaluate = EVALUATE.__class__(suites=["form"], gates=gates)
+    evaluate = EVALUATE.__class__(baseline="base", suites=["form"], gates=gates)
     made = build_report(samples, {"form": FORM}, evaluate, {})
     assert [(g["baseline"], g["estimate"], g["outcome"]) for g in made["gates"]] == [
         ("sft", pytest.approx(25 / 60), "PASS"), ("base", pytest.approx(35 / 60), "PASS"),
