@@ -151,7 +151,7 @@ def make_config(**changes: object) -> PPOConfig:
     """Large rollouts and a rate that decays to zero, so that what is left is not noise."""
     values: dict[str, object] = {
         "optimizer": OptimizerConfig(learning_rate=2e-3, schedule=Schedule.linear, warmup_fraction=0.0),
-        "value_learning_rate": 3e-3, "num_rollouts": 100, "rollout_size": 512, "minibatch_size": 128,
+        "value_learning_rate": 3e-3, "num_rollouts": 150, "rollout_size": 512, "minibatch_size": 128,
         "microbatch_size": 128, "max_new_tokens": LENGTH, "kl_coef": KL_COEF, "value_warmup": 0,
         "update_kl_target": None, "missing_eos_penalty": 0.0, "value_clip_range": None, "gae_lambda": 1.0,
     }  # fmt: skip

@@ -19,7 +19,7 @@ from pipeline.ppo.measuring import measure
 from pipeline.ppo.monitor import Monitor
 from pipeline.ppo.rollout import Rollout
 
-EVERY, NUM_ROLLOUTS, NUM_PROMPTS = 2, 24, 256
+EVERY, NUM_ROLLOUTS, NUM_PROMPTS = 1, 24, 256
 HOLE = (torch.tensor([2, 3, 1]) == SENTENCES).all(dim=1)  # one sentence of 216, which the reference writes once in 180
 HELD_OUT = [replace(PROMPT, id=f"p{number}") for number in range(NUM_PROMPTS)]  # one prompt would be one cluster
 BONUS, HARM = 3.0, 6.0  # what the reward gives for it, and what it is really worth less
@@ -64,8 +64,9 @@ def test_the_monitor_fires_and_the_gold_is_kept(scores: Tensor) -> None:
     assert golds[last] < golds[kept] - 0.1, "and than what the reward asked for"
     assert proxies[last] > proxies[kept], "which the reward liked better"
     assert monitor.chosen_step(rollback=False, last_step=last)[0] == last, "without the rollback that would be kept"
-    # The finding is an estimate from 256 samples; the truth lies in its interval.
-    assert fired.low <= golds[last] - golds[kept] <= fired.high
+    # The finding is an estimate from 256 samples; the truth lies within three standard errors of it.
+    standard_error = (fired.high - fired.low) / (2 * 1.97)
+    assert golds[last] - golds[kept] == pytest.approx(fired.gold_change, abs=3 * standard_error)
 
 
 @pytest.mark.slow
@@ -75,4 +76,4 @@ def test_a_reward_without_a_hole_alarms_nobody(scores: Tensor) -> None:
     assert monitor.fired is None
     assert golds[NUM_ROLLOUTS] > golds[0] + 0.1
     assert monitor.best is not None
-    assert monitor.best.step > NUM_ROLLOUTS // 2
+    assert monitor.best.step > 4, "by then the hole has been found where there is one"
