@@ -79,7 +79,7 @@ def monitor_view(entry: PolicyMonitor) -> dict[str, Any]:
     named = {
         "monitor_kl": "Divergence from the reference, nats",
         "monitor_completion_tokens": "Completion tokens",
-        "monitor_distinct_2": "Share of different pairs of neighbouring tokens",
+        "monitor_distinct_2": "Share of distinct pairs of tokens",
     }
     for name, words in named.items():
         points = [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
@@ -87,11 +87,11 @@ def monitor_view(entry: PolicyMonitor) -> dict[str, Any]:
             charts.append(line_chart([Series(words, points, 1)], words, "rollout", from_zero=True))
     thirds = [
         Series(words, [(float(row["step"]), row["by_length"][place]["score"]) for row in rows], place + 1)
-        for place, words in enumerate(("shortest third", "middle", "longest third"))
+        for place, words in enumerate(("short", "middle", "long"))
         if all(len(row["by_length"]) > place for row in rows)
     ]
     if thirds:
-        charts.append(line_chart(thirds, "Mean score by length of the completion", "rollout"))
+        charts.append(line_chart(thirds, "Mean score by thirds of the length", "rollout"))
     return {"monitor": entry, "charts": charts, "sentences": [_peak(rows), *_fitted(entry), *_outcome(entry.monitor)]}
 
 

@@ -30,7 +30,7 @@ def test_every_section_is_there_and_none_without_something_to_show() -> None:
         "trained in 2 h 42 min, writes 30 tokens/s", "house_style, judged by small_llm not qualified",
         "Raw (filled) against length-controlled (hollow)", "Over-optimisation", "20 shown",
         "the judge small_llm has not qualified", "d0007 in demonstrations/x1", "empty_text: empty text scores as high",
-        "Mean score by length of the completion", "longest third", "Share of different pairs of neighbouring tokens",
+        "Mean score by thirds of the length", "Share of distinct pairs of tokens",
     ):  # fmt: skip
         assert words in text
     small = report_page(made_report.report() | {"gates": [], "win_rates": [], "judges": [], "reward_models": []})
