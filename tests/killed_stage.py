@@ -49,10 +49,10 @@ class Server:
 
 
 @contextmanager
-def start_server(script: str, folder: Path) -> Iterator[Server]:
-    """Run a server of attempts; `folder` holds the workshop."""
+def start_server(script: str, folder: Path, *words: str) -> Iterator[Server]:
+    """Run a server of attempts, with further words of its command; `folder` holds the workshop."""
     process = subprocess.Popen(
-        [sys.executable, str(SERVERS / script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, str(SERVERS / script), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )  # fmt: skip
     assert process.stdout is not None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sft_jobs import WORDS, Workshop, demonstrations
+from sft_jobs import WORDS, Workshop, demonstrations, metric_rows
 from tiny import make_tiny_model
 
 from pipeline.artifacts.artifact import Artifact
@@ -57,6 +57,18 @@ def comparisons(count: int, *, first: int = 0) -> list[Comparison]:
             )
         )
     return rows
+
+
+def require_written(work: WorkFolder) -> None:
+    """Two prompts are answered before training and at every second of eight steps, and the answers change."""
+    texts = metric_rows(work.written)
+    assert [text["step"] for text in texts] == [step for step in (0, 2, 4, 6, 8) for _ in range(2)]
+    asked = [text["prompt"] for text in texts]
+    assert asked == 5 * asked[:2]
+    assert all("What about the " in prompt for prompt in asked)
+    answers = [[text["completion"] for text in texts if text["step"] == step] for step in (0, 8)]
+    assert all(answers[0])
+    assert answers[0] != answers[1]
 
 
 def make_pair_workshop(folder: Path, *, num_train: int = 20, num_validation: int = 5) -> Workshop:

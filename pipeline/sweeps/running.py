@@ -196,7 +196,9 @@ class Sweep:
 
     def _heed_the_server(self, trial: Trial) -> None:
         """Start the trials after one that gave up on the tracking server offline; each would wait for it anew."""
-        if self._decided.get(DECISION_VARIABLE) == Decision.online and any_offline(self._folder(trial)):
+        if self._decided.get(DECISION_VARIABLE) != Decision.online or trial.started is None:
+            return
+        if any_offline(self._folder(trial), datetime.fromisoformat(trial.started).timestamp()):
             self._decided[DECISION_VARIABLE] = Decision.offline.value
             self.say("W&B: offline for the trials that follow; `python -m pipeline runs sync` delivers them later")
 

@@ -95,11 +95,15 @@ class MirroredRun:
         return sorted(path for path in found if path != self.file(outputs))
 
 
-def any_offline(run_folder: Path) -> bool:
-    """Whether the client wrote a run of a run folder to the disk, as it does once the server has failed."""
-    return any(
-        MirroredRun.load(path).mode == "offline" for path in (run_folder / CLIENT_FOLDER).glob(f"*{SPEC_SUFFIX}")
-    )
+def any_offline(run_folder: Path, since: float) -> bool:
+    """Whether a run of a run folder is mirrored on the disk, as it is once the server has failed.
+
+    Args:
+        run_folder: Where an earlier attempt may have left runs, too.
+        since: Seconds since 1970; runs that began before do not count.
+    """
+    runs = map(MirroredRun.load, (run_folder / CLIENT_FOLDER).glob(f"*{SPEC_SUFFIX}"))
+    return any(run.mode == "offline" and run.started >= since for run in runs)
 
 
 def relative(path: Path, outputs: Path) -> str:

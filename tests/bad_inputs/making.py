@@ -80,7 +80,7 @@ def climbing_zip() -> bytes:
 
 @makes("absolute.zip")
 def absolute_zip() -> bytes:
-    return zipped(("/tmp/escaped.jsonl", SKY))
+    return zipped(("/escaped.jsonl", SKY))
 
 
 @makes("link.zip")

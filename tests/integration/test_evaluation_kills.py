@@ -23,7 +23,7 @@ QUESTIONS = {"samples": NUM_ITEMS, "verdicts": 2 * NUM_ITEMS}  # a judge is show
 def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KilledStage]:
     stage = request.param
     workshop = EvaluationWorkshop(folder=tmp_path_factory.mktemp(stage)).make()
-    with start_server(f"{stage}_fork_server.py", workshop.folder) as server:
+    with start_server("evaluation_fork_server.py", workshop.folder, stage) as server:
         yield KilledStage(
             workshop=workshop, server=server, stage=stage, sealed=[f"{stage}.jsonl"], timings=(), progress=PARTIAL,
             not_on_the_way=("seal.metrics",),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compared_runs import SUITES, make_grid, samples_of, write_run
+from compared_runs import SUITES, samples_of, write_run
 from help_desk import FORM
 
 from pipeline.comparison.building import build_comparison
@@ -25,20 +25,6 @@ from pipeline.config.evaluation import CheckConfig
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.evaluation.judged import JudgedWins
 from pipeline.tracking.mirrored import MirroredRun
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    outputs = tmp_path_factory.mktemp("outputs")
-    make_grid(outputs)
-    return outputs
-
-
-@pytest.fixture
-def outputs(made: Path, tmp_path: Path) -> Path:
-    """A copy that a test may add to."""
-    shutil.copytree(made, tmp_path / "outputs")
-    return tmp_path / "outputs"
 
 
 def compare(outputs: Path, *words: str, **options: Any) -> dict[str, Any]:

@@ -6,13 +6,11 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from compared_runs import make_grid
 from outline import Outline
 
 from pipeline.comparison.building import build_comparison
@@ -22,19 +20,6 @@ from pipeline.pages.comparison_page import comparison_page
 
 GOALS = {"ppo/monitor_score": "maximize", "ppo/monitor_kl": "minimize"}
 RESULTS = [(0.1, 1), (0.2, 2), (0.3, 3), (0.4, 4), (0.3, 2), (0.1, 0.5), (0.05, 0.9), (0.35, 4.5)]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    outputs = tmp_path_factory.mktemp("outputs")
-    make_grid(outputs)
-    return outputs
-
-
-@pytest.fixture
-def outputs(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made, tmp_path / "outputs")
-    return tmp_path / "outputs"
 
 
 def compare(outputs: Path, **options: Any) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_a_bad_input_is_classified_and_nothing_is_written_outside(case: Case, tm
     assert problem(case, classify(case, path)) == ""
     assert [found.name for found in tmp_path.iterdir()] == ["inner"]
     assert [found.name for found in (tmp_path / "inner").iterdir()] == ["root"]
-    assert not Path("/tmp/escaped.jsonl").exists()
+    assert not Path("/escaped.jsonl").exists()
 
 
 def test_every_number_has_a_case_and_every_file_is_in_one() -> None:

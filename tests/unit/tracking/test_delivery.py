@@ -16,7 +16,7 @@ from pipeline.artifacts.temporary import machine_since_its_start
 from pipeline.tracking import delivery
 from pipeline.tracking.delivery import Delivery, sync
 from pipeline.tracking.mirror import MirrorFailed
-from pipeline.tracking.mirrored import MirroredRun
+from pipeline.tracking.mirrored import MirroredRun, any_offline
 
 ELSEWHERE = "00000000"
 
@@ -127,3 +127,14 @@ def test_where_everything_still_runs_no_server_is_asked(
     monkeypatch.setattr(delivery, "_require_server", lambda: pytest.fail("a server was asked"))
     write(tmp_path, "elsewhere", silent=60, machine=ELSEWHERE, pid=dead)
     assert [entry.state for entry in sync(tmp_path)] == ["still running"]
+
+
+def test_only_runs_since_a_moment_say_that_the_server_has_failed(tmp_path: Path) -> None:
+    folder, now = tmp_path / "runs" / "trial", time.time()
+    assert not any_offline(folder, now)
+    write(tmp_path, "before", silent=0, run_folder="runs/trial", started=now - 60)  # of an earlier attempt
+    write(tmp_path, "online", silent=0, run_folder="runs/trial", started=now + 1, mode="online")
+    assert not any_offline(folder, now)
+    assert any_offline(folder, now - 61)
+    write(tmp_path, "since", silent=0, run_folder="runs/trial", started=now + 2)
+    assert any_offline(folder, now)

@@ -1,4 +1,4 @@
-"""The server of `sft_fork_server`, for the stage `verdicts`."""
+"""The server of `sft_fork_server`, for the stage that is named: `samples` or `verdicts`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 import sft_fork_server  # noqa: E402
 from evaluation_jobs import EvaluationWorkshop  # noqa: E402
 
+SEAL = {"samples": EvaluationWorkshop.seal_samples, "verdicts": EvaluationWorkshop.seal_verdicts}
+
 
 def make(folder: Path, name: str) -> None:
     """What a child does."""
-    EvaluationWorkshop(folder=folder).seal_verdicts(name)
+    SEAL[sys.argv[1]](EvaluationWorkshop(folder=folder), name)
 
 
 if __name__ == "__main__":
